@@ -1,0 +1,174 @@
+package checker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// dialProber implements MethodDial: up to a pool's worth of goroutines, each of which carries out one
+// check after the other for as long as there are any.
+type dialProber struct {
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+
+	delivering sync.Mutex // held around deliver, before mu
+	deliver    func([]Report)
+
+	mu      sync.Mutex
+	queue   queue
+	ended   bool
+	failure error
+	workers sync.WaitGroup
+
+	once     sync.Once
+	finished chan struct{}
+}
+
+func newDialProber(pool int, deliver func([]Report)) *dialProber {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &dialProber{
+		ctx: ctx, cancel: cancel,
+		deliver:  deliver,
+		queue:    queue{limit: pool},
+		finished: make(chan struct{}),
+	}
+}
+
+func (p *dialProber) submit(jobs []job) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return ErrClosed
+	}
+	now := time.Now()
+	for _, j := range jobs {
+		p.queue.push(j, now)
+	}
+	for range jobs {
+		j, expired, ok := p.queue.pop(now)
+		if !ok {
+			break
+		}
+		p.workers.Go(func() { p.work(j, expired) })
+	}
+	return nil
+}
+
+// work carries out j, and then others until none may start.
+func (p *dialProber) work(j job, expired bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			p.fail(panicError(v))
+		}
+	}()
+	for ok := true; ok; j, expired, ok = p.advance(&j, expired) {
+		if expired {
+			p.report(j.report(Inconclusive, ErrBusy))
+		} else {
+			p.report(p.check(&j))
+		}
+	}
+}
+
+// advance gives back the place of the job that is done and takes the next one.
+func (p *dialProber) advance(done *job, expired bool) (job, bool, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !expired {
+		p.queue.release(done)
+	}
+	if p.ended {
+		return job{}, false, false
+	}
+	return p.queue.pop(time.Now())
+}
+
+func (p *dialProber) report(r Report) {
+	p.delivering.Lock()
+	defer p.delivering.Unlock()
+	p.deliver([]Report{r})
+}
+
+// check connects, and resets the connection where that worked.
+func (p *dialProber) check(j *job) Report {
+	if j.invalid {
+		return j.report(Inconclusive, ErrTarget)
+	}
+	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1}
+	if j.Source.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))
+	}
+	sent := time.Now()
+	conn, err := dialer.DialContext(p.ctx, "tcp", j.Target.String())
+	rtt := time.Since(sent)
+	if err == nil {
+		if !j.orderly {
+			conn.(*net.TCPConn).SetLinger(0) // a RST instead of a FIN; where that fails, a FIN it is
+		}
+		conn.Close()
+		return Report{Tag: j.Tag, Result: Answered, RTT: rtt}
+	}
+	result, err := p.classify(err)
+	report := j.report(result, err)
+	if result == Refused {
+		report.RTT = rtt
+	}
+	return report
+}
+
+// classify decides what a failed dial says about the target. A dial cannot tell a missing route on
+// this machine from an ICMP message, so "network unreachable" is held against nobody.
+func (p *dialProber) classify(err error) (Result, error) {
+	var timeout net.Error
+	switch {
+	case p.ctx.Err() != nil:
+		return Inconclusive, ErrClosed
+	case isErrno(err, refusedErrnos):
+		return Refused, err
+	case isErrno(err, timeoutErrnos), errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):
+		return Timeout, ErrTimeout
+	case isErrno(err, hostErrnos):
+		return Unreachable, err
+	default:
+		return Inconclusive, err
+	}
+}
+
+func (p *dialProber) close() {
+	p.once.Do(func() { p.end(nil) })
+	<-p.finished
+}
+
+// fail ends the prober from within a worker.
+func (p *dialProber) fail(err error) {
+	p.mu.Lock()
+	p.failure = errors.Join(p.failure, err)
+	p.mu.Unlock()
+	go p.once.Do(func() { p.end(err) })
+}
+
+func (p *dialProber) end(err error) {
+	defer close(p.finished)
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
+	p.cancel()
+	p.workers.Wait()
+	if err == nil {
+		err = ErrClosed
+	}
+	p.queue.drain(func(j job) { p.report(j.report(Inconclusive, err)) })
+}
+
+func (p *dialProber) done() <-chan struct{} { return p.finished }
+
+func (p *dialProber) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failure
+}

@@ -1,0 +1,18 @@
+// Package checker tells whether TCP ports answer, without the applications behind them noticing.
+//
+// A check sends a SYN and looks at what comes back. A SYN-ACK proves that the port accepts
+// connections; the handshake is then cut off by a RST instead of the final ACK, so that no connection
+// ever reaches the listener's accept queue. HAProxy and LVS check in the same way.
+//
+// There are two ways in:
+//
+//   - [Prober] takes checks in batches and reports them in batches, without a goroutine for each.
+//   - [Checker] blocks for one check at a time. Its API is that of github.com/tevino/tcp-shaker: code
+//     written for that library works with the import changed.
+//
+// The methods, and what each needs:
+//
+//	method  system     needs    on the wire
+//	socket  Linux      nothing  SYN, SYN-ACK, RST
+//	dial    any        nothing  SYN, SYN-ACK, ACK, RST: the listener sees a connection that is reset
+package checker

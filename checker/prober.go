@@ -1,0 +1,164 @@
+package checker
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"strings"
+)
+
+// Method is a way to check. The zero value is the best one that needs no privilege on this system.
+type Method uint8
+
+const (
+	// MethodDefault is MethodSocket on Linux and MethodDial elsewhere.
+	MethodDefault Method = iota
+	// MethodSocket lets the kernel connect and cuts the handshake off before its last ACK. Linux only.
+	MethodSocket
+	// MethodDial completes the handshake and resets the connection. It works everywhere and is not
+	// SYN-only: the listener's application may see a connection that is reset at once.
+	MethodDial
+)
+
+// String returns the method's name as ParseMethod reads it.
+func (m Method) String() string {
+	switch m.resolve() {
+	case MethodSocket:
+		return "socket"
+	case MethodDial:
+		return "dial"
+	default:
+		return fmt.Sprintf("method %d", uint8(m))
+	}
+}
+
+func (m Method) resolve() Method {
+	if m != MethodDefault {
+		return m
+	}
+	if runtime.GOOS == "linux" || runtime.GOOS == "android" {
+		return MethodSocket
+	}
+	return MethodDial
+}
+
+// ParseMethod reads the name of a method: "socket" or "dial".
+func ParseMethod(name string) (Method, error) {
+	for _, m := range []Method{MethodSocket, MethodDial} {
+		if name == m.String() {
+			return m, nil
+		}
+	}
+	return 0, fmt.Errorf("checker: unknown method %q, want socket or dial", name)
+}
+
+// Options configure a Prober. The zero value is the default.
+type Options struct {
+	Method Method
+	// Pool is how many checks may be in flight at once, each of which holds a descriptor. 0 takes
+	// half of the process's limit on open files, and no more than 16384.
+	Pool int
+}
+
+// A Prober carries out checks for callers that have many of them and no goroutine to spend on each.
+// All methods may be called from any goroutine.
+type Prober struct {
+	backend backend
+}
+
+type backend interface {
+	submit(jobs []job) error
+	close()
+	done() <-chan struct{}
+	err() error
+}
+
+// NewProber starts a prober. It calls deliver with the reports of finished checks, one call at a time
+// and from a goroutine of its own; the slice is reused after deliver returns. No SYN-ACK is cut off
+// while deliver runs, so it has to return within milliseconds.
+func NewProber(o Options, deliver func([]Report)) (*Prober, error) {
+	pool := poolSize(o.Pool)
+	var (
+		b   backend
+		err error
+	)
+	switch o.Method.resolve() {
+	case MethodSocket:
+		b, err = newSocketProber(pool, deliver)
+	case MethodDial:
+		b = newDialProber(pool, deliver)
+	default:
+		err = fmt.Errorf("checker: unknown method %d", o.Method)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Prober{backend: b}, nil
+}
+
+// Submit queues checks and returns at once. Each of them is reported exactly once, unless the error
+// is ErrClosed: then none is.
+func (p *Prober) Submit(checks ...Check) error {
+	jobs := make([]job, len(checks))
+	for i, c := range checks {
+		jobs[i] = newJob(c)
+	}
+	return p.backend.submit(jobs)
+}
+
+// Close ends the prober. Checks that are not finished are reported as Inconclusive with ErrClosed,
+// sockets are closed, and no call of deliver runs or begins after Close has returned. Closing twice
+// does no harm. Close must not be called from within deliver.
+func (p *Prober) Close() { p.backend.close() }
+
+// Done is closed when the prober has ended, by Close or by a failure.
+func (p *Prober) Done() <-chan struct{} { return p.backend.done() }
+
+// Err tells why the prober has ended: nil before Done is closed and after Close, otherwise the
+// failure.
+func (p *Prober) Err() error { return p.backend.err() }
+
+// maxPool bounds the default pool: enough for 16384 addresses that stay silent at the same time, and
+// about 40 MB of kernel memory if all are.
+const maxPool = 16384
+
+func poolSize(asked int) int {
+	if asked > 0 {
+		return asked
+	}
+	return max(1, min(maxPool, descriptorLimit()/2))
+}
+
+// job is a Check made ready for the backends.
+type job struct {
+	Check
+	scope   uint32 // interface index of a scoped IPv6 target
+	invalid bool
+	orderly bool // where the handshake is completed, close with FIN instead of RST
+}
+
+func newJob(c Check) job {
+	zone := c.Target.Addr().Zone()
+	c.Target = netip.AddrPortFrom(c.Target.Addr().Unmap(), c.Target.Port())
+	c.Source = c.Source.Unmap()
+	j := job{Check: c}
+	j.invalid = !c.Target.IsValid() || c.Target.Port() == 0 || c.Timeout <= 0 ||
+		c.Source.IsValid() && c.Source.Is4() != c.Target.Addr().Is4()
+	if zone != "" && !j.invalid {
+		scope, err := zoneIndex(zone)
+		j.scope, j.invalid = scope, err != nil
+	}
+	return j
+}
+
+func (j *job) report(r Result, err error) Report {
+	return Report{Tag: j.Tag, Result: r, Err: err}
+}
+
+// panicError turns what recover returned into an error.
+func panicError(v any) error {
+	if err, ok := v.(error); ok {
+		return fmt.Errorf("checker: panic: %w", err)
+	}
+	return fmt.Errorf("checker: panic: %s", strings.TrimSpace(fmt.Sprint(v)))
+}
