@@ -1,0 +1,28 @@
+// Package health keeps a table of targets, decides when each is probed, and turns the results into
+// verdicts: up, down or not known yet.
+//
+// A target is an address and port together with the [Settings] that make its verdict. It enters the
+// table when somebody asks for it ([Monitor.Target]) and leaves it when nobody has asked for a while.
+// A [Monitor] is one goroutine that sends the probes that are due through a [Prober] and takes their
+// reports ([Monitor.Deliver]). Reading a verdict takes no lock and allocates nothing.
+//
+// # When the verdict changes
+//
+// An unknown target is up after its first answer and down after its first refusal. Silence and ICMP
+// errors count only after Fall of them in a row, as they do for a target that is up; a refusal then
+// counts like any other failure. A target that is down is up after Rise answers in a row. An
+// inconclusive result, this machine's own fault, never changes a verdict nor breaks a row.
+//
+// # How long a failure goes unnoticed
+//
+// A target that refuses from some moment on is down no later than
+//
+//	Interval + (Fall-1)*Fast + the time the refusal takes
+//
+// after that moment, and Timeout bounds the last term. A target that falls silent takes longer, since
+// every one of its probes has to run into its timeout before the next may be sent:
+//
+//	Interval + (Fall-1)*max(Fast, Timeout) + Timeout
+//
+// Both hold while the rate limit defers no probe and no result is inconclusive.
+package health

@@ -1,0 +1,275 @@
+package health
+
+import (
+	"errors"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+const (
+	// batch is how many checks go to the prober in one call.
+	batch = 256
+	// closedRetry is how long a prober is left alone that reported ErrClosed although it is still
+	// the one to use. It is about to be replaced, and until then every probe would come right back.
+	closedRetry = 250 * time.Millisecond
+	// keepReports is how much room for reports is always kept, 200 KB.
+	keepReports = 4096
+)
+
+// never is the instant of what is not going to happen.
+const never = math.MaxInt64
+
+// loop is what only the monitor's goroutine touches.
+type loop struct {
+	reports []checker.Report // being worked off; its array and the inbox's change places
+	settled int              // how many of reports are done
+
+	wheel   wheel
+	fresh   list // due, and never probed
+	routine list // due, in that order
+	bucket  bucket
+
+	checks     []checker.Check // the batch being put together
+	generation uint32          // the newest of Monitor.generation that was seen
+	cutOff     bool            // the last turn did not get to its end
+	sending    bool            // there was a prober when the queues were last looked at
+	resume     int64           // no probe before then, see closedRetry
+}
+
+// run is the monitor's goroutine.
+func (m *Monitor) run() {
+	defer close(m.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	armed := int64(0)
+	for {
+		m.guardedTurn()
+		now := m.now()
+		switch at := m.loop.nextTurn(now); at {
+		case armed:
+		case never:
+			timer.Stop()
+			armed = never
+		default:
+			timer.Reset(time.Duration(at - now))
+			armed = at
+		}
+		select {
+		case <-m.closing:
+			return
+		case <-m.wake:
+		case <-timer.C:
+			armed = never
+		}
+	}
+}
+
+func (m *Monitor) guardedTurn() {
+	if m.panicked != nil {
+		defer func() {
+			if reason := recover(); reason != nil {
+				m.panicked(reason)
+			}
+		}()
+	}
+	m.turn(m.now())
+}
+
+// turn does all there is to do at the instant now. A panic out of a callback may leave it at any call
+// of one; the next turn goes on from there.
+func (m *Monitor) turn(now int64) {
+	m.loop.cutOff = true
+	m.settleAll(now)
+	m.mu.Lock()
+	m.loop.fresh.append(m.added)
+	m.added = list{}
+	m.mu.Unlock()
+	m.loop.wheel.advance(tickOf(now), &m.loop.routine)
+	m.send(now)
+	m.loop.cutOff = false
+}
+
+// nextTurn returns the instant at which there is something to do, if nobody wakes the goroutine up
+// before.
+func (l *loop) nextTurn(now int64) int64 {
+	if l.cutOff {
+		return now
+	}
+	if !l.sending {
+		return never
+	}
+	at := int64(never)
+	if t, ok := l.wheel.next(); ok {
+		at = t << tickBits
+	}
+	if l.fresh.head != nil || l.routine.head != nil {
+		// Waiting for each single token would mean a wake-up for each; a tick's worth goes together.
+		at = min(at, max(l.resume, l.bucket.ready(), now+int64(tick)))
+	}
+	return at
+}
+
+// settleAll works off what was delivered.
+func (m *Monitor) settleAll(now int64) {
+	l := &m.loop
+	if l.settled == len(l.reports) {
+		m.inboxMu.Lock()
+		l.reports, m.inbox = m.inbox, l.reports[:0]
+		m.inboxMu.Unlock()
+		l.settled = 0
+	}
+	for l.settled < len(l.reports) {
+		r := &l.reports[l.settled]
+		l.settled++
+		m.settle(r, now)
+	}
+	if cap(l.reports) > keepReports && len(l.reports) < cap(l.reports)/8 {
+		l.reports = nil // grown by a burst that is over
+	}
+	// The array is kept; what it refers to must not be.
+	clear(l.reports)
+	l.reports, l.settled = l.reports[:0], 0
+}
+
+// settle takes one report. The callbacks come last, so that a panic in them leaves nothing undone.
+func (m *Monitor) settle(r *checker.Report, now int64) {
+	t, ok := r.Tag.(*Target)
+	if !ok || t == nil || t.monitor != m || !t.inFlight {
+		return
+	}
+	t.inFlight = false
+	if r.Result == checker.Inconclusive && errors.Is(r.Err, checker.ErrClosed) {
+		m.loop.cutShort(t, now)
+		return
+	}
+	s := settings(t.key.settings)
+	first := !t.checked
+	t.checked = true
+	c := t.judge(r, s)
+	if c.Target != nil {
+		m.states[c.To].Add(1)
+		m.states[c.From].Add(-1)
+		first = first || c.From == Unknown
+	}
+	if c.Target != nil || r.Result == checker.Inconclusive {
+		m.waiting.wakeUp(t)
+	}
+	m.loop.schedule(t, spread(s.wait(t.State(), r.Result), first, rand.Float64()), now)
+	if m.observer == nil {
+		return
+	}
+	m.observer.Checked(t, *r)
+	if c.Target != nil {
+		m.observer.Changed(c)
+	}
+}
+
+// cutShort takes a target back whose prober was closed. It is due still.
+func (l *loop) cutShort(t *Target, now int64) {
+	if t.prober == l.generation {
+		l.resume = now + int64(closedRetry)
+	}
+	l.enqueue(t)
+}
+
+func (l *loop) enqueue(t *Target) {
+	if t.checked {
+		l.routine.push(t)
+	} else {
+		l.fresh.push(t)
+	}
+}
+
+// schedule makes the target due when wait has passed since its probe was sent. A probe that took
+// longer than that, as one into a black hole does where Fast is below Timeout, is followed by the
+// next at once: there is one in flight at a time, never two.
+func (l *loop) schedule(t *Target, wait time.Duration, now int64) {
+	t.due = max(t.sent+int64(wait), now)
+	if tickOf(t.due) <= l.wheel.now {
+		l.routine.push(t)
+	} else {
+		l.wheel.add(t)
+	}
+}
+
+// send hands the targets in the queues to the prober, as far as the rate allows.
+func (m *Monitor) send(now int64) {
+	l := &m.loop
+	l.bucket.limit(int(m.rate.Load()))
+	m.proberMu.Lock()
+	defer m.proberMu.Unlock()
+	if l.generation != m.generation {
+		l.generation, l.resume = m.generation, 0
+	}
+	l.sending = m.prober != nil
+	if !l.sending || now < l.resume {
+		return
+	}
+	for left := l.bucket.tokens(now); left > 0; {
+		n := m.fill(min(left, batch), now)
+		if n == 0 {
+			return
+		}
+		left -= n
+		l.bucket.spend(n)
+		m.submit(now)
+	}
+}
+
+// fill puts together up to n checks and returns how many there are.
+func (m *Monitor) fill(n int, now int64) int {
+	l := &m.loop
+	for len(l.checks) < n {
+		t := m.take(now)
+		if t == nil {
+			break
+		}
+		t.inFlight, t.sent, t.prober = true, now, l.generation
+		l.checks = append(l.checks, t.check(settings(t.key.settings)))
+	}
+	return len(l.checks)
+}
+
+// take returns the target that is to be probed next, nil if none is. Those that nobody wants any more
+// leave the table here.
+func (m *Monitor) take(now int64) *Target {
+	l := &m.loop
+	if t := l.fresh.pop(); t != nil {
+		return t
+	}
+	for {
+		t := l.routine.pop()
+		if t == nil || t.stillWanted(now) || !m.forget(t) {
+			return t
+		}
+	}
+}
+
+// submit hands the batch over. If the prober refuses it or panics, its targets are due again.
+func (m *Monitor) submit(now int64) {
+	l := &m.loop
+	accepted := false
+	defer func() {
+		if !accepted {
+			l.resume = now + int64(closedRetry)
+			for i := range l.checks {
+				t := l.checks[i].Tag.(*Target)
+				t.inFlight = false
+				l.enqueue(t)
+			}
+		}
+		clear(l.checks)
+		l.checks = l.checks[:0]
+	}()
+	accepted = m.prober.Submit(l.checks...) == nil
+	if !accepted || m.late == nil {
+		return
+	}
+	for i := range l.checks {
+		t := l.checks[i].Tag.(*Target)
+		m.late(time.Duration(max(0, now-t.due)))
+	}
+}

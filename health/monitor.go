@@ -1,0 +1,285 @@
+package health
+
+import (
+	"iter"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// defaultTargets is the bound of the table where none is given.
+const defaultTargets = 65536
+
+// Prober sends probes. [checker.Prober] is one.
+type Prober interface {
+	// Submit takes checks and returns without waiting for them. It must not keep the slice. Every
+	// check has to come back exactly once through [Monitor.Deliver], its Tag unchanged; with an
+	// error none does, and they are sent again later.
+	Submit(checks ...checker.Check) error
+}
+
+// Observer is told what happens. Its methods are called from the monitor's goroutine, one at a time,
+// and hold up all probing until they return. They must not call [Monitor.Close] nor [Monitor.Await].
+type Observer interface {
+	// Checked is called for every result, also an inconclusive one, when the target's state and
+	// round trip are up to date already. A probe that came back because its prober was closed
+	// ([checker.ErrClosed]) has no result.
+	Checked(t *Target, r checker.Report)
+	// Changed is called when the result changed the target's state, after Checked.
+	Changed(c Change)
+}
+
+// Change is a change of a target's state.
+type Change struct {
+	Target   *Target
+	From, To State
+	// Run is how many results in a row led to the change, the last one being Result and Err:
+	// answers where To is Up, failures of any kind where it is Down. Inconclusive results between
+	// them are not counted.
+	Run    int
+	Result checker.Result
+	Err    error // as in [checker.Report]
+}
+
+// Options configure a Monitor. The zero value is usable.
+type Options struct {
+	// Targets bounds the table. 0 or less: 65536.
+	Targets int
+	// Rate bounds the probes sent per second, with bursts of a tenth of it. 0 or less: no bound.
+	Rate int
+	// Observer may be nil.
+	Observer Observer
+	// Late, if not nil, is told for every probe how long after the time it was due it was sent. It
+	// is called like an Observer's methods.
+	Late func(time.Duration)
+	// Panic, if not nil, is told what a panic in Observer, Late or Prober was about; the monitor
+	// then goes on with the next report or probe. It is called where the panic is recovered, so the
+	// stack can still be read. Without it a panic ends the process, as it does in any goroutine.
+	Panic func(reason any)
+}
+
+// Counts are the numbers of targets in the table. They are read one after the other and may be off
+// by the few that change meanwhile.
+type Counts struct {
+	Total, Unknown, Up, Down int
+	// Rejected is how often a target was asked for that did not fit into the table any more.
+	Rejected uint64
+}
+
+// Monitor is the table of targets and the goroutine that probes them. Its methods may be called from
+// any goroutine.
+type Monitor struct {
+	observer Observer
+	late     func(time.Duration)
+	panicked func(any)
+	epoch    time.Time // when time began for this monitor
+
+	table    *xsync.Map[key, *Target]
+	size     atomic.Int64 // of table, changed with mu held
+	states   [states]atomic.Int64
+	limit    atomic.Int64 // of size
+	rejected atomic.Uint64
+	rate     atomic.Int64
+	waiting  waiting
+	closed   atomic.Bool // set with mu held
+	closing  chan struct{}
+	done     chan struct{} // closed when the goroutine has ended
+	wake     chan struct{} // holds one token while there is something new for the goroutine
+
+	// mu makes additions to the table and removals from it exclude each other.
+	mu    sync.Mutex
+	added list // targets that the goroutine has not seen
+
+	inboxMu sync.Mutex
+	inbox   []checker.Report
+
+	// proberMu is held while the prober is in use, so that SetProber waits for the old one to be
+	// let go.
+	proberMu   sync.Mutex
+	prober     Prober
+	generation uint32 // counts SetProber
+
+	loop loop
+}
+
+// New returns a monitor that has no targets and no prober yet, and starts its goroutine. It has to be
+// closed.
+func New(o Options) *Monitor {
+	m := newMonitor(o)
+	go m.run()
+	return m
+}
+
+// newMonitor returns a monitor whose goroutine was not started.
+func newMonitor(o Options) *Monitor {
+	m := &Monitor{
+		observer: o.Observer,
+		late:     o.Late,
+		panicked: o.Panic,
+		epoch:    time.Now(),
+		table:    xsync.NewMap[key, *Target](),
+		closing:  make(chan struct{}),
+		done:     make(chan struct{}),
+		wake:     make(chan struct{}, 1),
+	}
+	m.SetLimits(o.Targets, o.Rate)
+	return m
+}
+
+// now returns the time since the monitor's epoch in nanoseconds.
+func (m *Monitor) now() int64 { return int64(time.Since(m.epoch)) }
+
+// signal wakes the goroutine up, or makes it go round once more.
+func (m *Monitor) signal() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Target returns the target with this address and these settings and keeps it in the table for at
+// least keep from now on; it never shortens what was asked for before. An IPv4-mapped IPv6 address is
+// taken as IPv4. A target that is not in the table is added, and its first probe is sent at once.
+// Target returns nil if the table is full, or if the target is new and the monitor closed. It takes
+// no lock and allocates nothing unless it adds a target.
+func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
+	if ip := addr.Addr(); ip.Is4In6() {
+		addr = netip.AddrPortFrom(ip.Unmap(), addr.Port())
+	}
+	k := key{addr: addr, settings: s}
+	if t, ok := m.table.Load(k); ok && t.want(keep) {
+		return t
+	}
+	return m.add(k, keep)
+}
+
+func (m *Monitor) add(k key, keep time.Duration) *Target {
+	// A look before the lock keeps a flood of new addresses cheap.
+	if !m.room() {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t, ok := m.table.Load(k); ok {
+		// With mu held no target in the table is gone.
+		t.want(keep)
+		return t
+	}
+	if !m.room() {
+		return nil
+	}
+	now := m.now()
+	t := &Target{key: k, monitor: m, born: now, due: now}
+	t.want(keep)
+	m.table.Store(k, t)
+	m.size.Add(1)
+	m.states[Unknown].Add(1)
+	m.added.push(t)
+	m.signal()
+	return t
+}
+
+// room tells whether a target may be added, and counts it as rejected where the table is full.
+func (m *Monitor) room() bool {
+	if m.closed.Load() {
+		return false
+	}
+	if m.size.Load() >= m.limit.Load() {
+		m.rejected.Add(1)
+		return false
+	}
+	return true
+}
+
+// forget takes a target that nobody wants any more out of the table. It is false if somebody asked
+// for it at the last moment. The goroutine calls it, for targets that are in no list.
+func (m *Monitor) forget(t *Target) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !t.wanted.CompareAndSwap(0, gone) {
+		return false
+	}
+	m.table.Delete(t.key)
+	m.size.Add(-1)
+	m.states[t.State()].Add(-1)
+	return true
+}
+
+// SetProber makes p send the probes from now on. When it returns, the prober before p is not called
+// any more and may be closed; what it has in flight may still be delivered, and what comes back as
+// cut short ([checker.ErrClosed]) goes to p at once. A nil p stops probing, and targets that come due
+// wait for the next prober.
+func (m *Monitor) SetProber(p Prober) {
+	m.proberMu.Lock()
+	m.prober = p
+	m.generation++
+	m.proberMu.Unlock()
+	m.signal()
+}
+
+// SetLimits sets the bound of the table and of the probes per second, as in [Options]. A bound below
+// the present size takes no target out.
+func (m *Monitor) SetLimits(targets, rate int) {
+	m.limit.Store(int64(positive(targets, defaultTargets)))
+	m.rate.Store(int64(rate))
+	m.signal()
+}
+
+// Deliver takes the reports of probes, which have to be those of this monitor's checks. It copies
+// them and never blocks for long, so it may be called from the loop of a prober.
+func (m *Monitor) Deliver(reports []checker.Report) {
+	if len(reports) == 0 {
+		return
+	}
+	m.inboxMu.Lock()
+	if !m.closed.Load() {
+		m.inbox = append(m.inbox, reports...)
+	}
+	m.inboxMu.Unlock()
+	m.signal()
+}
+
+// Len returns the number of targets in the table.
+func (m *Monitor) Len() int { return int(m.size.Load()) }
+
+// Counts returns the numbers of targets.
+func (m *Monitor) Counts() Counts {
+	return Counts{
+		Total:    m.Len(),
+		Unknown:  int(m.states[Unknown].Load()),
+		Up:       int(m.states[Up].Load()),
+		Down:     int(m.states[Down].Load()),
+		Rejected: m.rejected.Load(),
+	}
+}
+
+// All yields the targets in the table in no order, each at most once. Targets that come or go
+// meanwhile may be missing. Looking at a target this way does not keep it in the table.
+func (m *Monitor) All() iter.Seq[*Target] {
+	return func(yield func(*Target) bool) {
+		m.table.Range(func(_ key, t *Target) bool { return yield(t) })
+	}
+}
+
+// Close ends the probing and all waits, and returns when the goroutine has ended: no Observer and no
+// Prober is called after that. Targets keep their last verdicts, and Target still finds them. Close
+// may be called more than once.
+func (m *Monitor) Close() {
+	m.mu.Lock()
+	if !m.closed.Swap(true) {
+		close(m.closing)
+	}
+	m.mu.Unlock()
+	<-m.done
+	m.inboxMu.Lock()
+	m.inbox = nil
+	m.inboxMu.Unlock()
+	m.proberMu.Lock()
+	m.prober = nil
+	m.proberMu.Unlock()
+}

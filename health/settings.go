@@ -1,0 +1,65 @@
+package health
+
+import (
+	"net/netip"
+	"time"
+	"unique"
+)
+
+// The values of fields that were left at zero, see [Settings].
+const (
+	defaultInterval = 2 * time.Second
+	defaultFast     = 500 * time.Millisecond
+	defaultTimeout  = time.Second
+	defaultRise     = 2
+	defaultFall     = 3
+
+	// longest caps Interval so that adding it to a time never overflows.
+	longest = 10 * 365 * 24 * time.Hour
+)
+
+// Settings say how a target is probed and what makes its verdict. They are part of a target's
+// identity: one address with two Settings is two targets. A field that is zero or negative has the
+// default given with it.
+type Settings struct {
+	// Interval is the time from one probe to the next. Up to a fifth is taken off at random, nothing
+	// is ever added. It is at least 4.2 ms. Default 2 s.
+	Interval time.Duration
+	// Fast takes Interval's place while the target is unknown, and after a result that contradicts
+	// its state. It is never longer than Interval. Default 500 ms.
+	Fast time.Duration
+	// Timeout is how long a probe waits for an answer. Default 1 s.
+	Timeout time.Duration
+	// Rise is how many answers in a row bring a target up that is down. Default 2.
+	Rise int
+	// Fall is how many failures in a row bring a target down. Default 3.
+	Fall int
+	// Source is the local address to probe from. It has to be of the target's family. The zero
+	// value leaves the choice to the kernel.
+	Source netip.Addr
+}
+
+// Key stands for one value of Settings and has the size of a pointer. Make it once with unique.Make
+// and keep it. The zero Key means Settings{}.
+type Key = unique.Handle[Settings]
+
+// settings returns what k stands for, with the defaults filled in.
+func settings(k Key) Settings {
+	var s Settings
+	if k != (Key{}) {
+		s = k.Value()
+	}
+	s.Interval = min(positive(s.Interval, defaultInterval), longest)
+	s.Fast = min(positive(s.Fast, defaultFast), s.Interval)
+	s.Timeout = positive(s.Timeout, defaultTimeout)
+	s.Rise = positive(s.Rise, defaultRise)
+	s.Fall = positive(s.Fall, defaultFall)
+	return s
+}
+
+func positive[T int | time.Duration](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
+}

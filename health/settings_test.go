@@ -1,0 +1,38 @@
+package health
+
+import (
+	"math"
+	"net/netip"
+	"testing"
+	"time"
+	"unique"
+)
+
+func TestSettings(t *testing.T) {
+	defaults := Settings{Interval: 2 * time.Second, Fast: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3}
+	source := netip.MustParseAddr("192.0.2.1")
+	full := Settings{Interval: 9, Fast: 8, Timeout: 7, Rise: 6, Fall: 5, Source: source}
+	with := func(change func(*Settings)) Settings {
+		s := defaults
+		change(&s)
+		return s
+	}
+	tests := map[string]struct {
+		in   Key
+		want Settings
+	}{
+		"zero key":       {Key{}, defaults},
+		"zero":           {unique.Make(Settings{}), defaults},
+		"negative":       {unique.Make(Settings{Interval: -1, Fast: -1, Timeout: -1, Rise: -1, Fall: -1}), defaults},
+		"full":           {unique.Make(full), full},
+		"source only":    {unique.Make(Settings{Source: source}), with(func(s *Settings) { s.Source = source })},
+		"fast too long":  {unique.Make(Settings{Fast: time.Hour}), with(func(s *Settings) { s.Fast = s.Interval })},
+		"short interval": {unique.Make(Settings{Interval: 1}), with(func(s *Settings) { s.Interval, s.Fast = 1, 1 })},
+		"endless":        {unique.Make(Settings{Interval: math.MaxInt64}), with(func(s *Settings) { s.Interval = longest })},
+	}
+	for name, tt := range tests {
+		if got := settings(tt.in); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+}

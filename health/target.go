@@ -1,0 +1,164 @@
+package health
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// Target is an address and port whose verdict is kept. Its methods may be called from any goroutine,
+// also after the target was forgotten or the monitor closed: it then keeps its last verdict.
+type Target struct {
+	key     key
+	monitor *Monitor
+	born    int64 // when it was created, in the monitor's time
+
+	// mark is what readers see of the verdict; the monitor's goroutine alone stores it.
+	mark atomic.Uint32
+	// prober is the generation of the prober that has the probe in flight.
+	prober uint32
+	rtt    atomic.Int64
+	// wanted is the longest keep anybody asked for since the monitor last looked, 0 if nobody did,
+	// or gone. Readers store a duration instead of an instant because that spares them the clock
+	// and, between two probes, all but the first store.
+	wanted atomic.Int64
+
+	// What follows belongs to the monitor's goroutine.
+	next     *Target // in the list that holds the target, if one does
+	due      int64   // when the next probe was to be sent
+	sent     int64   // when the newest probe was sent
+	until    int64   // wanted until then, as far as the monitor has looked
+	run      int32   // see verdict
+	inFlight bool
+	checked  bool // has had a result
+}
+
+// gone is the value of Target.wanted once the target has left the table.
+const gone = -1
+
+// key is a target's identity.
+type key struct {
+	addr     netip.AddrPort
+	settings Key
+}
+
+// mark packs the state (bits 0-7), the newest result (8-15), and whether holding an answer for the
+// verdict has become pointless (16).
+type mark uint32
+
+const pointless mark = 1 << 16
+
+func newMark(s State, r checker.Result) mark { return mark(s) | mark(r)<<8 }
+
+func (m mark) state() State           { return State(m) }
+func (m mark) result() checker.Result { return checker.Result(m >> 8) }
+
+func (t *Target) load() mark { return mark(t.mark.Load()) }
+
+// Addr returns the address and port. An IPv4 address is never in its IPv4-mapped form.
+func (t *Target) Addr() netip.AddrPort { return t.key.addr }
+
+// Settings returns the settings that make the verdict, with the defaults filled in.
+func (t *Target) Settings() Settings { return settings(t.key.settings) }
+
+// State returns the verdict.
+func (t *Target) State() State { return t.load().state() }
+
+// Result returns the newest result, Inconclusive as long as there is none.
+func (t *Target) Result() checker.Result { return t.load().result() }
+
+// RTT returns the smoothed time that SYN-ACKs take to come back, 0 before the first.
+func (t *Target) RTT() time.Duration { return time.Duration(t.rtt.Load()) }
+
+// Holds tells whether [Monitor.Await] would wait for the target: it has no verdict, there is hope for
+// one, and it is younger than hold. A target stops holding at its first inconclusive result, since
+// this machine's trouble is not over in a moment.
+func (t *Target) Holds(hold time.Duration) bool { return t.holds(hold) > 0 }
+
+// holds returns for how long the target will hold at most, 0 or less if it does not.
+func (t *Target) holds(hold time.Duration) time.Duration {
+	m := t.load()
+	if m.state() != Unknown || m&pointless != 0 || t.monitor.closed.Load() {
+		return 0
+	}
+	return hold - time.Duration(t.monitor.now()-t.born)
+}
+
+// want asks for the target to be kept in the table for another keep. It is false if the target has
+// left the table.
+func (t *Target) want(keep time.Duration) bool {
+	for {
+		have := t.wanted.Load()
+		switch {
+		case have == gone:
+			return false
+		case have >= int64(keep), t.wanted.CompareAndSwap(have, int64(keep)):
+			return true
+		}
+	}
+}
+
+// stillWanted tells whether the target's time has not run out yet. Of a keep that was asked for
+// since the last look it counts all from now on, and it looks only when the target is due, so a
+// target stays up to two waits longer than it has to.
+func (t *Target) stillWanted(now int64) bool {
+	if keep := t.wanted.Load(); keep > 0 {
+		// Only the monitor's goroutine makes it gone, so what Swap throws away is a keep.
+		keep = t.wanted.Swap(0)
+		t.until = max(t.until, later(now, time.Duration(keep)))
+	}
+	return now < t.until
+}
+
+// later returns the instant d after now, or the last there is.
+func later(now int64, d time.Duration) int64 {
+	if sum := now + int64(d); sum >= now {
+		return sum
+	}
+	return 1<<63 - 1
+}
+
+// smooth takes a round trip into the average, as RFC 6298, section 2, does for SRTT.
+func (t *Target) smooth(rtt time.Duration) {
+	srtt := t.rtt.Load()
+	if srtt == 0 {
+		srtt = int64(rtt)
+	} else {
+		srtt += (int64(rtt) - srtt) / 8
+	}
+	t.rtt.Store(max(srtt, 1))
+}
+
+// judge takes a result into the verdict. Change.Target is nil if the state stayed as it was.
+func (t *Target) judge(r *checker.Report, s Settings) (c Change) {
+	old := t.load()
+	before := verdict{state: old.state(), run: t.run}
+	v, row := before.after(r.Result, s.Rise, s.Fall)
+	t.run = v.run
+	m := newMark(v.state, r.Result) | old&pointless
+	if r.Result == checker.Inconclusive {
+		m |= pointless
+	}
+	t.mark.Store(uint32(m))
+	if r.Result == checker.Answered {
+		t.smooth(r.RTT)
+	}
+	if v.state == before.state {
+		return Change{}
+	}
+	return Change{Target: t, From: before.state, To: v.state, Run: row, Result: r.Result, Err: r.Err}
+}
+
+// check returns the probe to send.
+func (t *Target) check(s Settings) checker.Check {
+	m := t.load()
+	return checker.Check{
+		Target:  t.key.addr,
+		Source:  s.Source,
+		Timeout: s.Timeout,
+		Suspect: m.state() == Down || m.result() == checker.Timeout,
+		Tag:     t,
+	}
+}

@@ -1,0 +1,118 @@
+package health
+
+import (
+	"math"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+func TestMark(t *testing.T) {
+	for _, s := range []State{Unknown, Up, Down} {
+		for _, r := range checker.Results() {
+			m := newMark(s, r)
+			if m.state() != s || m.result() != r || m&pointless != 0 {
+				t.Errorf("%v, %v became %v, %v", s, r, m.state(), m.result())
+			}
+			m |= pointless
+			if m.state() != s || m.result() != r {
+				t.Errorf("%v, %v, pointless became %v, %v", s, r, m.state(), m.result())
+			}
+		}
+	}
+}
+
+func TestSmooth(t *testing.T) {
+	var target Target
+	steps := []struct{ rtt, want time.Duration }{
+		{800, 800}, {800, 800}, {1600, 900}, {100, 800}, {0, 700},
+	}
+	for i, s := range steps {
+		target.smooth(s.rtt)
+		if got := target.RTT(); got != s.want {
+			t.Errorf("step %d: %v, want %v", i, got, s.want)
+		}
+	}
+	var quick Target
+	quick.smooth(0)
+	if quick.RTT() == 0 {
+		t.Error("an answer within the clock's resolution looks like none")
+	}
+}
+
+func TestWant(t *testing.T) {
+	var target Target
+	for _, s := range []struct{ keep, want time.Duration }{{5, 5}, {3, 5}, {9, 9}} {
+		if !target.want(s.keep) || target.wanted.Load() != int64(s.want) {
+			t.Errorf("want(%d) leaves %d, want %d", s.keep, target.wanted.Load(), s.want)
+		}
+	}
+	target.wanted.Store(gone)
+	if target.want(time.Hour) || target.wanted.Load() != gone {
+		t.Error("a target that is gone was kept")
+	}
+}
+
+func TestStillWanted(t *testing.T) {
+	var target Target
+	steps := []struct {
+		now  int64
+		keep time.Duration // asked for before
+		want bool
+	}{
+		{100, 0, false},
+		{100, 50, true},
+		{149, 0, true},
+		{150, 0, false},
+		{200, 100, true},
+		{210, 20, true}, // ends earlier than what was asked for before
+		{299, 0, true},
+		{300, 0, false},
+		{400, math.MaxInt64, true},
+		{math.MaxInt64 - 1, 0, true},
+	}
+	for i, s := range steps {
+		if s.keep > 0 {
+			target.want(s.keep)
+		}
+		if got := target.stillWanted(s.now); got != s.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	m := newMonitor(Options{})
+	target := m.Target(addr(1), plain, time.Minute)
+	suspects := []struct {
+		state  State
+		result checker.Result
+		want   bool
+	}{
+		{Unknown, checker.Inconclusive, false},
+		{Unknown, checker.Timeout, true},
+		{Up, checker.Answered, false},
+		{Up, checker.Refused, false},
+		{Up, checker.Timeout, true},
+		{Down, checker.Refused, true},
+		{Down, checker.Answered, true},
+		{Down, checker.Inconclusive, true},
+	}
+	for _, s := range suspects {
+		target.mark.Store(uint32(newMark(s.state, s.result)))
+		c := target.check(Settings{Timeout: 7, Source: addr(2).Addr()})
+		want := checker.Check{Target: addr(1), Source: addr(2).Addr(), Timeout: 7, Suspect: s.want, Tag: target}
+		if c != want {
+			t.Errorf("%v, %v: %+v, want %+v", s.state, s.result, c, want)
+		}
+	}
+}
+
+func TestTargetSize(t *testing.T) {
+	// The allocator's next class is 144.
+	if size := unsafe.Sizeof(Target{}); size > 128 {
+		t.Errorf("a target has %d bytes", size)
+	}
+}
