@@ -1,0 +1,230 @@
+package shaker
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/miekg/dns"
+)
+
+// edit makes a new message out of one that must not be changed.
+type edit struct {
+	anatomy
+	message *dns.Msg
+	request *dns.Msg
+	zone    zonePolicy
+	removed int
+	outcome outcome
+}
+
+// make returns the new message, and notes what was removed and the outcome.
+func (e *edit) make() *dns.Msg {
+	answer, left := e.answerSection()
+	reason, fails := e.fallback()
+	m := new(dns.Msg)
+	*m = *e.message
+	switch {
+	case left > 0:
+		m.Answer = answer
+	case fails:
+		m.Rcode, m.Authoritative = dns.RcodeServerFailure, false
+		m.Answer, m.Ns, m.Extra = nil, nil, options(e.message)
+	default:
+		m.Answer, m.Ns, m.Extra = answer, []dns.RR{e.soa()}, options(e.message)
+	}
+	if e.removed > 0 {
+		m.AuthenticatedData = false
+	}
+	if reason != "" && e.request.IsEdns0() != nil {
+		m.Extra = explain(m.Extra, reason)
+	}
+	return m
+}
+
+// fallback tells where the fallback applied, in words for the client, and whether it is SERVFAIL.
+func (e *edit) fallback() (reason string, fails bool) {
+	for n := range e.sets {
+		s := &e.sets[n]
+		switch s.fate {
+		case failed:
+			fails = true
+		case spared, replaced:
+		default:
+			continue
+		}
+		e.outcome = substituted
+		reason = fmt.Sprintf("%s: %d of %d addresses of %s are down", name, s.down, s.size, s.owner)
+	}
+	return reason, fails
+}
+
+// answerSection returns the new answer section, and how many addresses there are in it.
+func (e *edit) answerSection() (answer []dns.RR, left int) {
+	e.sort()
+	answer = make([]dns.RR, 0, len(e.answer))
+	members := e.members
+	for i, rr := range e.answer {
+		if len(members) == 0 || members[0].index != i {
+			answer = append(answer, e.other(rr))
+			continue
+		}
+		m := &members[0]
+		members = members[1:]
+		s := &e.sets[m.set]
+		switch {
+		case s.fate == failed, s.fate == thinned && m.down:
+			e.remove(filtered)
+			continue
+		case s.fate == replaced:
+			e.remove(substituted)
+			if !s.placed {
+				s.placed = true
+				before := len(answer)
+				answer = e.zone.fallback.appendRecords(answer, rr.Header(), e.zone.ttl)
+				left += len(answer) - before
+			}
+			continue
+		case s.fate == sorted:
+			e.outcome = max(e.outcome, reordered)
+			rr, s.order = e.answer[s.order[0]], s.order[1:]
+		}
+		answer = append(answer, e.capped(rr, s.watched))
+		left++
+	}
+	return answer, left
+}
+
+func (e *edit) remove(o outcome) {
+	e.removed++
+	e.outcome = max(e.outcome, o)
+}
+
+// sort puts the addresses that are down at the end of their RRset, where it is to be sorted.
+func (e *edit) sort() {
+	for _, down := range []bool{false, true} {
+		for i := range e.members {
+			m := &e.members[i]
+			if s := &e.sets[m.set]; s.fate == sorted && m.down == down {
+				s.order = append(s.order, m.index)
+			}
+		}
+	}
+}
+
+// other returns a record that is not an address. The TTL of a signature follows that of the RRset it
+// covers (RFC 4034, section 3); validation goes by the original TTL inside it.
+func (e *edit) other(rr dns.RR) dns.RR {
+	sig, ok := rr.(*dns.RRSIG)
+	if !ok {
+		return rr
+	}
+	n, found := e.find(sig.Hdr.Name, sig.TypeCovered)
+	return e.capped(rr, found && e.sets[n].watched)
+}
+
+// capped returns rr, or a copy with a shorter TTL if rr is watched and its TTL too long.
+func (e *edit) capped(rr dns.RR, watched bool) dns.RR {
+	if !watched || rr.Header().Ttl <= e.zone.ttl {
+		return rr
+	}
+	switch rr := rr.(type) {
+	case *dns.A:
+		c := *rr
+		c.Hdr.Ttl = e.zone.ttl
+		return &c
+	case *dns.AAAA:
+		c := *rr
+		c.Hdr.Ttl = e.zone.ttl
+		return &c
+	default:
+		c := dns.Copy(rr)
+		c.Header().Ttl = e.zone.ttl
+		return c
+	}
+}
+
+// appendRecords appends a record for each fallback address of the type of h.
+func (f fallback) appendRecords(answer []dns.RR, h *dns.RR_Header, ttl uint32) []dns.RR {
+	header := *h
+	header.Ttl = ttl
+	header.Rdlength = 0
+	for _, addr := range f.addresses {
+		switch {
+		case h.Rrtype == dns.TypeA && addr.Is4():
+			answer = append(answer, &dns.A{Hdr: header, A: addr.AsSlice()})
+		case h.Rrtype == dns.TypeAAAA && addr.Is6():
+			answer = append(answer, &dns.AAAA{Hdr: header, AAAA: addr.AsSlice()})
+		}
+	}
+	return answer
+}
+
+// soa returns the authority section of a NODATA answer: a SOA, and nothing else, since an NS record
+// there would make it a referral (RFC 2308, section 2.2). Both of its TTLs bound how long the answer is
+// cached (section 5).
+func (e *edit) soa() dns.RR {
+	for _, rr := range e.message.Ns {
+		if soa, ok := rr.(*dns.SOA); ok {
+			c := *soa
+			c.Hdr.Ttl = min(c.Hdr.Ttl, e.zone.ttl)
+			c.Minttl = min(c.Minttl, e.zone.ttl)
+			return &c
+		}
+	}
+	apex := e.apex()
+	host := func(label string) string {
+		if apex == "." {
+			return label + "."
+		}
+		return label + "." + apex
+	}
+	return &dns.SOA{
+		Hdr:     dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: e.zone.ttl},
+		Ns:      host("ns"),
+		Mbox:    host("hostmaster"),
+		Serial:  1,
+		Refresh: 7200, Retry: 1800, Expire: 86400,
+		Minttl: e.zone.ttl,
+	}
+}
+
+// apex returns the zone that the emptied name is in, as far as anybody can tell from here: that of the
+// NS records in the answer, else that of the stanza, else the name itself.
+func (e *edit) apex() string {
+	owner := e.sets[len(e.sets)-1].owner // the end of a CNAME chain
+	for _, rr := range e.message.Ns {
+		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, owner) {
+			return ns.Hdr.Name
+		}
+	}
+	if zone := e.zone.zone; zone != "." && dns.IsSubDomain(zone, owner) {
+		return zone
+	}
+	return owner
+}
+
+// options returns the OPT record of m, which is all that is left of the additional section when an
+// answer is taken away.
+func options(m *dns.Msg) []dns.RR {
+	if opt := m.IsEdns0(); opt != nil {
+		return []dns.RR{opt}
+	}
+	return nil
+}
+
+// explain returns extra with an Extended DNS Error (RFC 8914) in its OPT record.
+func explain(extra []dns.RR, reason string) []dns.RR {
+	ede := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: reason}
+	extra = slices.Clone(extra)
+	for i, rr := range extra {
+		if opt, ok := rr.(*dns.OPT); ok {
+			c := *opt
+			c.Option = append(slices.Clone(opt.Option), ede)
+			extra[i] = &c
+			return extra
+		}
+	}
+	// The server sets size and flags to fit the request.
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{ede}}
+	return append(extra, opt)
+}

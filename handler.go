@@ -1,0 +1,176 @@
+package shaker
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// ServeDNS implements plugin.Handler.
+func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	if !concerns(r) {
+		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+	}
+	zone := s.policies.find(r.Question[0].Name)
+	if zone.policy == nil || s.instance.monitor == nil {
+		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+	}
+	p := &pass{
+		ResponseWriter: w,
+		Context:        ctx,
+		request:        r,
+		zone:           zone,
+		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor},
+	}
+	p.outer, _ = ctx.Value(passKey{}).(*pass)
+	return plugin.NextOrFailure(name, s.Next, p, p, r)
+}
+
+// concerns tells whether the answer to r could hold addresses to filter.
+func concerns(r *dns.Msg) bool {
+	if len(r.Question) != 1 {
+		return false
+	}
+	q := &r.Question[0]
+	return (q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA) && q.Qclass == dns.ClassINET && r.Opcode == dns.OpcodeQuery
+}
+
+// pass is one query on its way through the plugins below. It is both the writer and the context that
+// they are given, so that it costs a single allocation. It cannot be reused after the query: cache, for
+// one, keeps the writer while it prefetches.
+type pass struct {
+	dns.ResponseWriter
+	context.Context
+
+	request  *dns.Msg
+	zone     zonePolicy
+	verdicts verdicts
+	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
+	// leaves its zone, asks this server again. The client sees one answer, so one is counted.
+	outer   *pass
+	outcome outcome
+}
+
+type passKey struct{}
+
+// Value implements context.Context.
+func (p *pass) Value(key any) any {
+	if key == (passKey{}) {
+		return p
+	}
+	return p.Context.Value(key)
+}
+
+// ConnectionState implements dns.ConnectionStater, which embedding the writer would hide.
+func (p *pass) ConnectionState() *tls.ConnectionState {
+	if stater, ok := p.ResponseWriter.(dns.ConnectionStater); ok {
+		return stater.ConnectionState()
+	}
+	return nil
+}
+
+// WriteMsg implements dns.ResponseWriter. It passes on what has no addresses to filter.
+func (p *pass) WriteMsg(m *dns.Msg) error {
+	if m == nil || m.Rcode != dns.RcodeSuccess || m.Truncated || len(m.Answer) == 0 {
+		return p.ResponseWriter.WriteMsg(m)
+	}
+	m, result := filter(m, p.request, p.zone, &p.verdicts)
+	p.count(result)
+	return p.ResponseWriter.WriteMsg(m)
+}
+
+func (p *pass) count(r filterResult) {
+	if r.addresses == 0 {
+		return
+	}
+	p.outcome = max(p.outcome, r.outcome)
+	counters := countersFor(p.Context, p.zone.zone)
+	if r.removed > 0 {
+		counters.removed.Add(float64(r.removed))
+	}
+	if p.outer != nil {
+		p.outer.outcome = max(p.outer.outcome, p.outcome)
+		return
+	}
+	if p.verdicts.waited {
+		counters.held.Inc()
+	}
+	counters.outcomes[p.outcome].Inc()
+}
+
+// maxHeld bounds the answers that wait at the same time. Each keeps a goroutine, and a client, waiting;
+// a flood of new names must not pile them up.
+const maxHeld = 1024
+
+var held atomic.Int64
+
+// verdicts are what the monitor says of the addresses in one answer.
+type verdicts struct {
+	policy  *policy
+	monitor *health.Monitor
+	pending []*health.Target // worth waiting for
+	waited  bool
+}
+
+// of returns the state of an address. It reports false where the address is not watched: it may not be
+// probed, or the table of targets is full.
+func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
+	p := v.policy
+	if !p.probed.allowed(addr) {
+		return health.Unknown, false
+	}
+	key := p.key(addr)
+	var states [3]int
+	for _, port := range p.ports {
+		t := v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
+		if t == nil {
+			unfiltered.Add(1)
+			return health.Unknown, false
+		}
+		state := t.State()
+		states[state]++
+		if state == health.Unknown && !v.waited && t.Holds(p.hold) {
+			v.pending = append(v.pending, t)
+		}
+	}
+	return combine(states, p.anyPort), true
+}
+
+// combine makes the state of an address from those of its ports; states has the number of ports by
+// state.
+func combine(states [3]int, anyPort bool) health.State {
+	decisive, other := health.Down, health.Up
+	if anyPort {
+		decisive, other = other, decisive
+	}
+	switch {
+	case states[decisive] > 0:
+		return decisive
+	case states[health.Unknown] > 0:
+		return health.Unknown
+	default:
+		return other
+	}
+}
+
+// settle waits for the verdicts that are about to come, once. It reports whether it has waited, so that
+// the states are to be asked for again.
+func (v *verdicts) settle() bool {
+	if len(v.pending) == 0 || v.waited {
+		return false
+	}
+	defer held.Add(-1)
+	if held.Add(1) > maxHeld {
+		return false
+	}
+	v.monitor.Await(v.pending, v.policy.hold)
+	v.pending, v.waited = nil, true
+	return true
+}

@@ -1,0 +1,127 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+const (
+	// linesPerSecond is how many state changes are told one by one. When more happen within a second,
+	// a summary tells the rest.
+	linesPerSecond = 10
+	// quiet is how long a cause of inconclusive checks has to be away before it is news again.
+	quiet = 10 * time.Minute
+)
+
+// journal tells the log and the metrics what happens to the targets. It implements health.Observer.
+type journal struct {
+	mu      sync.Mutex
+	began   time.Time // of the second that is being counted
+	lines   int       // told in it
+	rest    map[health.State]int
+	summary *time.Timer
+	closed  bool
+
+	causes map[string]time.Time // when each cause of inconclusive checks was last seen
+}
+
+func newJournal() *journal {
+	return &journal{rest: make(map[health.State]int), causes: make(map[string]time.Time)}
+}
+
+// Checked implements health.Observer.
+func (j *journal) Checked(t *health.Target, r checker.Report) {
+	checksBy[r.Result].Inc()
+	switch r.Result {
+	case checker.Answered:
+		roundTrip.Observe(r.RTT.Seconds())
+	case checker.Inconclusive:
+		cause := checker.Cause(r.Err)
+		inconclusive.WithLabelValues(cause).Inc()
+		if j.isNews(cause) {
+			log.Warningf("Checks are inconclusive, the first of them that of %s: %s (%v). Their targets keep their state", t.Addr(), cause, r.Err)
+		}
+	}
+}
+
+// isNews tells whether a cause was not seen for a while.
+func (j *journal) isNews(cause string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	last, seen := j.causes[cause]
+	now := time.Now()
+	j.causes[cause] = now
+	return !seen || now.Sub(last) > quiet
+}
+
+// Changed implements health.Observer.
+func (j *journal) Changed(c health.Change) {
+	changesTo[c.To].Inc()
+	if !j.mayTell(c.To) {
+		return
+	}
+	line := describe(c.Target.Addr(), c)
+	if c.To == health.Down {
+		log.Warning(line)
+	} else {
+		log.Info(line)
+	}
+}
+
+// describe makes the log line of a change.
+func describe(target netip.AddrPort, c health.Change) string {
+	checks := "checks"
+	if c.Run == 1 {
+		checks = "check"
+	}
+	if c.To == health.Up {
+		return fmt.Sprintf("%s is up: %d of %d %s answered", target, c.Run, c.Run, checks)
+	}
+	return fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, c.Run, c.Run, checks, c.Result)
+}
+
+// mayTell counts a change, and tells whether it gets a line of its own.
+func (j *journal) mayTell(to health.State) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now := time.Now()
+	if now.Sub(j.began) >= time.Second && j.summary == nil {
+		j.began, j.lines = now, 0
+	}
+	j.lines++
+	if j.lines <= linesPerSecond {
+		return true
+	}
+	j.rest[to]++
+	if j.summary == nil && !j.closed {
+		j.summary = time.AfterFunc(time.Second-now.Sub(j.began), j.summarise)
+	}
+	return false
+}
+
+// summarise tells of the changes that got no line.
+func (j *journal) summarise() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if down, up := j.rest[health.Down], j.rest[health.Up]; down+up > 0 {
+		log.Warningf("And %d more targets changed within a second: %d are down, %d are up", down+up, down, up)
+	}
+	clear(j.rest)
+	j.summary = nil
+}
+
+// close tells what is left to tell.
+func (j *journal) close() {
+	j.mu.Lock()
+	j.closed = true
+	if j.summary != nil {
+		j.summary.Stop()
+	}
+	j.mu.Unlock()
+	j.summarise()
+}

@@ -1,0 +1,172 @@
+package shaker
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/metrics"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+var (
+	answers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "answers_total",
+		Help: "Counter of answers with addresses in the zones of shaker, by what became of them.",
+	}, []string{"server", "zone", "view", "outcome"})
+	heldAnswers = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "held_answers_total",
+		Help: "Counter of answers that waited for a first verdict.",
+	}, []string{"server", "zone", "view"})
+	removedAddresses = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "removed_addresses_total",
+		Help: "Counter of addresses that were taken out of answers.",
+	}, []string{"server", "zone", "view"})
+	checks = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "checks_total",
+		Help: "Counter of finished checks by result.",
+	}, []string{"result"})
+	inconclusive = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "inconclusive_checks_total",
+		Help: "Counter of checks that said nothing about their target, by what on this machine was in the way.",
+	}, []string{"cause"})
+	roundTrip = promauto.NewHistogram(prometheus.HistogramOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name:                        "round_trip_duration_seconds",
+		Help:                        "Histogram of the time from SYN to SYN-ACK.",
+		Buckets:                     plugin.TimeBuckets,
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+	})
+	checkDelay = promauto.NewHistogram(prometheus.HistogramOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name:                        "check_delay_seconds",
+		Help:                        "Histogram of how long after it was due a check was sent.",
+		Buckets:                     plugin.TimeBuckets,
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+	})
+	stateChanges = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "state_changes_total",
+		Help: "Counter of targets that entered a state.",
+	}, []string{"state"})
+	panics = promauto.NewCounter(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "panics_total",
+		Help: "Counter of panics that were recovered from.",
+	})
+	_ = promauto.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "unfiltered_addresses_total",
+		Help: "Counter of addresses that passed unchecked because the table of targets was full.",
+	}, func() float64 { return float64(unfiltered.Load()) })
+)
+
+// unfiltered is a plain number: under attack it is counted for every address of every answer.
+var unfiltered atomic.Uint64
+
+// live is the monitor whose targets are counted, nil while there is none.
+var live atomic.Pointer[health.Monitor]
+
+// targetsCollector reports the number of targets by state.
+type targetsCollector struct{ desc *prometheus.Desc }
+
+func init() {
+	prometheus.MustRegister(targetsCollector{prometheus.NewDesc(
+		prometheus.BuildFQName(plugin.Namespace, name, "targets"),
+		"Number of targets by state.", []string{"state"}, nil)})
+	for _, r := range checker.Results() {
+		checksBy[r] = checks.WithLabelValues(r.String())
+	}
+	for _, s := range []health.State{health.Up, health.Down} {
+		changesTo[s] = stateChanges.WithLabelValues(s.String())
+	}
+	for _, cause := range checker.Causes() {
+		inconclusive.WithLabelValues(cause)
+	}
+}
+
+// The counters of what the monitor reports, looked up once; every series is there from the start.
+var (
+	checksBy  = make(map[checker.Result]prometheus.Counter)
+	changesTo = make(map[health.State]prometheus.Counter)
+)
+
+// Describe implements prometheus.Collector.
+func (c targetsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c targetsCollector) Collect(ch chan<- prometheus.Metric) {
+	var n health.Counts
+	if m := live.Load(); m != nil {
+		n = m.Counts()
+	}
+	for state, number := range map[health.State]int{health.Unknown: n.Unknown, health.Up: n.Up, health.Down: n.Down} {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(number), state.String())
+	}
+}
+
+// outcome is what became of an answer. A later one outweighs an earlier one.
+type outcome uint8
+
+const (
+	untouched   outcome = iota // every address stayed, in its place
+	reordered                  // addresses that are down are last, since a signature covers the RRset
+	filtered                   // addresses are missing
+	substituted                // the fallback applied to an RRset
+	outcomes                   // number of outcomes
+)
+
+func (o outcome) String() string {
+	switch o {
+	case reordered:
+		return "reordered"
+	case filtered:
+		return "filtered"
+	case substituted:
+		return "fallback"
+	default:
+		return "untouched"
+	}
+}
+
+// answerCounters are the counters of one server, zone and view. They are looked up once, because a
+// look-up by label values would cost as much as the filter.
+type answerCounters struct {
+	outcomes [outcomes]prometheus.Counter
+	held     prometheus.Counter
+	removed  prometheus.Counter
+}
+
+type answerLabels struct {
+	server, view string
+	zone         string
+}
+
+var countersByLabels = xsync.NewMap[answerLabels, *answerCounters]()
+
+func countersFor(ctx context.Context, zone string) *answerCounters {
+	labels := answerLabels{server: metrics.WithServer(ctx), view: metrics.WithView(ctx), zone: zone}
+	if c, ok := countersByLabels.Load(labels); ok {
+		return c
+	}
+	c := &answerCounters{
+		held:    heldAnswers.WithLabelValues(labels.server, zone, labels.view),
+		removed: removedAddresses.WithLabelValues(labels.server, zone, labels.view),
+	}
+	for o := range outcomes {
+		c.outcomes[o] = answers.WithLabelValues(labels.server, zone, labels.view, o.String())
+	}
+	countersByLabels.Store(labels, c)
+	return c
+}

@@ -1,0 +1,129 @@
+package shaker
+
+import (
+	"net/netip"
+	"time"
+	"unique"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// policy is what one stanza says.
+type policy struct {
+	zones []string // lower case and fully qualified
+	place string   // of the stanza in the Corefile
+
+	ports    []uint16
+	anyPort  bool // one port that answers is enough
+	settings health.Settings
+	source4  netip.Addr
+	source6  netip.Addr
+	hold     time.Duration
+	ttl      uint32 // seconds
+	idle     time.Duration
+	fallback fallback
+	panics   int // per cent of healthy addresses below which the fallback applies
+	probed   prefixes
+
+	// key4 and key6 stand for settings with the source of each family.
+	key4, key6 health.Key
+}
+
+// fallback is what to answer when every address is down.
+type fallback struct {
+	kind      fallbackKind
+	addresses []netip.Addr // of fallbackAddresses, IPv4 and IPv6
+}
+
+type fallbackKind uint8
+
+const (
+	fallbackAll fallbackKind = iota
+	fallbackNoData
+	fallbackServFail
+	fallbackAddresses
+)
+
+func (k fallbackKind) String() string {
+	switch k {
+	case fallbackNoData:
+		return "nodata"
+	case fallbackServFail:
+		return "servfail"
+	case fallbackAddresses:
+		return "addresses"
+	default:
+		return "all"
+	}
+}
+
+// defaultPolicy is a stanza without properties.
+func defaultPolicy() *policy {
+	return &policy{
+		ports: []uint16{443},
+		settings: health.Settings{
+			Interval: 2 * time.Second,
+			Fast:     500 * time.Millisecond,
+			Timeout:  time.Second,
+			Rise:     2,
+			Fall:     3,
+		},
+		hold: 100 * time.Millisecond,
+		ttl:  30,
+		idle: 10 * time.Minute,
+	}
+}
+
+// complete derives what the parsed properties imply.
+func (p *policy) complete() {
+	settings := p.settings
+	settings.Source = p.source4
+	p.key4 = unique.Make(settings)
+	settings.Source = p.source6
+	p.key6 = unique.Make(settings)
+	p.probed.complete()
+}
+
+// key returns the settings for probes of addr.
+func (p *policy) key(addr netip.Addr) health.Key {
+	if addr.Is4() {
+		return p.key4
+	}
+	return p.key6
+}
+
+// zonePolicies finds the policy for a name: that of the longest zone which contains it.
+type zonePolicies map[string]zonePolicy
+
+type zonePolicy struct {
+	zone string
+	*policy
+}
+
+// maxName is the longest presentation form of a name: 255 octets, each escaped as \DDD.
+const maxName = 1024
+
+// find tells the zone and policy for a name; the policy is nil where no zone contains the name. It
+// does not allocate.
+func (z zonePolicies) find(name string) zonePolicy {
+	var buffer [maxName]byte
+	if len(name) > len(buffer) {
+		return zonePolicy{}
+	}
+	lower := buffer[:len(name)]
+	for i := range len(name) {
+		c := name[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		lower[i] = c
+	}
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		if p, ok := z[string(lower[off:])]; ok {
+			return p
+		}
+	}
+	return z["."]
+}

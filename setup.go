@@ -1,0 +1,367 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+func init() { plugin.Register(name, setup) }
+
+// setup reads all stanzas of a server block and wires one handler for them. It starts nothing: that
+// is left to the instance's callbacks, see shared.go.
+func setup(c *caddy.Controller) error {
+	inst := instanceOf(c)
+	policies, err := parse(c, &inst.settings)
+	if err != nil {
+		return plugin.Error(name, err)
+	}
+	s := &Shaker{policies: policies, instance: inst}
+	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
+		s.Next = next
+		return s
+	})
+	return nil
+}
+
+// parse reads the stanzas of a server block. What they say of the process goes to process, which all
+// server blocks share.
+func parse(c *caddy.Controller, process *processSettings) (zonePolicies, error) {
+	policies := make(zonePolicies)
+	for c.Next() {
+		p, err := parseStanza(c, process)
+		if err != nil {
+			return nil, err
+		}
+		for _, zone := range p.zones {
+			if other, taken := policies[zone]; taken {
+				return nil, c.Errf("zone %q is in the stanza at %s already; every zone needs exactly one", zone, other.place)
+			}
+			policies[zone] = zonePolicy{zone, p}
+		}
+	}
+	return policies, nil
+}
+
+func parseStanza(c *caddy.Controller, process *processSettings) (*policy, error) {
+	p := defaultPolicy()
+	p.place = place(c)
+	zones, err := parseZones(c)
+	if err != nil {
+		return nil, err
+	}
+	p.zones = zones
+	stanza := stanza{Controller: c, policy: p, process: process, seen: make(map[string]int)}
+	for c.NextBlock() {
+		if err := stanza.property(c.Val(), c.RemainingArgs()); err != nil {
+			return nil, err
+		}
+	}
+	p.complete()
+	return p, nil
+}
+
+func place(c *caddy.Controller) string { return fmt.Sprintf("%s:%d", c.File(), c.Line()) }
+
+// parseZones reads the names behind the directive, or takes those of the server block.
+func parseZones(c *caddy.Controller) ([]string, error) {
+	args := c.RemainingArgs()
+	for _, arg := range args {
+		if len(plugin.Host(arg).NormalizeExact()) == 0 {
+			return nil, c.Errf("zone %q is neither a domain name nor a CIDR of a reverse zone", arg)
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys)))), nil
+}
+
+// stanza is the state of reading one stanza.
+type stanza struct {
+	*caddy.Controller
+	policy  *policy
+	process *processSettings
+	seen    map[string]int // line of each property
+}
+
+// properties are what a stanza may say, in the order of the manual.
+var properties = []struct {
+	name  string
+	usage string // of its arguments
+	many  bool   // may be given several times
+	parse func(*stanza, []string) error
+}{
+	{"port", "[any] PORT...", false, (*stanza).port},
+	{"interval", "DURATION [FAST]", false, (*stanza).interval},
+	{"timeout", "DURATION", false, (*stanza).timeout},
+	{"rise", "COUNT", false, (*stanza).rise},
+	{"fall", "COUNT", false, (*stanza).fall},
+	{"hold", "DURATION", false, (*stanza).hold},
+	{"fallback", "all | nodata | servfail | ADDRESS...", false, (*stanza).fallback},
+	{"panic", "PERCENT", false, (*stanza).panic},
+	{"ttl", "DURATION", false, (*stanza).ttl},
+	{"idle", "DURATION", false, (*stanza).idle},
+	{"allow", "CIDR...", true, (*stanza).allow},
+	{"deny", "CIDR...", true, (*stanza).deny},
+	{"source", "ADDRESS...", false, (*stanza).source},
+	{"method", "socket | dial", false, (*stanza).method},
+	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
+}
+
+// property reads one property. Errors name it, its value and what would be right.
+func (s *stanza) property(property string, args []string) error {
+	for _, known := range properties {
+		if known.name != property {
+			continue
+		}
+		if line, twice := s.seen[property]; twice && !known.many {
+			return s.Errf("%s is given twice, on line %d already", property, line)
+		}
+		s.seen[property] = s.Line()
+		if len(args) == 0 {
+			return s.Errf("%s has no value, want %s %s", property, property, known.usage)
+		}
+		if err := known.parse(s, args); err != nil {
+			return s.Errf("%s: %v", property, err)
+		}
+		return nil
+	}
+	names := make([]string, len(properties))
+	for i, known := range properties {
+		names[i] = known.name
+	}
+	return s.Errf("unknown property %q, want one of %s", property, strings.Join(names, ", "))
+}
+
+func (s *stanza) port(args []string) error {
+	if args[0] == "any" {
+		s.policy.anyPort = true
+		args = args[1:]
+		if len(args) == 0 {
+			return fmt.Errorf("any stands alone, want any PORT...")
+		}
+	}
+	s.policy.ports = nil
+	for _, arg := range args {
+		port, err := strconv.ParseUint(arg, 10, 16)
+		if err != nil || port == 0 {
+			return fmt.Errorf("%q is not a port, want a number from 1 to 65535", arg)
+		}
+		if slices.Contains(s.policy.ports, uint16(port)) {
+			return fmt.Errorf("%q is given twice", arg)
+		}
+		s.policy.ports = append(s.policy.ports, uint16(port))
+	}
+	return nil
+}
+
+func (s *stanza) interval(args []string) error {
+	const least, most = 20 * time.Millisecond, 24 * time.Hour
+	if len(args) > 2 {
+		return fmt.Errorf("%q is one value too many, want DURATION [FAST]", args[2])
+	}
+	interval, err := parseDuration(args[0], least, most)
+	if err != nil {
+		return err
+	}
+	s.policy.settings.Interval = interval
+	s.policy.settings.Fast = min(s.policy.settings.Fast, interval)
+	if len(args) == 2 {
+		s.policy.settings.Fast, err = parseDuration(args[1], least, interval)
+	}
+	return err
+}
+
+func (s *stanza) timeout(args []string) (err error) {
+	s.policy.settings.Timeout, err = duration(args, time.Millisecond, time.Minute)
+	return err
+}
+
+func (s *stanza) rise(args []string) (err error) {
+	s.policy.settings.Rise, err = count(args, 1, 1000)
+	return err
+}
+
+func (s *stanza) fall(args []string) (err error) {
+	s.policy.settings.Fall, err = count(args, 1, 1000)
+	return err
+}
+
+// hold ends below the five seconds after which stub resolvers ask again.
+func (s *stanza) hold(args []string) (err error) {
+	s.policy.hold, err = duration(args, 0, 4*time.Second)
+	return err
+}
+
+func (s *stanza) fallback(args []string) error {
+	f := &s.policy.fallback
+	for _, kind := range []fallbackKind{fallbackAll, fallbackNoData, fallbackServFail} {
+		if args[0] == kind.String() {
+			f.kind = kind
+			return single(args)
+		}
+	}
+	f.kind = fallbackAddresses
+	for _, arg := range args {
+		addr, err := parseAddress(arg)
+		if err != nil {
+			return fmt.Errorf("%w, nor is it all, nodata or servfail", err)
+		}
+		if slices.Contains(f.addresses, addr) {
+			return fmt.Errorf("%q is given twice", arg)
+		}
+		f.addresses = append(f.addresses, addr)
+	}
+	return nil
+}
+
+func (s *stanza) panic(args []string) (err error) {
+	if len(args) == 1 {
+		args = []string{strings.TrimSuffix(args[0], "%")}
+	}
+	s.policy.panics, err = count(args, 0, 100)
+	return err
+}
+
+// ttl also takes a plain number of seconds, as TTLs are written everywhere else in a Corefile.
+func (s *stanza) ttl(args []string) error {
+	if len(args) == 1 {
+		if _, err := strconv.Atoi(args[0]); err == nil {
+			args = []string{args[0] + "s"}
+		}
+	}
+	ttl, err := duration(args, 0, 7*24*time.Hour)
+	if err != nil {
+		return err
+	}
+	if ttl%time.Second != 0 {
+		return fmt.Errorf("%q is not a whole number of seconds", args[0])
+	}
+	s.policy.ttl = uint32(ttl / time.Second)
+	return nil
+}
+
+func (s *stanza) idle(args []string) (err error) {
+	s.policy.idle, err = duration(args, time.Second, 30*24*time.Hour)
+	return err
+}
+
+func (s *stanza) allow(args []string) error { return s.prefixes(args, true) }
+
+func (s *stanza) deny(args []string) error { return s.prefixes(args, false) }
+
+func (s *stanza) prefixes(args []string, allow bool) error {
+	for _, arg := range args {
+		prefix, err := netip.ParsePrefix(arg)
+		if addr, addrErr := netip.ParseAddr(arg); err != nil && addrErr == nil && addr.Zone() == "" {
+			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", arg)
+		}
+		if !s.policy.probed.add(prefix, allow) {
+			return fmt.Errorf("%q is both allowed and denied", arg)
+		}
+	}
+	return nil
+}
+
+func (s *stanza) source(args []string) error {
+	for _, arg := range args {
+		addr, err := parseAddress(arg)
+		if err != nil {
+			return err
+		}
+		source, family := &s.policy.source6, "IPv6"
+		if addr.Is4() {
+			source, family = &s.policy.source4, "IPv4"
+		}
+		if source.IsValid() {
+			return fmt.Errorf("%q is a second %s address, want one per family", arg, family)
+		}
+		*source = addr
+	}
+	return nil
+}
+
+func (s *stanza) method(args []string) error {
+	if err := single(args); err != nil {
+		return err
+	}
+	method, err := checker.ParseMethod(args[0])
+	if err != nil {
+		return fmt.Errorf("%q is not a method, want socket or dial", args[0])
+	}
+	return s.process.method.set(method, place(s.Controller))
+}
+
+func (s *stanza) limit(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("%q is incomplete or too long, want targets COUNT or rate COUNT", strings.Join(args, " "))
+	}
+	setting := &s.process.targets
+	switch args[0] {
+	case "targets":
+	case "rate":
+		setting = &s.process.rate
+	default:
+		return fmt.Errorf("%q cannot be limited, want targets COUNT or rate COUNT", args[0])
+	}
+	n, err := count(args[1:], 1, 10_000_000)
+	if err != nil {
+		return err
+	}
+	return setting.set(n, place(s.Controller))
+}
+
+func single(args []string) error {
+	if len(args) > 1 {
+		return fmt.Errorf("%q is one value too many, want a single one", args[1])
+	}
+	return nil
+}
+
+func count(args []string, least, most int) (int, error) {
+	if err := single(args); err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(args[0])
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("%q is not possible, want a number from %d to %d", args[0], least, most)
+	}
+	return n, nil
+}
+
+func duration(args []string, least, most time.Duration) (time.Duration, error) {
+	if err := single(args); err != nil {
+		return 0, err
+	}
+	return parseDuration(args[0], least, most)
+}
+
+func parseDuration(arg string, least, most time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(arg)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration, want one such as 500ms or 2s", arg)
+	}
+	if d < least || d > most {
+		return 0, fmt.Errorf("%q is not possible, want a duration from %v to %v", arg, least, most)
+	}
+	return d, nil
+}
+
+// parseAddress reads an address that can be in a DNS record.
+func parseAddress(arg string) (netip.Addr, error) {
+	addr, err := netip.ParseAddr(arg)
+	if err != nil || addr.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address", arg)
+	}
+	return addr.Unmap(), nil
+}
