@@ -1,0 +1,199 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
+)
+
+// labFarm is four hosts, each with a web server on port 80 of an IPv4 and an IPv6 address.
+type labFarm struct {
+	hosts  []*lab.Host
+	addrs4 []netip.Addr
+	addrs6 []netip.Addr
+}
+
+func newLabFarm(l *lab.Lab) *labFarm {
+	f := new(labFarm)
+	for i := range 4 {
+		h := l.Host(fmt.Sprintf("web%d", i+1))
+		f.hosts = append(f.hosts, h)
+		f.addrs4 = append(f.addrs4, h.Addr4)
+		f.addrs6 = append(f.addrs6, h.Addr6)
+	}
+	return f
+}
+
+// serve starts a CoreDNS that answers www.example.org with the addresses.
+func (f *labFarm) serve(t *testing.T, properties string) *server {
+	t.Helper()
+	zone := farm{t: t, addrs: slices.Concat(f.addrs4, f.addrs6)}
+	return serverStart(t, fmt.Sprintf(`example.org:0 {
+		bind 127.0.0.1
+		shaker {
+			port 80
+			%s
+		}
+		file %s
+	}`, properties, zone.zoneFile()))
+}
+
+// A web server dies and comes back, on both families: its address leaves and comes back. The times are
+// logged; that they are short enough is proven where time is under control, in package health.
+func TestLabServerFollowsBackends(t *testing.T) {
+	lab.Run(t, func(t *testing.T, l *lab.Lab) {
+		f := newLabFarm(l)
+		services := make([]*lab.Listener, len(f.hosts))
+		for i, h := range f.hosts {
+			services[i] = h.Listen(80)
+		}
+		s := f.serve(t, "interval 400ms 100ms\ntimeout 200ms\nhold 3s")
+		s.until("www.example.org.", dns.TypeA, f.addrs4)
+		s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
+		without := func(addrs []netip.Addr) []netip.Addr { return slices.Delete(slices.Clone(addrs), 1, 2) }
+
+		deaths := map[string]struct{ kill, revive func() }{
+			"refuses": {
+				func() { services[1].Close() },
+				func() { services[1] = f.hosts[1].Listen(80) },
+			},
+			"swallows": {
+				func() { f.hosts[1].Drop(80) },
+				func() { f.hosts[1].Clear() },
+			},
+		}
+		for how, death := range deaths {
+			death.kill()
+			left4 := s.until("www.example.org.", dns.TypeA, without(f.addrs4))
+			left6 := s.until("www.example.org.", dns.TypeAAAA, without(f.addrs6))
+			death.revive()
+			back4 := s.until("www.example.org.", dns.TypeA, f.addrs4)
+			back6 := s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
+			t.Logf("%s: A left after %v and was back after %v; AAAA, asked for after A, %v and %v", how,
+				left4.Round(time.Millisecond), back4.Round(time.Millisecond), left6.Round(time.Millisecond), back6.Round(time.Millisecond))
+		}
+	})
+}
+
+// With a black hole among the addresses the first answer comes when `hold` is over, with all of them.
+func TestLabServerHold(t *testing.T) {
+	lab.Run(t, func(t *testing.T, l *lab.Lab) {
+		f := newLabFarm(l)
+		for _, h := range f.hosts {
+			h.Listen(80)
+		}
+		f.hosts[3].Drop(80)
+		s := f.serve(t, "hold 100ms")
+		begin := time.Now()
+		m := s.ask("www.example.org.", dns.TypeA)
+		took := time.Since(begin)
+		if got := serverAddresses(m); !slices.Equal(got, f.addrs4) || took < 95*time.Millisecond {
+			t.Errorf("first answer %v after %v", got, took)
+		}
+		begin = time.Now()
+		s.ask("www.example.org.", dns.TypeA)
+		t.Logf("the first answer took %v, the second %v", took.Round(time.Millisecond), time.Since(begin).Round(time.Microsecond))
+		s.until("www.example.org.", dns.TypeA, f.addrs4[:3])
+	})
+}
+
+// Whatever is wrong with this machine, no target goes down for it; it is counted, and the log says so once.
+func TestLabServerOwnFaults(t *testing.T) {
+	faults := []struct {
+		name, cause string
+		begin, end  func(t *testing.T, l *lab.Lab)
+	}{
+		{"a firewall that rejects", "firewall",
+			func(_ *testing.T, l *lab.Lab) { l.FilterOut("tcp dport 80 reject") },
+			func(_ *testing.T, l *lab.Lab) { l.Clear() }},
+		{"no route", "no_route",
+			func(_ *testing.T, l *lab.Lab) { l.IP("route add unreachable 198.18.1.2", "route add unreachable 2001:db8:1::2") },
+			func(_ *testing.T, l *lab.Lab) { l.IP("route del unreachable 198.18.1.2", "route del unreachable 2001:db8:1::2") }},
+	}
+	lab.Run(t, func(t *testing.T, l *lab.Lab) {
+		f := newLabFarm(l)
+		for _, h := range f.hosts {
+			h.Listen(80)
+		}
+		log := serverLog(t)
+		s := f.serve(t, "interval 100ms 20ms\ntimeout 1s\nhold 3s")
+		s.until("www.example.org.", dns.TypeA, f.addrs4)
+		s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
+		for _, fault := range faults {
+			counter := inconclusive.WithLabelValues(fault.cause)
+			before := testutil.ToFloat64(counter)
+			fault.begin(t, l)
+			l.Until(fault.name+" to be counted", func() bool { return testutil.ToFloat64(counter) >= before+100 })
+			expectAllUp(t, fault.name, f, s)
+			fault.end(t, l)
+			if n := strings.Count(log.String(), ": "+fault.cause+" ("); n != 1 {
+				t.Errorf("%s: told %d times:\n%s", fault.name, n, log)
+			}
+		}
+	})
+}
+
+func expectAllUp(t *testing.T, what string, f *labFarm, s *server) {
+	t.Helper()
+	for target, state := range states() {
+		if state != health.Up {
+			t.Errorf("%s: %s is %v", what, target, state)
+		}
+	}
+	if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs4) {
+		t.Errorf("%s: answer %v", what, got)
+	}
+}
+
+// A process that has run out of descriptors knows nothing of its targets.
+func TestLabServerWithoutDescriptors(t *testing.T) {
+	lab.Run(t, func(t *testing.T, l *lab.Lab) {
+		f := newLabFarm(l)
+		for _, h := range f.hosts {
+			h.Listen(80)
+		}
+		s := f.serve(t, "interval 100ms 20ms\nidle 1h\nhold 0s")
+		lowerDescriptorLimit(t, 64)
+		var files []*os.File
+		for {
+			file, err := os.Open(os.DevNull)
+			if err != nil {
+				break
+			}
+			files = append(files, file)
+		}
+		// One for the client's own socket.
+		files[0].Close()
+		log := serverLog(t)
+		if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs4) {
+			t.Errorf("answer %v", got)
+		}
+		again, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[0] = again
+		counter := inconclusive.WithLabelValues("no_descriptor")
+		l.Until("the lack of descriptors to be counted", func() bool { return testutil.ToFloat64(counter) >= 20 })
+		if n := live.Load().Counts(); n.Down > 0 {
+			t.Errorf("%d targets are down", n.Down)
+		}
+		for _, file := range files {
+			file.Close()
+		}
+		l.Until("the targets to be up", func() bool { return live.Load().Counts().Up == 4 })
+		if n := strings.Count(log.String(), "inconclusive, the first of them"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, log)
+		}
+	})
+}
