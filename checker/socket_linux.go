@@ -364,8 +364,9 @@ func (p *socketProber) trim(now time.Time) {
 	if now.Before(p.trimAt) {
 		return
 	}
+	surplus := p.leastIdle
 	for o := range p.idle {
-		for p.leastIdle > 0 {
+		for ; surplus > 0; surplus-- {
 			s := p.takeIdle(o)
 			if s == nil {
 				break
