@@ -148,10 +148,7 @@ func (m *Monitor) signal() {
 // Target returns nil if the table is full, or if the target is new and the monitor closed. It takes
 // no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
-	if ip := addr.Addr(); ip.Is4In6() {
-		addr = netip.AddrPortFrom(ip.Unmap(), addr.Port())
-	}
-	k := key{addr: addr, settings: s}
+	k := key{addr: addr.Addr().Unmap(), port: uint64(addr.Port()), settings: s}
 	if t, ok := m.table.Load(k); ok && t.want(keep) {
 		return t
 	}

@@ -38,9 +38,10 @@ type Target struct {
 // gone is the value of Target.wanted once the target has left the table.
 const gone = -1
 
-// key is a target's identity.
+// key is a target's identity. It is without padding, so that it is hashed in one piece.
 type key struct {
-	addr     netip.AddrPort
+	addr     netip.Addr
+	port     uint64 // wider than a port, see above
 	settings Key
 }
 
@@ -58,7 +59,7 @@ func (m mark) result() checker.Result { return checker.Result(m >> 8) }
 func (t *Target) load() mark { return mark(t.mark.Load()) }
 
 // Addr returns the address and port. An IPv4 address is never in its IPv4-mapped form.
-func (t *Target) Addr() netip.AddrPort { return t.key.addr }
+func (t *Target) Addr() netip.AddrPort { return netip.AddrPortFrom(t.key.addr, uint16(t.key.port)) }
 
 // Settings returns the settings that make the verdict, with the defaults filled in.
 func (t *Target) Settings() Settings { return settings(t.key.settings) }
@@ -155,7 +156,7 @@ func (t *Target) judge(r *checker.Report, s Settings) (c Change) {
 func (t *Target) check(s Settings) checker.Check {
 	m := t.load()
 	return checker.Check{
-		Target:  t.key.addr,
+		Target:  t.Addr(),
 		Source:  s.Source,
 		Timeout: s.Timeout,
 		Suspect: m.state() == Down || m.result() == checker.Timeout,
