@@ -12,7 +12,7 @@ type edit struct {
 	anatomy
 	message *dns.Msg
 	request *dns.Msg
-	zone    zonePolicy
+	zone    *zonePolicy // by value, its strings would take the anatomy with them to the heap
 	removed int
 	outcome outcome
 }
@@ -146,7 +146,7 @@ func (e *edit) capped(rr dns.RR, watched bool) dns.RR {
 // appendRecords appends a record for each fallback address of the type of h.
 func (f fallback) appendRecords(answer []dns.RR, h *dns.RR_Header, ttl uint32) []dns.RR {
 	header := *h
-	header.Ttl = ttl
+	header.Ttl = min(h.Ttl, ttl)
 	header.Rdlength = 0
 	for _, addr := range f.addresses {
 		switch {
@@ -176,7 +176,10 @@ func (e *edit) soa() dns.RR {
 		if apex == "." {
 			return label + "."
 		}
-		return label + "." + apex
+		if host := label + "." + apex; isName(host) {
+			return host
+		}
+		return "."
 	}
 	return &dns.SOA{
 		Hdr:     dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: e.zone.ttl},
@@ -188,8 +191,15 @@ func (e *edit) soa() dns.RR {
 	}
 }
 
+// isName tells whether a name fits into the 255 octets that it may have (RFC 1035, section 2.3.4).
+func isName(s string) bool {
+	var wire [255]byte
+	_, err := dns.PackDomainName(s, wire[:], 0, nil, false)
+	return err == nil
+}
+
 // apex returns the zone that the emptied name is in, as far as anybody can tell from here: that of the
-// NS records in the answer, else that of the stanza, else the name itself.
+// NS records beside the answer, else that of the stanza, else the name itself.
 func (e *edit) apex() string {
 	owner := e.sets[len(e.sets)-1].owner // the end of a CNAME chain
 	for _, rr := range e.message.Ns {

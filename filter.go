@@ -44,7 +44,7 @@ func filter(m, request *dns.Msg, zone zonePolicy, states stateSource) (*dns.Msg,
 	if !changed && !a.exceeds(zone.ttl) {
 		return m, result
 	}
-	e := edit{anatomy: a, message: m, request: request, zone: zone}
+	e := edit{anatomy: a, message: m, request: request, zone: &zone}
 	m = e.make()
 	result.removed, result.outcome = e.removed, e.outcome
 	return m, result
@@ -94,7 +94,7 @@ const (
 	thinned       // those that are down go
 	sorted        // those that are down go to the end
 	replaced      // the fallback's addresses, if any, take its place
-	failed        // the whole answer becomes SERVFAIL
+	failed        // they go, and the answer becomes SERVFAIL if it has no other addresses
 	spared        // the fallback leaves it as it is
 )
 
@@ -102,22 +102,30 @@ const (
 // few have been made by somebody who wants us to compare names.
 const manySets = 16
 
+// dissect sorts the address records of an answer, in the space that it is given while that suffices. It
+// appends to both slices itself: in a method on a pointer they would escape, and every answer cost two
+// allocations.
 func dissect(answer []dns.RR, sets []rrset, members []member) anatomy {
 	a := anatomy{answer: answer, sets: sets, members: members}
 	signatures := false
 	for i, rr := range answer {
-		switch rr := rr.(type) {
-		case *dns.A:
-			if addr, ok := netip.AddrFromSlice(rr.A); ok && rr.Hdr.Class == dns.ClassINET {
-				a.add(i, &rr.Hdr, addr.Unmap())
-			}
-		case *dns.AAAA:
-			if addr, ok := netip.AddrFromSlice(rr.AAAA); ok && rr.Hdr.Class == dns.ClassINET {
-				a.add(i, &rr.Hdr, addr)
-			}
-		case *dns.RRSIG:
-			signatures = true
+		h, addr, ok := address(rr)
+		if !ok {
+			signatures = signatures || isSignature(rr)
+			continue
 		}
+		n, found := a.find(h.Name, h.Rrtype)
+		if !found {
+			n = len(a.sets)
+			a.sets = append(a.sets, rrset{owner: h.Name, rrtype: h.Rrtype, first: addr})
+			if a.byName != nil {
+				a.byName[setName{strings.ToLower(h.Name), h.Rrtype}] = n
+			}
+		}
+		s := &a.sets[n]
+		s.size++
+		s.varied = s.varied || addr != s.first
+		a.members = append(a.members, member{index: i, set: n, addr: addr})
 	}
 	if signatures {
 		a.sign()
@@ -125,19 +133,23 @@ func dissect(answer []dns.RR, sets []rrset, members []member) anatomy {
 	return a
 }
 
-func (a *anatomy) add(index int, h *dns.RR_Header, addr netip.Addr) {
-	n, found := a.find(h.Name, h.Rrtype)
-	if !found {
-		n = len(a.sets)
-		a.sets = append(a.sets, rrset{owner: h.Name, rrtype: h.Rrtype, first: addr})
-		if a.byName != nil {
-			a.byName[setName{strings.ToLower(h.Name), h.Rrtype}] = n
-		}
+// address returns the header and the address of a record, if it is one that has an address.
+func address(rr dns.RR) (h *dns.RR_Header, addr netip.Addr, ok bool) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		h = &rr.Hdr
+		addr, ok = netip.AddrFromSlice(rr.A)
+		addr = addr.Unmap()
+	case *dns.AAAA:
+		h = &rr.Hdr
+		addr, ok = netip.AddrFromSlice(rr.AAAA)
 	}
-	s := &a.sets[n]
-	s.size++
-	s.varied = s.varied || addr != s.first
-	a.members = append(a.members, member{index: index, set: n, addr: addr})
+	return h, addr, ok && h.Class == dns.ClassINET
+}
+
+func isSignature(rr dns.RR) bool {
+	_, ok := rr.(*dns.RRSIG)
+	return ok
 }
 
 // find looks from the end: RRsets come in one piece, nearly always.

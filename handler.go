@@ -54,8 +54,11 @@ type pass struct {
 	verdicts verdicts
 	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
 	// leaves its zone, asks this server again. The client sees one answer, so one is counted.
-	outer   *pass
-	outcome outcome
+	outer *pass
+	// outcome is raised by this query and by those within it, which a prefetch of cache may have let run on
+	// in another goroutine.
+	outcome atomic.Uint32
+	held    atomic.Bool // this query, or one within it, waited for a verdict
 }
 
 type passKey struct{}
@@ -90,19 +93,36 @@ func (p *pass) count(r filterResult) {
 	if r.addresses == 0 {
 		return
 	}
-	p.outcome = max(p.outcome, r.outcome)
+	o := p.raise(r.outcome)
 	counters := countersFor(p.Context, p.zone.zone)
 	if r.removed > 0 {
 		counters.removed.Add(float64(r.removed))
 	}
+	if p.verdicts.waited {
+		p.held.Store(true)
+	}
 	if p.outer != nil {
-		p.outer.outcome = max(p.outer.outcome, p.outcome)
+		p.outer.raise(o)
+		p.outer.held.CompareAndSwap(false, p.held.Load())
 		return
 	}
-	if p.verdicts.waited {
+	if p.held.Load() {
 		counters.held.Inc()
 	}
-	counters.outcomes[p.outcome].Inc()
+	counters.outcomes[o].Inc()
+}
+
+// raise returns the weightiest outcome so far, o included.
+func (p *pass) raise(o outcome) outcome {
+	for {
+		have := p.outcome.Load()
+		if have >= uint32(o) {
+			return outcome(have)
+		}
+		if p.outcome.CompareAndSwap(have, uint32(o)) {
+			return o
+		}
+	}
 }
 
 // maxHeld bounds the answers that wait at the same time. Each keeps a goroutine, and a client, waiting;
@@ -123,15 +143,20 @@ type verdicts struct {
 // probed, or the table of targets is full.
 func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
 	p := v.policy
-	if !p.probed.allowed(addr) {
+	if !p.probed.allowed(addr) || addr.Is4In6() && !p.probed.allowed(addr.Unmap()) {
 		return health.Unknown, false
 	}
+	addr = addr.Unmap()
 	key := p.key(addr)
 	var states [3]int
+	before := len(v.pending)
 	for _, port := range p.ports {
 		t := v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
 		if t == nil {
-			unfiltered.Add(1)
+			if !v.waited {
+				unfiltered.Add(1)
+			}
+			v.pending = v.pending[:before]
 			return health.Unknown, false
 		}
 		state := t.State()
@@ -140,7 +165,12 @@ func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
 			v.pending = append(v.pending, t)
 		}
 	}
-	return combine(states, p.anyPort), true
+	state := combine(states, p.anyPort)
+	if state != health.Unknown {
+		// What is still pending at other ports could not change it.
+		v.pending = v.pending[:before]
+	}
+	return state, true
 }
 
 // combine makes the state of an address from those of its ports; states has the number of ports by

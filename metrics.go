@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
@@ -91,10 +92,14 @@ func init() {
 	for _, s := range []health.State{health.Up, health.Down} {
 		changesTo[s] = stateChanges.WithLabelValues(s.String())
 	}
-	for _, cause := range checker.Causes() {
+	for _, cause := range causes {
 		inconclusive.WithLabelValues(cause)
 	}
 }
+
+// causes are those that the monitor tells of. Checks whose prober was closed it sends again, and tells
+// nobody.
+var causes = slices.DeleteFunc(checker.Causes(), func(c string) bool { return c == checker.Cause(checker.ErrClosed) })
 
 // The counters of what the monitor reports, looked up once; every series is there from the start.
 var (

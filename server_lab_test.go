@@ -117,8 +117,12 @@ func TestLabServerOwnFaults(t *testing.T) {
 			func(_ *testing.T, l *lab.Lab) { l.FilterOut("tcp dport 80 reject") },
 			func(_ *testing.T, l *lab.Lab) { l.Clear() }},
 		{"no route", "no_route",
-			func(_ *testing.T, l *lab.Lab) { l.IP("route add unreachable 198.18.1.2", "route add unreachable 2001:db8:1::2") },
-			func(_ *testing.T, l *lab.Lab) { l.IP("route del unreachable 198.18.1.2", "route del unreachable 2001:db8:1::2") }},
+			func(_ *testing.T, l *lab.Lab) {
+				l.IP("route add unreachable 198.18.1.2", "route add unreachable 2001:db8:1::2")
+			},
+			func(_ *testing.T, l *lab.Lab) {
+				l.IP("route del unreachable 198.18.1.2", "route del unreachable 2001:db8:1::2")
+			}},
 	}
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)

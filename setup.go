@@ -38,31 +38,36 @@ func setup(c *caddy.Controller) error {
 func parse(c *caddy.Controller, process *processSettings) (zonePolicies, error) {
 	policies := make(zonePolicies)
 	for c.Next() {
-		p, err := parseStanza(c, process)
+		// A brace at the start of a line, or what follows a closing one, would pass for a stanza.
+		if c.Val() != name {
+			return nil, c.Errf("unexpected %q, want a property on a line of its own, and { at the end of the line with %s", c.Val(), name)
+		}
+		p, err := parseStanza(c, process, policies)
 		if err != nil {
 			return nil, err
 		}
 		for _, zone := range p.zones {
-			if other, taken := policies[zone]; taken {
-				return nil, c.Errf("zone %q is in the stanza at %s already; every zone needs exactly one", zone, other.place)
-			}
 			policies[zone] = zonePolicy{zone, p}
 		}
 	}
 	return policies, nil
 }
 
-func parseStanza(c *caddy.Controller, process *processSettings) (*policy, error) {
+func parseStanza(c *caddy.Controller, process *processSettings, others zonePolicies) (*policy, error) {
 	p := defaultPolicy()
 	p.place = place(c)
-	zones, err := parseZones(c)
+	zones, err := parseZones(c, others)
 	if err != nil {
 		return nil, err
 	}
 	p.zones = zones
 	stanza := stanza{Controller: c, policy: p, process: process, seen: make(map[string]int)}
 	for c.NextBlock() {
-		if err := stanza.property(c.Val(), c.RemainingArgs()); err != nil {
+		property, args := c.Val(), c.RemainingArgs()
+		if c.NextArg() {
+			return nil, c.Errf("%s is followed by %q, but properties have no block", property, c.Val())
+		}
+		if err := stanza.property(property, args); err != nil {
 			return nil, err
 		}
 	}
@@ -72,15 +77,33 @@ func parseStanza(c *caddy.Controller, process *processSettings) (*policy, error)
 
 func place(c *caddy.Controller) string { return fmt.Sprintf("%s:%d", c.File(), c.Line()) }
 
-// parseZones reads the names behind the directive, or takes those of the server block.
-func parseZones(c *caddy.Controller) ([]string, error) {
+// parseZones reads the names behind the directive, or takes those of the server block. None of them may
+// be in others.
+func parseZones(c *caddy.Controller, others zonePolicies) ([]string, error) {
 	args := c.RemainingArgs()
 	for _, arg := range args {
-		if len(plugin.Host(arg).NormalizeExact()) == 0 {
+		if len(plugin.Host(arg).NormalizeExact()) == 0 || isBrokenCIDR(arg) {
 			return nil, c.Errf("zone %q is neither a domain name nor a CIDR of a reverse zone", arg)
 		}
 	}
-	return slices.Compact(slices.Sorted(slices.Values(plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys)))), nil
+	zones := slices.Compact(slices.Sorted(slices.Values(plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys))))
+	for _, zone := range zones {
+		if other, taken := others[zone]; taken {
+			return nil, c.Errf("zone %q is in the stanza at %s already; every zone needs exactly one", zone, other.place)
+		}
+	}
+	return zones, nil
+}
+
+// isBrokenCIDR tells whether arg is an address without a mask, or with a wrong one. CoreDNS takes those for
+// domain names.
+func isBrokenCIDR(arg string) bool {
+	address, _, _ := strings.Cut(arg, "/")
+	if _, err := netip.ParseAddr(address); err != nil {
+		return false
+	}
+	_, err := netip.ParsePrefix(arg)
+	return err != nil
 }
 
 // stanza is the state of reading one stanza.
@@ -145,7 +168,7 @@ func (s *stanza) port(args []string) error {
 		s.policy.anyPort = true
 		args = args[1:]
 		if len(args) == 0 {
-			return fmt.Errorf("any stands alone, want any PORT...")
+			return fmt.Errorf("any stands alone, want at least one port behind it")
 		}
 	}
 	s.policy.ports = nil
@@ -212,7 +235,7 @@ func (s *stanza) fallback(args []string) error {
 	for _, arg := range args {
 		addr, err := parseAddress(arg)
 		if err != nil {
-			return fmt.Errorf("%w, nor is it all, nodata or servfail", err)
+			return fmt.Errorf("%w, want all, nodata, servfail or nothing but addresses", err)
 		}
 		if slices.Contains(f.addresses, addr) {
 			return fmt.Errorf("%q is given twice", arg)
@@ -315,10 +338,13 @@ func (s *stanza) limit(args []string) error {
 		return fmt.Errorf("%q cannot be limited, want targets COUNT or rate COUNT", args[0])
 	}
 	n, err := count(args[1:], 1, 10_000_000)
-	if err != nil {
-		return err
+	if err == nil {
+		err = setting.set(n, place(s.Controller))
 	}
-	return setting.set(n, place(s.Controller))
+	if err != nil {
+		return fmt.Errorf("%s: %w", args[0], err)
+	}
+	return nil
 }
 
 func single(args []string) error {

@@ -1,0 +1,160 @@
+package shaker
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/file"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// benchNetwork returns a network where the first n-down of n addresses are up, and their records.
+func benchNetwork(tb testing.TB, n, down int, ttl int) (*handlerNetwork, string) {
+	tb.Helper()
+	network := newHandlerNetwork(tb, "")
+	var answer strings.Builder
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
+		network.results[addr] = checker.Answered
+		if i >= n-down {
+			network.results[addr] = checker.Refused
+		}
+		fmt.Fprintf(&answer, "a.example.org. %d IN A %s\n", ttl, addr)
+	}
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	return network, answer.String()
+}
+
+// benchVerdicts is the source of states that queries use.
+func benchVerdicts(zone zonePolicy, network *handlerNetwork) *verdicts {
+	return &verdicts{policy: zone.policy, monitor: network.monitor}
+}
+
+// An answer in which nothing has to change costs no allocation, as long as it has no more than 16 addresses.
+func TestFilterDoesNotAllocate(t *testing.T) {
+	for _, n := range []int{1, 2, 4, 16} {
+		network, answer := benchNetwork(t, n, 0, 30)
+		request, m := filterMessages(t, "w.example.org. 30 IN CNAME a.example.org.\n"+answer)
+		zone := filterPolicy(t, "nodata", 50)
+		v := benchVerdicts(zone, network)
+		allocs := testing.AllocsPerRun(1000, func() {
+			if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
+				t.Fatal("the answer was changed")
+			}
+		})
+		if allocs != 0 {
+			t.Errorf("%d addresses: %v allocations", n, allocs)
+		}
+	}
+}
+
+func BenchmarkFilter(b *testing.B) {
+	for _, n := range []int{1, 4, 16, 64} {
+		for _, down := range []int{0, 1, n} {
+			if n == 1 && down == 1 {
+				continue // the same as all down
+			}
+			network, answer := benchNetwork(b, n, down, 30)
+			request, m := filterMessages(b, answer)
+			zone := filterPolicy(b, "nodata", 0)
+			v := benchVerdicts(zone, network)
+			b.Run(fmt.Sprintf("%d addresses, %d down", n, down), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					filter(m, request, zone, v)
+				}
+			})
+		}
+	}
+}
+
+// benchWriter takes answers and does nothing with them.
+type benchWriter struct{ test.ResponseWriter }
+
+func (*benchWriter) WriteMsg(*dns.Msg) error { return nil }
+
+// BenchmarkServeDNS is the same chain without and with shaker, for the ratio of the two. Nothing but the
+// plugins is in it: no socket, no parsing, no packing, so that the ratio in a server is better than this one.
+// "packed" adds what every server does at least, to unpack the query and pack the answer.
+func BenchmarkServeDNS(b *testing.B) {
+	for _, packed := range []bool{false, true} {
+		for _, ttl := range []int{30, 300} {
+			network, answer := benchNetwork(b, 4, 0, ttl)
+			zone, err := file.Parse(strings.NewReader("example.org. 300 IN SOA ns.example.org. host.example.org. 1 2 3 4 5\n"+
+				"example.org. 300 IN NS ns.example.org.\n"+answer), "example.org.", "stdin", 0)
+			if err != nil {
+				b.Fatal(err)
+			}
+			below := file.File{Zones: file.Zones{Z: map[string]*file.Zone{"example.org.": zone}, Names: []string{"example.org."}}}
+			s := network.above(filterPolicy(b, "all", 0), below)
+			// What stands above in a server as well: the next plugin is called through NextOrFailure in both cases.
+			chains := []struct {
+				name string
+				next plugin.Handler
+			}{{"without", below}, {"with", s}}
+			for _, chain := range chains {
+				b.Run(fmt.Sprintf("packed=%v/ttl=%d/%s", packed, ttl, chain.name), func(b *testing.B) {
+					var writer dns.ResponseWriter = new(benchWriter)
+					if packed {
+						writer = new(benchPackingWriter)
+					}
+					var requests [64]*dns.Msg
+					for i := range requests {
+						requests[i] = handlerRequest("a.example.org.", dns.TypeA)
+						requests[i].Id = uint16(i)
+					}
+					query, err := requests[0].Pack()
+					if err != nil {
+						b.Fatal(err)
+					}
+					ctx := context.Background()
+					b.ReportAllocs()
+					for i := 0; b.Loop(); i++ {
+						r := requests[i%len(requests)]
+						if packed {
+							r = new(dns.Msg)
+							if err := r.Unpack(query); err != nil {
+								b.Fatal(err)
+							}
+						}
+						if rcode, err := plugin.NextOrFailure("bench", chain.next, ctx, writer, r); rcode != dns.RcodeSuccess || err != nil {
+							b.Fatal(rcode, err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// benchPackingWriter packs answers as a server does.
+type benchPackingWriter struct{ benchWriter }
+
+func (w *benchPackingWriter) WriteMsg(m *dns.Msg) error {
+	_, err := m.Pack()
+	return err
+}
+
+func BenchmarkFind(b *testing.B) {
+	z := policiesFor("example.org.", "example.net.", "a.b.example.com.")
+	for b.Loop() {
+		z.find("www.Example.org.")
+	}
+}
+
+func BenchmarkCountersFor(b *testing.B) {
+	ctx := context.Background()
+	for b.Loop() {
+		countersFor(ctx, "bench.test.")
+	}
+}

@@ -1,0 +1,652 @@
+package shaker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/test"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// handlerNetwork is a monitor and its prober. Addresses that have no result stay silent for ever.
+type handlerNetwork struct {
+	monitor *health.Monitor
+	results map[netip.Addr]checker.Result
+
+	mu     sync.Mutex
+	probed map[netip.AddrPort]checker.Check
+}
+
+// newHandlerNetwork reads results such as "10.0.0.1=answered 10.0.0.2=refused".
+func newHandlerNetwork(t testing.TB, results string) *handlerNetwork {
+	t.Helper()
+	n := &handlerNetwork{
+		monitor: health.New(health.Options{}),
+		results: make(map[netip.Addr]checker.Result),
+		probed:  make(map[netip.AddrPort]checker.Check),
+	}
+	for _, word := range strings.Fields(results) {
+		addr, result, _ := strings.Cut(word, "=")
+		i := slices.IndexFunc(checker.Results(), func(r checker.Result) bool { return r.String() == result })
+		if i < 0 {
+			t.Fatalf("no such result: %q", word)
+		}
+		n.results[netip.MustParseAddr(addr)] = checker.Result(i)
+	}
+	n.monitor.SetProber(n)
+	t.Cleanup(n.monitor.Close)
+	return n
+}
+
+// Submit implements health.Prober.
+func (n *handlerNetwork) Submit(checks ...checker.Check) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range checks {
+		n.probed[c.Target] = c
+		if result, ok := n.results[c.Target.Addr()]; ok {
+			n.monitor.Deliver([]checker.Report{{Tag: c.Tag, Result: result, RTT: time.Millisecond}})
+		}
+	}
+	return nil
+}
+
+func (n *handlerNetwork) probes() map[netip.AddrPort]checker.Check {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	probed := make(map[netip.AddrPort]checker.Check)
+	for target, c := range n.probed {
+		probed[target] = c
+	}
+	return probed
+}
+
+// settle waits for the verdict of an address under the default policy, if it is to have one.
+func (n *handlerNetwork) settle(addr netip.Addr) {
+	p := defaultPolicy()
+	p.complete()
+	target := n.monitor.Target(netip.AddrPortFrom(addr, 443), p.key(addr), time.Hour)
+	if _, ok := n.results[addr]; ok {
+		n.monitor.Await([]*health.Target{target}, time.Hour)
+	}
+}
+
+// shaker returns a handler for example.org above a plugin that gives this answer.
+func (n *handlerNetwork) shaker(zone zonePolicy, answer string) *Shaker {
+	return n.above(zone, handlerAnswers(answer))
+}
+
+func (n *handlerNetwork) above(zone zonePolicy, next plugin.Handler) *Shaker {
+	return &Shaker{Next: next, policies: zonePolicies{"example.org.": zone}, instance: &instance{monitor: n.monitor}}
+}
+
+func handlerAnswers(answer string) plugin.Handler {
+	var rrs []dns.RR
+	for line := range strings.Lines(answer) {
+		rr, err := dns.NewRR(line)
+		if err != nil {
+			panic(err)
+		}
+		rrs = append(rrs, rr)
+	}
+	return plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.Answer = rrs
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	})
+}
+
+// handlerWriter keeps what is written to it.
+type handlerWriter struct {
+	test.ResponseWriter
+	messages []*dns.Msg
+	raw      []string
+}
+
+func (w *handlerWriter) WriteMsg(m *dns.Msg) error {
+	w.messages = append(w.messages, m)
+	return nil
+}
+
+func (w *handlerWriter) Write(b []byte) (int, error) {
+	w.raw = append(w.raw, string(b))
+	return len(b), nil
+}
+
+func handlerRequest(qname string, qtype uint16) *dns.Msg {
+	r := new(dns.Msg)
+	r.SetQuestion(qname, qtype)
+	return r
+}
+
+// handlerAsk returns the answer to a query for A records.
+func handlerAsk(t *testing.T, s *Shaker, qname string) *dns.Msg {
+	t.Helper()
+	w := new(handlerWriter)
+	rcode, err := s.ServeDNS(t.Context(), w, handlerRequest(qname, dns.TypeA))
+	if rcode != dns.RcodeSuccess || err != nil || len(w.messages) != 1 {
+		t.Fatalf("%s, %v, %d messages", dns.RcodeToString[rcode], err, len(w.messages))
+	}
+	return w.messages[0]
+}
+
+var handlerZones atomic.Uint32
+
+// handlerZone returns a zone whose counters are at 0, also where a test runs more than once.
+func handlerZone(suffix string) string { return fmt.Sprintf("n%d.%s", handlerZones.Add(1), suffix) }
+
+const handlerTwo = "a.example.org. 10 IN A 10.0.0.1\na.example.org. 10 IN A 10.0.0.2"
+
+// The first answer ever waits for the verdicts, but not for longer than hold, and never again.
+func TestHandlerFirstAnswer(t *testing.T) {
+	tests := []struct {
+		results string
+		held    time.Duration
+		want    []string
+	}{
+		{"10.0.0.1=answered 10.0.0.2=refused", 0, []string{"10.0.0.1"}},
+		{"10.0.0.1=answered 10.0.0.2=inconclusive", 0, []string{"10.0.0.1", "10.0.0.2"}},
+		{"10.0.0.1=answered", 100 * time.Millisecond, []string{"10.0.0.1", "10.0.0.2"}},
+		{"10.0.0.1=refused", 100 * time.Millisecond, []string{"10.0.0.2"}},
+	}
+	for _, tt := range tests {
+		synctest.Test(t, func(t *testing.T) {
+			network := newHandlerNetwork(t, tt.results)
+			zone := filterPolicy(t, "all", 0)
+			zone.zone = handlerZone("first.test.")
+			s := network.shaker(zone, handlerTwo)
+			for round, want := range []time.Duration{tt.held, 0} {
+				begin := time.Now()
+				m := handlerAsk(t, s, "A.EXAMPLE.org.")
+				if took := time.Since(begin); took != want {
+					t.Errorf("%s, query %d: held for %v, want %v", tt.results, round, took, want)
+				}
+				var got []string
+				for _, rr := range m.Answer {
+					got = append(got, rr.(*dns.A).A.String())
+				}
+				if !slices.Equal(got, tt.want) {
+					t.Errorf("%s, query %d: %v, want %v", tt.results, round, got, tt.want)
+				}
+			}
+			if n := testutil.ToFloat64(countersFor(t.Context(), zone.zone).held); n != 1 {
+				t.Errorf("%s: counted %v held answers, want 1", tt.results, n)
+			}
+		})
+	}
+}
+
+// With hold 0 no answer waits.
+func TestHandlerHoldsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "10.0.0.1=refused")
+		zone := filterPolicy(t, "all", 0)
+		zone.hold = 0
+		begin := time.Now()
+		handlerAsk(t, network.shaker(zone, handlerTwo), "a.example.org.")
+		if took := time.Since(begin); took != 0 {
+			t.Errorf("held for %v", took)
+		}
+	})
+}
+
+// No more than maxHeld answers wait at the same time; those past it go out at once.
+func TestHandlerBoundsHeldAnswers(t *testing.T) {
+	const past = 50
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "") // everything is a black hole
+		var next atomic.Uint32
+		s := network.above(filterPolicy(t, "nodata", 0), plugin.HandlerFunc(
+			func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+				m := new(dns.Msg)
+				m.SetReply(r)
+				i := next.Add(1)
+				m.Answer = []dns.RR{&dns.A{
+					Hdr: dns.RR_Header{Name: "a.example.org.", Rrtype: dns.TypeA, Class: dns.ClassINET},
+					A:   []byte{10, 1, byte(i >> 8), byte(i)},
+				}}
+				return dns.RcodeSuccess, w.WriteMsg(m)
+			}))
+		var at0, at100 atomic.Int32
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range maxHeld + past {
+			wg.Go(func() {
+				handlerAsk(t, s, "a.example.org.")
+				switch time.Since(begin) {
+				case 0:
+					at0.Add(1)
+				case 100 * time.Millisecond:
+					at100.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := held.Load(); n != maxHeld {
+			t.Errorf("%d held at the same time, want %d", n, maxHeld)
+		}
+		wg.Wait()
+		if at0.Load() != past || at100.Load() != maxHeld {
+			t.Errorf("%d answers at once, %d after hold; want %d and %d", at0.Load(), at100.Load(), past, maxHeld)
+		}
+		if n := held.Load(); n != 0 {
+			t.Errorf("%d held at the end", n)
+		}
+	})
+}
+
+// What cannot have addresses to filter is not touched, although the answer here would be thinned.
+func TestHandlerLetsPass(t *testing.T) {
+	question := func(qname string, qtype, qclass uint16) []dns.Question {
+		return []dns.Question{{Name: qname, Qtype: qtype, Qclass: qclass}}
+	}
+	plain := question("a.example.org.", dns.TypeA, dns.ClassINET)
+	tests := []struct {
+		name     string
+		opcode   int
+		question []dns.Question
+		passes   bool
+	}{
+		{"A", dns.OpcodeQuery, plain, false},
+		{"AAAA", dns.OpcodeQuery, question("a.example.org.", dns.TypeAAAA, dns.ClassINET), false},
+		{"mixed case", dns.OpcodeQuery, question("A.eXample.ORG.", dns.TypeA, dns.ClassINET), false},
+		{"apex", dns.OpcodeQuery, question("example.org.", dns.TypeA, dns.ClassINET), false},
+		{"other zone", dns.OpcodeQuery, question("a.example.net.", dns.TypeA, dns.ClassINET), true},
+		{"NOTIFY", dns.OpcodeNotify, plain, true},
+		{"UPDATE", dns.OpcodeUpdate, plain, true},
+		{"STATUS", dns.OpcodeStatus, plain, true},
+		{"CH", dns.OpcodeQuery, question("a.example.org.", dns.TypeA, dns.ClassCHAOS), true},
+		{"class ANY", dns.OpcodeQuery, question("a.example.org.", dns.TypeA, dns.ClassANY), true},
+		{"AXFR", dns.OpcodeQuery, question("example.org.", dns.TypeAXFR, dns.ClassINET), true},
+		{"IXFR", dns.OpcodeQuery, question("example.org.", dns.TypeIXFR, dns.ClassINET), true},
+		{"TXT", dns.OpcodeQuery, question("a.example.org.", dns.TypeTXT, dns.ClassINET), true},
+		{"no question", dns.OpcodeQuery, nil, true},
+		{"two questions", dns.OpcodeQuery, slices.Concat(plain, plain), true},
+	}
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	oops := errors.New("oops")
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := new(handlerWriter)
+			r := &dns.Msg{MsgHdr: dns.MsgHdr{Opcode: tt.opcode}, Question: tt.question}
+			answer := &dns.Msg{Answer: filterRecords(t, handlerTwo)}
+			s := network.above(filterPolicy(t, "all", 0), plugin.HandlerFunc(
+				func(_ context.Context, w dns.ResponseWriter, request *dns.Msg) (int, error) {
+					if request != r {
+						t.Error("another request")
+					}
+					w.WriteMsg(answer)
+					w.WriteMsg(answer) // as the envelopes of a transfer
+					return dns.RcodeRefused, oops
+				}))
+			if rcode, err := s.ServeDNS(t.Context(), w, r); rcode != dns.RcodeRefused || !errors.Is(err, oops) {
+				t.Errorf("returned %d, %v", rcode, err)
+			}
+			for _, m := range w.messages {
+				if (m == answer) != tt.passes {
+					t.Errorf("became\n%v", m)
+				}
+			}
+			// Without a monitor there is nothing to filter by.
+			s.instance = new(instance)
+			if s.ServeDNS(t.Context(), w, r); len(w.messages) != 4 || w.messages[2] != answer || w.messages[3] != answer {
+				t.Errorf("without a monitor it became\n%v", w.messages)
+			}
+		})
+	}
+}
+
+// Without a plugin below the query fails, as everywhere in CoreDNS.
+func TestHandlerWithoutNext(t *testing.T) {
+	s := newHandlerNetwork(t, "").above(filterPolicy(t, "all", 0), nil)
+	if rcode, err := s.ServeDNS(t.Context(), new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)); rcode != dns.RcodeServerFailure || err == nil {
+		t.Errorf("%d, %v", rcode, err)
+	}
+	if s.Name() != "shaker" {
+		t.Errorf("name %q", s.Name())
+	}
+}
+
+// Messages without addresses to filter go out as they are, and nobody is probed for them.
+func TestHandlerWriteMsgLetsPass(t *testing.T) {
+	answer := filterRecords(t, handlerTwo)
+	messages := map[string]*dns.Msg{
+		"nil":       nil,
+		"NXDOMAIN":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeNameError}, Answer: answer},
+		"SERVFAIL":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}, Answer: answer},
+		"truncated": {MsgHdr: dns.MsgHdr{Truncated: true}, Answer: answer},
+		"empty":     {Ns: answer, Extra: answer},
+		"alias":     {Answer: filterRecords(t, "a.example.org. 10 IN CNAME b.example.org."), Extra: answer},
+	}
+	name := handlerZone("pass.test.")
+	for kind, m := range messages {
+		network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
+		zone := filterPolicy(t, "nodata", 0)
+		zone.zone = name
+		s := network.above(zone, plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
+			return dns.RcodeSuccess, w.WriteMsg(m)
+		}))
+		if got := handlerAsk(t, s, "a.example.org."); got != m {
+			t.Errorf("%s: became\n%v", kind, got)
+		}
+		if n := network.monitor.Len(); n != 0 {
+			t.Errorf("%s: %d targets", kind, n)
+		}
+	}
+	if n := testutil.ToFloat64(countersFor(t.Context(), name).outcomes[untouched]); n != 0 {
+		t.Errorf("counted %v of them", n)
+	}
+}
+
+// A plugin below may write bytes, and looks through us at the client and the context.
+func TestHandlerIsTransparent(t *testing.T) {
+	type key struct{}
+	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
+	defer cancel()
+	w := &handlerWriter{ResponseWriter: test.ResponseWriter{TCP: true, RemoteIP: "192.0.2.7"}}
+	s := newHandlerNetwork(t, "").above(filterPolicy(t, "all", 0), plugin.HandlerFunc(
+		func(ctx context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
+			if n, err := w.Write([]byte("bytes")); n != 5 || err != nil {
+				t.Errorf("wrote %d, %v", n, err)
+			}
+			if got := w.RemoteAddr().String(); got != "192.0.2.7:40212" {
+				t.Errorf("remote address %s", got)
+			}
+			if ctx.Value(key{}) != "value" {
+				t.Error("the context lost a value")
+			}
+			child, cancelChild := context.WithCancel(ctx)
+			defer cancelChild()
+			if cancel(); ctx.Err() == nil || child.Err() == nil {
+				t.Error("the context was not cancelled")
+			}
+			return dns.RcodeSuccess, nil
+		}))
+	if _, err := s.ServeDNS(ctx, w, handlerRequest("a.example.org.", dns.TypeA)); err != nil {
+		t.Error(err)
+	}
+	if len(w.raw) != 1 || w.raw[0] != "bytes" {
+		t.Errorf("written %q", w.raw)
+	}
+}
+
+// The TLS state of the connection is there for whoever is given our writer as it is.
+func TestHandlerForwardsConnectionState(t *testing.T) {
+	state := &tls.ConnectionState{ServerName: "dns.example.org"}
+	var stater dns.ConnectionStater = &pass{ResponseWriter: handlerTLSWriter{new(handlerWriter), state}}
+	if stater.ConnectionState() != state {
+		t.Error("lost")
+	}
+	stater = &pass{ResponseWriter: new(handlerWriter)}
+	if got := stater.ConnectionState(); got != nil {
+		t.Errorf("%v for a connection without TLS", got)
+	}
+}
+
+type handlerTLSWriter struct {
+	*handlerWriter
+	state *tls.ConnectionState
+}
+
+func (w handlerTLSWriter) ConnectionState() *tls.ConnectionState { return w.state }
+
+// A plugin below that asks this server again makes one answer for the client, so one is counted, and what
+// the inner pass did to it counts for the outer.
+func TestHandlerNestedPass(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	zone := filterPolicy(t, "all", 0)
+	zone.zone = handlerZone("nested.test.")
+	var s *Shaker
+	inner := handlerAnswers(handlerTwo)
+	s = network.above(zone, plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		if r.Question[0].Name == "a.example.org." {
+			return inner.ServeDNS(ctx, w, r)
+		}
+		lookup := new(handlerWriter)
+		if _, err := s.ServeDNS(ctx, lookup, handlerRequest("a.example.org.", dns.TypeA)); err != nil {
+			return dns.RcodeServerFailure, err
+		}
+		m := new(dns.Msg)
+		m.SetReply(r)
+		m.Answer = append(filterRecords(t, "w.example.org. 10 IN CNAME a.example.org."), lookup.messages[0].Answer...)
+		return dns.RcodeSuccess, w.WriteMsg(m)
+	}))
+	if m := handlerAsk(t, s, "w.example.org."); len(m.Answer) != 2 {
+		t.Errorf("got\n%s", filterText(m.Answer))
+	}
+	counters := countersFor(t.Context(), zone.zone)
+	for o := range outcomes {
+		want := 0.0
+		if o == filtered {
+			want = 1
+		}
+		if n := testutil.ToFloat64(counters.outcomes[o]); n != want {
+			t.Errorf("counted %v %v, want %v", n, o, want)
+		}
+	}
+	if n := testutil.ToFloat64(counters.removed); n != 1 {
+		t.Errorf("counted %v removed, want 1", n)
+	}
+	// The next query is not within the last.
+	handlerAsk(t, s, "a.example.org.")
+	if n := testutil.ToFloat64(counters.outcomes[filtered]); n != 2 {
+		t.Errorf("counted %v, want 2", n)
+	}
+}
+
+// SERVFAIL as a return code would make the server write a second answer.
+func TestHandlerReturnsWhatNextReturned(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	if m := handlerAsk(t, network.shaker(filterPolicy(t, "servfail", 0), handlerTwo), "a.example.org."); m.Rcode != dns.RcodeServerFailure {
+		t.Errorf("rcode %s", dns.RcodeToString[m.Rcode])
+	}
+}
+
+// After the last shutdown callback servers still answer, from the last verdicts.
+func TestHandlerAfterClose(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	s := network.shaker(filterPolicy(t, "all", 0), handlerTwo+"\na.example.org. 10 IN A 10.0.0.3")
+	network.monitor.Close()
+	if m := handlerAsk(t, s, "a.example.org."); len(m.Answer) != 2 {
+		t.Errorf("got\n%s", filterText(m.Answer))
+	}
+}
+
+// Every port of the policy is probed at every address that may be, with the source of its family.
+func TestHandlerProbes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "")
+		zone := filterPolicy(t, "all", 0)
+		zone.ports = []uint16{80, 443}
+		zone.source4, zone.source6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+		zone.probed.add(netip.MustParsePrefix("10.0.0.3/32"), false)
+		zone.probed.add(netip.MustParsePrefix("127.0.0.9/32"), true)
+		zone.complete()
+		handlerAsk(t, network.shaker(zone, `a.example.org. 10 IN A 10.0.0.1
+a.example.org. 10 IN A 10.0.0.3
+a.example.org. 10 IN A 127.0.0.1
+a.example.org. 10 IN A 127.0.0.9
+a.example.org. 10 IN A 169.254.169.254
+b.example.org. 10 IN A 10.0.0.4
+a.example.org. 10 IN AAAA 2001:db8::2
+a.example.org. 10 IN AAAA ::ffff:10.0.0.5
+a.example.org. 10 IN AAAA ::1`), "a.example.org.")
+		synctest.Wait()
+		probed := network.probes()
+		want := setupAddrs("10.0.0.1", "127.0.0.9", "2001:db8::2")
+		for _, addr := range want {
+			for _, port := range zone.ports {
+				c, ok := probed[netip.AddrPortFrom(addr, port)]
+				source := zone.source6
+				if addr.Is4() {
+					source = zone.source4
+				}
+				if !ok || c.Source != source || c.Timeout != time.Second {
+					t.Errorf("%v port %d: probed %v, %+v", addr, port, ok, c)
+				}
+			}
+		}
+		if len(probed) != 2*len(want) {
+			t.Errorf("probed %v", probed)
+		}
+	})
+}
+
+func TestHandlerCombinesPorts(t *testing.T) {
+	const unknown, up, down = health.Unknown, health.Up, health.Down
+	tests := []struct {
+		ports    []health.State
+		all, any health.State
+	}{
+		{[]health.State{unknown}, unknown, unknown},
+		{[]health.State{up}, up, up},
+		{[]health.State{down}, down, down},
+		{[]health.State{up, up}, up, up},
+		{[]health.State{down, down}, down, down},
+		{[]health.State{up, down}, down, up},
+		{[]health.State{up, unknown}, unknown, up},
+		{[]health.State{down, unknown}, down, unknown},
+		{[]health.State{unknown, unknown}, unknown, unknown},
+		{[]health.State{up, down, unknown}, down, up},
+	}
+	for _, tt := range tests {
+		var states [3]int
+		for _, s := range tt.ports {
+			states[s]++
+		}
+		if got := combine(states, false); got != tt.all {
+			t.Errorf("%v: %v, want %v", tt.ports, got, tt.all)
+		}
+		if got := combine(states, true); got != tt.any {
+			t.Errorf("any of %v: %v, want %v", tt.ports, got, tt.any)
+		}
+	}
+}
+
+// Queries at the same time share the records of the plugin below, which nobody may write to. The race
+// detector is what looks.
+func TestHandlerConcurrently(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered 10.0.0.3=refused 10.0.0.4=answered")
+	const answer = `a.example.org. 300 IN A 10.0.0.1
+a.example.org. 300 IN A 10.0.0.2
+a.example.org. 300 IN A 10.0.0.3
+a.example.org. 300 IN A 10.0.0.4`
+	for _, more := range []string{"", "\na.example.org. 300" + filterSig} {
+		s := network.shaker(filterPolicy(t, "all", 0), answer+more)
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 100 {
+					m := handlerAsk(t, s, "a.example.org.")
+					for _, rr := range m.Answer {
+						if rr.Header().Ttl != 30 {
+							t.Errorf("TTL %d", rr.Header().Ttl)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// A prefetch of cache runs on with the context of a query that is being answered.
+func TestHandlerNestedPassInTheBackground(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	for addr := range network.results {
+		network.settle(addr)
+	}
+	zone := filterPolicy(t, "all", 0)
+	zone.zone = handlerZone("background.test.")
+	var (
+		s  *Shaker
+		wg sync.WaitGroup
+	)
+	inner := handlerAnswers(handlerTwo)
+	s = network.above(zone, plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+		if r.Question[0].Name == "w.example.org." {
+			wg.Go(func() { s.ServeDNS(ctx, new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)) })
+		}
+		return inner.ServeDNS(ctx, w, r)
+	}))
+	for range 100 {
+		handlerAsk(t, s, "w.example.org.")
+	}
+	wg.Wait()
+	if n := testutil.ToFloat64(countersFor(t.Context(), zone.zone).outcomes[filtered]); n != 100 {
+		t.Errorf("counted %v, want 100", n)
+	}
+}
+
+// No answer waits for a port whose verdict cannot change that of its address.
+func TestHandlerHoldsForWhatCounts(t *testing.T) {
+	for _, tt := range []struct {
+		first string // at port 443, when the query comes; port 80 stays silent
+		any   bool
+		held  time.Duration
+	}{
+		{"10.0.0.1=answered 10.0.0.2=answered", true, 0},
+		{"10.0.0.1=refused 10.0.0.2=refused", false, 0},
+		{"10.0.0.1=answered 10.0.0.2=answered", false, 100 * time.Millisecond},
+		{"10.0.0.1=refused 10.0.0.2=refused", true, 100 * time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			network := newHandlerNetwork(t, tt.first)
+			for addr := range network.results {
+				network.settle(addr)
+			}
+			network.mu.Lock()
+			clear(network.results)
+			network.mu.Unlock()
+			zone := filterPolicy(t, "all", 0)
+			zone.ports, zone.anyPort = []uint16{80, 443}, tt.any
+			begin := time.Now()
+			handlerAsk(t, network.shaker(zone, handlerTwo), "a.example.org.")
+			if took := time.Since(begin); took != tt.held {
+				t.Errorf("any %v, %s: held for %v, want %v", tt.any, tt.first, took, tt.held)
+			}
+		})
+	}
+}
+
+// An address past the table's bound is counted once, also where the answer waits for another.
+func TestHandlerCountsUnfilteredOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "")
+		network.monitor.SetLimits(1, 0)
+		before := unfiltered.Load()
+		handlerAsk(t, network.shaker(filterPolicy(t, "all", 0), handlerTwo), "a.example.org.")
+		if n := unfiltered.Load() - before; n != 1 {
+			t.Errorf("counted %d, want 1", n)
+		}
+	})
+}

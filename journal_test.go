@@ -1,0 +1,265 @@
+package shaker
+
+import (
+	"bytes"
+	"fmt"
+	golog "log"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// journalLog is what was logged since it was made, until the end of the test.
+type journalLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func journalCapture(t *testing.T) *journalLog {
+	l := new(journalLog)
+	flags := golog.Flags()
+	golog.SetFlags(0)
+	golog.SetOutput(l)
+	t.Cleanup(func() {
+		golog.SetFlags(flags)
+		golog.SetOutput(os.Stderr)
+	})
+	return l
+}
+
+func (l *journalLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+// take returns the lines since the last time, without what all of shaker's lines begin with.
+func (l *journalLog) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var lines []string
+	for line := range strings.Lines(l.buf.String()) {
+		lines = append(lines, strings.Replace(strings.TrimSpace(line), "plugin/shaker: ", "", 1))
+	}
+	l.buf.Reset()
+	return lines
+}
+
+// journalTargets returns targets of a monitor without a prober.
+func journalTargets(t *testing.T, addrs ...string) []*health.Target {
+	t.Helper()
+	m := health.New(health.Options{})
+	t.Cleanup(m.Close)
+	var targets []*health.Target
+	for _, addr := range addrs {
+		targets = append(targets, m.Target(netip.MustParseAddrPort(addr), health.Key{}, time.Minute))
+	}
+	return targets
+}
+
+func journalExpect(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+func TestJournalLines(t *testing.T) {
+	logged := journalCapture(t)
+	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
+	j := newJournal()
+	defer j.close()
+	changes := []health.Change{
+		{Target: targets[0], From: health.Unknown, To: health.Up, Run: 1, Result: checker.Answered},
+		{Target: targets[1], From: health.Unknown, To: health.Down, Run: 1, Result: checker.Refused},
+		{Target: targets[0], From: health.Up, To: health.Down, Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout},
+		{Target: targets[1], From: health.Down, To: health.Up, Run: 2, Result: checker.Answered},
+		{Target: targets[1], From: health.Up, To: health.Down, Run: 4, Result: checker.Unreachable},
+	}
+	ups, downs := testutil.ToFloat64(changesTo[health.Up]), testutil.ToFloat64(changesTo[health.Down])
+	for _, c := range changes {
+		j.Changed(c)
+	}
+	journalExpect(t, logged.take(),
+		"[INFO] 10.0.0.1:443 is up: 1 of 1 check answered",
+		"[WARNING] [2001:db8::1]:80 is down: 1 of 1 check failed: refused",
+		"[WARNING] 10.0.0.1:443 is down: 3 of 3 checks failed: timeout",
+		"[INFO] [2001:db8::1]:80 is up: 2 of 2 checks answered",
+		"[WARNING] [2001:db8::1]:80 is down: 4 of 4 checks failed: unreachable")
+	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 2 || down != 3 {
+		t.Errorf("counted %v up and %v down, want 2 and 3", up, down)
+	}
+}
+
+// journalChange makes n targets go up or down.
+func journalChange(j *journal, target *health.Target, to health.State, n int) {
+	for range n {
+		j.Changed(health.Change{Target: target, To: to, Run: 1, Result: checker.Refused})
+	}
+}
+
+// Changes past the tenth of a second are told together when the second is over.
+func TestJournalSummary(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := journalCapture(t)
+		target := journalTargets(t, "10.0.0.1:443")[0]
+		j := newJournal()
+		begin := time.Now()
+
+		journalChange(j, target, health.Down, 7)
+		time.Sleep(900 * time.Millisecond)
+		journalChange(j, target, health.Down, 12)
+		journalChange(j, target, health.Up, 6)
+		if got := logged.take(); len(got) != linesPerSecond || !strings.HasPrefix(got[linesPerSecond-1], "[WARNING] 10.0.0.1:443 is down") {
+			t.Errorf("%d lines at once:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		time.Sleep(100*time.Millisecond - 1)
+		synctest.Wait()
+		journalExpect(t, logged.take())
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		journalExpect(t, logged.take(), "[WARNING] And 15 more targets changed within a second: 9 are down, 6 are up")
+		if past := time.Since(begin); past != time.Second {
+			t.Errorf("after %v", past)
+		}
+
+		// The next second begins anew, with nothing left of the last.
+		journalChange(j, target, health.Up, linesPerSecond)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := logged.take(); len(got) != linesPerSecond {
+			t.Errorf("%d lines:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		journalChange(j, target, health.Up, linesPerSecond+1)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if got := logged.take(); len(got) != linesPerSecond+1 ||
+			got[linesPerSecond] != "[WARNING] And 1 more targets changed within a second: 0 are down, 1 are up" {
+			t.Errorf("%d lines:\n%s", len(got), strings.Join(got, "\n"))
+		}
+		j.close()
+		journalExpect(t, logged.take())
+	})
+}
+
+// A steady flood makes eleven lines a second, and every change is in one of them.
+func TestJournalFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := journalCapture(t)
+		target := journalTargets(t, "10.0.0.1:443")[0]
+		j := newJournal()
+		const seconds, pace = 5, 20 * time.Millisecond
+		changes := 0
+		for range int(seconds * time.Second / pace) {
+			journalChange(j, target, health.Down, 3)
+			changes += 3
+			time.Sleep(pace)
+		}
+		j.close()
+		told, summaries := 0, 0
+		for _, line := range logged.take() {
+			more := 0
+			if _, err := fmt.Sscanf(line, "[WARNING] And %d more", &more); err == nil {
+				summaries++
+				told += more
+				continue
+			}
+			told++
+		}
+		if told != changes || summaries != seconds {
+			t.Errorf("told of %d changes, want %d, in %d summaries, want %d", told, changes, summaries, seconds)
+		}
+	})
+}
+
+// What is left is told at the end, and nothing after it.
+func TestJournalClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := journalCapture(t)
+		target := journalTargets(t, "10.0.0.1:443")[0]
+		j := newJournal()
+		journalChange(j, target, health.Down, linesPerSecond+5)
+		logged.take()
+		j.close()
+		journalExpect(t, logged.take(), "[WARNING] And 5 more targets changed within a second: 5 are down, 0 are up")
+		journalChange(j, target, health.Down, 3)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		journalExpect(t, logged.take())
+	})
+}
+
+// A cause of inconclusive checks is told once, and again when it comes back after a while.
+func TestJournalInconclusive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := journalCapture(t)
+		targets := journalTargets(t, "10.0.0.1:443", "10.0.0.2:443")
+		j := newJournal()
+		defer j.close()
+		noRoute := checker.Report{Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
+		busy := checker.Report{Err: checker.ErrBusy}
+		counted := testutil.ToFloat64(inconclusive.WithLabelValues("no_route"))
+		results := testutil.ToFloat64(checksBy[checker.Inconclusive])
+
+		line := func(addr, what string) string {
+			return "[WARNING] Checks are inconclusive, the first of them that of " + addr + ": " + what + ". Their targets keep their state"
+		}
+		noRouteOf := func(addr string) string { return line(addr, fmt.Sprintf("no_route (%v)", noRoute.Err)) }
+		j.Checked(targets[0], noRoute)
+		j.Checked(targets[1], noRoute)
+		j.Checked(targets[1], busy)
+		j.Checked(targets[0], busy)
+		journalExpect(t, logged.take(), noRouteOf("10.0.0.1:443"), line("10.0.0.2:443", fmt.Sprintf("busy (%v)", checker.ErrBusy)))
+
+		// While it goes on it is no news, however long.
+		for range 5 {
+			time.Sleep(quiet)
+			j.Checked(targets[0], noRoute)
+		}
+		journalExpect(t, logged.take())
+		time.Sleep(quiet + 1)
+		j.Checked(targets[1], noRoute)
+		journalExpect(t, logged.take(), noRouteOf("10.0.0.2:443"))
+
+		if n := testutil.ToFloat64(inconclusive.WithLabelValues("no_route")) - counted; n != 8 {
+			t.Errorf("counted %v for want of a route, want 8", n)
+		}
+		if n := testutil.ToFloat64(checksBy[checker.Inconclusive]) - results; n != 10 {
+			t.Errorf("counted %v inconclusive, want 10", n)
+		}
+	})
+}
+
+// Conclusive checks say nothing and are counted, the round trip only of those that were answered.
+func TestJournalChecked(t *testing.T) {
+	logged := journalCapture(t)
+	target := journalTargets(t, "10.0.0.1:443")[0]
+	j := newJournal()
+	defer j.close()
+	for _, r := range []checker.Result{checker.Answered, checker.Refused, checker.Timeout, checker.Unreachable} {
+		results, trips := testutil.ToFloat64(checksBy[r]), metricsCount(t, "coredns_shaker_round_trip_duration_seconds")
+		j.Checked(target, checker.Report{Result: r, RTT: time.Millisecond})
+		if n := testutil.ToFloat64(checksBy[r]) - results; n != 1 {
+			t.Errorf("%v: counted %v, want 1", r, n)
+		}
+		want := uint64(0)
+		if r == checker.Answered {
+			want = 1
+		}
+		if n := metricsCount(t, "coredns_shaker_round_trip_duration_seconds") - trips; n != want {
+			t.Errorf("%v: %d round trips, want %d", r, n, want)
+		}
+	}
+	journalExpect(t, logged.take())
+}

@@ -1,0 +1,232 @@
+package shaker
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// metricsOurs returns the families of this plugin by name. It takes what Gather returns.
+func metricsOurs[F interface{ GetName() string }](families []F, err error) map[string]F {
+	if err != nil {
+		panic(err)
+	}
+	ours := make(map[string]F)
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "coredns_shaker_") {
+			ours[f.GetName()] = f
+		}
+	}
+	return ours
+}
+
+// metricsCount returns the number of observations of a histogram.
+func metricsCount(t *testing.T, histogram string) uint64 {
+	t.Helper()
+	f := metricsOurs(prometheus.DefaultGatherer.Gather())[histogram]
+	if f == nil {
+		t.Fatalf("no %s", histogram)
+	}
+	return f.GetMetric()[0].GetHistogram().GetSampleCount()
+}
+
+// Names, types and labels are an interface to other people's dashboards.
+func TestMetrics(t *testing.T) {
+	countersFor(t.Context(), "metrics.test.")
+	want := map[string]string{
+		"coredns_shaker_answers_total":               "COUNTER outcome server view zone",
+		"coredns_shaker_check_delay_seconds":         "HISTOGRAM",
+		"coredns_shaker_checks_total":                "COUNTER result",
+		"coredns_shaker_held_answers_total":          "COUNTER server view zone",
+		"coredns_shaker_inconclusive_checks_total":   "COUNTER cause",
+		"coredns_shaker_panics_total":                "COUNTER",
+		"coredns_shaker_removed_addresses_total":     "COUNTER server view zone",
+		"coredns_shaker_round_trip_duration_seconds": "HISTOGRAM",
+		"coredns_shaker_state_changes_total":         "COUNTER state",
+		"coredns_shaker_targets":                     "GAUGE state",
+		"coredns_shaker_unfiltered_addresses_total":  "COUNTER",
+	}
+	families := metricsOurs(prometheus.DefaultGatherer.Gather())
+	for metric, family := range families {
+		var labels []string
+		for _, l := range family.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		slices.Sort(labels)
+		got := strings.TrimSpace(family.GetType().String() + " " + strings.Join(labels, " "))
+		if got != want[metric] {
+			t.Errorf("%s: %s, want %s", metric, got, want[metric])
+		}
+	}
+	names := make([]string, 0, len(want))
+	for metric := range want {
+		names = append(names, metric)
+		if families[metric] == nil {
+			t.Errorf("no %s", metric)
+		}
+	}
+	problems, err := testutil.GatherAndLint(prometheus.DefaultGatherer, names...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// Every series that can be is there from the start, so that rates over them are right from the first event.
+func TestMetricsSeriesAreThere(t *testing.T) {
+	countersFor(t.Context(), "series.test.")
+	families := metricsOurs(prometheus.DefaultGatherer.Gather())
+	values := func(metric, label string) (values []string) {
+		for _, m := range families[metric].GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && !slices.Contains(values, l.GetValue()) {
+					values = append(values, l.GetValue())
+				}
+			}
+		}
+		slices.Sort(values)
+		return values
+	}
+	for _, tt := range []struct {
+		metric, label string
+		want          []string
+	}{
+		{"coredns_shaker_answers_total", "outcome", []string{"fallback", "filtered", "reordered", "untouched"}},
+		{"coredns_shaker_checks_total", "result", []string{"answered", "inconclusive", "refused", "timeout", "unreachable"}},
+		{"coredns_shaker_inconclusive_checks_total", "cause", causes},
+		{"coredns_shaker_state_changes_total", "state", []string{"down", "up"}},
+		{"coredns_shaker_targets", "state", []string{"down", "unknown", "up"}},
+	} {
+		if got := values(tt.metric, tt.label); !slices.Equal(got, tt.want) {
+			t.Errorf("%s by %s: %q, want %q", tt.metric, tt.label, got, tt.want)
+		}
+	}
+}
+
+func TestMetricsTargets(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=answered 10.0.0.3=refused")
+	defer live.Store(live.Swap(network.monitor))
+	for _, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+		network.settle(netip.MustParseAddr(addr))
+	}
+	got := map[string]float64{}
+	for _, m := range metricsOurs(prometheus.DefaultGatherer.Gather())["coredns_shaker_targets"].GetMetric() {
+		got[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+	}
+	if got["up"] != 2 || got["down"] != 1 || got["unknown"] != 1 {
+		t.Errorf("%v", got)
+	}
+	live.Store(nil)
+	for _, m := range metricsOurs(prometheus.DefaultGatherer.Gather())["coredns_shaker_targets"].GetMetric() {
+		if v := m.GetGauge().GetValue(); v != 0 {
+			t.Errorf("%v targets without a monitor", v)
+		}
+	}
+}
+
+// The labels come from the context that CoreDNS gives to plugins.
+func TestMetricsLabels(t *testing.T) {
+	ctx := context.WithValue(t.Context(), dnsserver.Key{}, &dnsserver.Server{Addr: "dns://:53"})
+	ctx = context.WithValue(ctx, dnsserver.ViewKey{}, "inside")
+	zone := handlerZone("labels.test.")
+	c := countersFor(ctx, zone)
+	if countersFor(ctx, zone) != c {
+		t.Error("looked up anew")
+	}
+	if countersFor(t.Context(), zone) == c {
+		t.Error("another server and view have the same counters")
+	}
+	c.held.Inc()
+	c.removed.Add(3)
+	c.outcomes[filtered].Add(2)
+	labels := prometheus.Labels{"server": "dns://:53", "zone": zone, "view": "inside"}
+	if n := testutil.ToFloat64(heldAnswers.With(labels)); n != 1 {
+		t.Errorf("held %v", n)
+	}
+	if n := testutil.ToFloat64(removedAddresses.With(labels)); n != 3 {
+		t.Errorf("removed %v", n)
+	}
+	labels["outcome"] = "filtered"
+	if n := testutil.ToFloat64(answers.With(labels)); n != 2 {
+		t.Errorf("filtered %v", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { countersFor(ctx, zone) }); n != 0 {
+		t.Errorf("%v allocations for a look-up", n)
+	}
+}
+
+// What was answered is counted by what became of it.
+func TestMetricsOutcomes(t *testing.T) {
+	const answer = "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2"
+	tests := []struct {
+		zone     string
+		results  string
+		answer   string
+		fallback string
+		want     outcome
+		removed  float64
+	}{
+		{"untouched.test.", "10.0.0.1=answered 10.0.0.2=answered", answer, "all", untouched, 0},
+		{"filtered.test.", "10.0.0.1=refused 10.0.0.2=answered", answer, "all", filtered, 1},
+		{"reordered.test.", "10.0.0.1=refused 10.0.0.2=answered", answer + "\na.example.org. 300" + filterSig, "all", reordered, 0},
+		{"spared.test.", "10.0.0.1=refused 10.0.0.2=refused", answer, "all", substituted, 0},
+		{"nodata.test.", "10.0.0.1=refused 10.0.0.2=refused", answer, "nodata", substituted, 2},
+	}
+	for _, tt := range tests {
+		tt.zone = handlerZone(tt.zone)
+		network := newHandlerNetwork(t, tt.results)
+		for addr := range network.results {
+			network.settle(addr)
+		}
+		zone := filterPolicy(t, tt.fallback, 0)
+		zone.zone = tt.zone
+		s := network.shaker(zone, tt.answer)
+		handlerAsk(t, s, "a.example.org.")
+		counters := countersFor(t.Context(), tt.zone)
+		for o := range outcomes {
+			want := 0.0
+			if o == tt.want {
+				want = 1
+			}
+			if n := testutil.ToFloat64(counters.outcomes[o]); n != want {
+				t.Errorf("%s: %v %v, want %v", tt.zone, n, o, want)
+			}
+		}
+		if n := testutil.ToFloat64(counters.removed); n != tt.removed {
+			t.Errorf("%s: removed %v, want %v", tt.zone, n, tt.removed)
+		}
+		if n := testutil.ToFloat64(counters.held); n != 0 {
+			t.Errorf("%s: held %v", tt.zone, n)
+		}
+	}
+}
+
+// Addresses that the table has no room for are counted, and pass.
+func TestMetricsUnfiltered(t *testing.T) {
+	network := newHandlerNetwork(t, "")
+	network.monitor.SetLimits(1, 0)
+	network.monitor.Target(netip.MustParseAddrPort("10.9.9.9:443"), health.Key{}, time.Hour)
+	s := network.shaker(filterPolicy(t, "all", 0), "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2")
+	before := unfiltered.Load()
+	if m := handlerAsk(t, s, "a.example.org."); len(m.Answer) != 2 || m.Answer[0].Header().Ttl != 300 {
+		t.Errorf("got\n%s", filterText(m.Answer))
+	}
+	if n := unfiltered.Load() - before; n != 2 {
+		t.Errorf("counted %d, want 2", n)
+	}
+	if n := float64(unfiltered.Load()); metricsOurs(prometheus.DefaultGatherer.Gather())["coredns_shaker_unfiltered_addresses_total"].GetMetric()[0].GetCounter().GetValue() != n {
+		t.Errorf("the metric is not %v", n)
+	}
+}

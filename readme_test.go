@@ -1,0 +1,646 @@
+package shaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/format"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+	// What the Corefiles in the README and Corefile.example use.
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/file"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/metrics"
+
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// readme is README.md, taken apart.
+type readme struct {
+	text     string
+	headings []string            // of the second level, in order
+	prose    map[string][]string // lines by heading, without fenced blocks
+	fences   []readmeFence
+}
+
+type readmeFence struct {
+	heading  string
+	language string
+	line     int // of its first line
+	text     string
+}
+
+func readReadme(t *testing.T) *readme {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &readme{text: string(text), prose: make(map[string][]string)}
+	heading, open := "", false
+	for i, line := range strings.Split(r.text, "\n") {
+		switch language, isFence := strings.CutPrefix(line, "```"); {
+		case isFence && open:
+			open = false
+		case isFence:
+			open = true
+			r.fences = append(r.fences, readmeFence{heading, language, i + 2, ""})
+		case open:
+			r.fences[len(r.fences)-1].text += line + "\n"
+		case strings.HasPrefix(line, "## "):
+			heading = line[len("## "):]
+			r.headings = append(r.headings, heading)
+		default:
+			r.prose[heading] = append(r.prose[heading], line)
+		}
+	}
+	if open {
+		t.Fatal("the last fenced block has no end")
+	}
+	return r
+}
+
+// fencesOf returns the blocks in a language; there has to be at least one.
+func (r *readme) fencesOf(t *testing.T, language string) []readmeFence {
+	t.Helper()
+	blocks := slices.DeleteFunc(slices.Clone(r.fences), func(f readmeFence) bool { return f.language != language })
+	if len(blocks) == 0 {
+		t.Fatalf("no block in %q", language)
+	}
+	return blocks
+}
+
+// bullets returns the list items of the first level under a heading, each as one line.
+func (r *readme) bullets(heading string) []string {
+	var items []string
+	inside := false
+	for _, line := range r.prose[heading] {
+		switch {
+		case strings.HasPrefix(line, "* "):
+			items, inside = append(items, line[len("* "):]), true
+		case inside && strings.HasPrefix(line, "  "):
+			items[len(items)-1] += " " + strings.TrimSpace(line)
+		case line != "":
+			inside = false
+		}
+	}
+	return items
+}
+
+// paragraph returns the one that begins with these words, as one line.
+func (r *readme) paragraph(t *testing.T, begin string) string {
+	t.Helper()
+	for p := range strings.SplitSeq(r.text, "\n\n") {
+		if p = strings.ReplaceAll(p, "\n", " "); strings.HasPrefix(p, begin) {
+			return p
+		}
+	}
+	t.Fatalf("no paragraph begins with %q", begin)
+	return ""
+}
+
+// CoreDNS wants the sections of a plugin's README in this order.
+func TestReadmeSections(t *testing.T) {
+	r := readReadme(t)
+	rest := r.headings
+	for _, want := range []string{"Quick start", "Name", "Description", "Syntax", "Metrics", "Examples", "See also", "Bugs"} {
+		i := slices.Index(rest, want)
+		if i < 0 {
+			t.Fatalf("section %q is missing or out of order in %q", want, r.headings)
+		}
+		rest = rest[i+1:]
+	}
+}
+
+func TestReadmeLinks(t *testing.T) {
+	r := readReadme(t)
+	anchors := make(map[string]bool)
+	for _, heading := range r.headings {
+		anchors["#"+strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(heading), ",", ""), " ", "-")] = true
+	}
+	links := regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(r.text, -1)
+	if len(links) == 0 {
+		t.Fatal("no links found")
+	}
+	for _, match := range links {
+		link := match[1]
+		switch {
+		case strings.HasPrefix(link, "https://"):
+		case strings.HasPrefix(link, "#"):
+			if !anchors[link] {
+				t.Errorf("no heading for %s", link)
+			}
+		default:
+			if _, err := os.Stat(link); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// The stanza in the README is what setup.go reads, no more and no less.
+func TestReadmeSyntax(t *testing.T) {
+	r := readReadme(t)
+	var synopsis string
+	for _, f := range r.fences {
+		if f.heading == "Syntax" {
+			synopsis += f.text
+		}
+	}
+	want := "shaker [ZONES...] {\n"
+	var names []string
+	for _, p := range properties {
+		want += "    " + p.name + " " + p.usage + "\n"
+		names = append(names, p.name)
+	}
+	want += "}\n"
+	if synopsis != want {
+		t.Errorf("Syntax has\n%s\nwant\n%s", synopsis, want)
+	}
+	var explained []string
+	for _, b := range readmeProperties(r) {
+		explained = append(explained, b.names...)
+	}
+	if explained = slices.Compact(explained); !slices.Equal(explained, names) {
+		t.Errorf("Syntax explains %q, want %q", explained, names)
+	}
+}
+
+type readmeProperty struct {
+	names []string // of the properties
+	words []string // with which each of them begins a line
+	text  string
+}
+
+// readmeProperties returns the list items that explain properties.
+func readmeProperties(r *readme) []readmeProperty {
+	lead := regexp.MustCompile("^`([a-z ]+)`(?: and `([a-z ]+)`)?")
+	var all []readmeProperty
+	for _, b := range r.bullets("Syntax") {
+		match := lead.FindStringSubmatch(b)
+		if match == nil {
+			continue
+		}
+		p := readmeProperty{text: b}
+		for _, words := range match[1:] {
+			if words != "" {
+				p.words = append(p.words, words)
+				p.names = append(p.names, strings.Fields(words)[0])
+			}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// The defaults and bounds in the README are those of the code.
+func TestReadmeDefaultsAndBounds(t *testing.T) {
+	var (
+		defaults = regexp.MustCompile("Default: (?:`([^`]+)`)?")
+		bounds   = regexp.MustCompile("from `([^`]+)` to `([^`]+)`")
+		bounded  = regexp.MustCompile("DURATION|COUNT|PERCENT|PORT")
+		corefile = func(property, value string) string {
+			return fmt.Sprintf("example.org {\n    shaker {\n        %s %s\n    }\n}\n", property, value)
+		}
+		usage = make(map[string]string)
+	)
+	for _, p := range properties {
+		usage[p.name] = p.usage
+	}
+	bare, bareProcess := setupRead(t, "Corefile", "example.org {\n    shaker\n}\n")
+	for _, p := range readmeProperties(readReadme(t)) {
+		property := p.words[0]
+		t.Run(property, func(t *testing.T) {
+			match := defaults.FindStringSubmatch(p.text)
+			if match == nil {
+				t.Fatalf("no default in %q", p.text)
+			}
+			if value := match[1]; value != "" && (property != "method" || runtime.GOOS == "linux") {
+				blocks, process := setupRead(t, "Corefile", corefile(property, value))
+				if !reflect.DeepEqual(blocks, bare) {
+					t.Errorf("%s %s makes the policy\n%+v, without it it is\n%+v", property, value, blocks, bare)
+				}
+				if got, want := readmeProcess(process), readmeProcess(bareProcess); got != want {
+					t.Errorf("%s %s makes %s, without it it is %s", property, value, got, want)
+				}
+			}
+			match = bounds.FindStringSubmatch(p.text)
+			if match == nil {
+				if bounded.MatchString(usage[p.names[0]]) {
+					t.Errorf("no bounds in %q", p.text)
+				}
+				return
+			}
+			below, above := readmeBeyond(t, match[1], match[2])
+			for _, value := range match[1:] {
+				if err := setupValidate("Corefile", corefile(property, value)); err != nil {
+					t.Errorf("%s should be possible: %v", value, err)
+				}
+			}
+			for _, value := range []string{below, above} {
+				if setupValidate("Corefile", corefile(property, value)) == nil {
+					t.Errorf("%s should not be possible", value)
+				}
+			}
+		})
+	}
+}
+
+// readmeProcess tells which settings of the process are in force.
+func readmeProcess(p processSettings) string {
+	return fmt.Sprintf("method %s, %d targets, %d checks a second",
+		p.method.or(checker.MethodDefault), p.targets.or(defaultTargets), p.rate.or(defaultRate))
+}
+
+// readmeBeyond returns the values next to these bounds, outside of them.
+func readmeBeyond(t *testing.T, least, most string) (below, above string) {
+	t.Helper()
+	if n, err := strconv.Atoi(least); err == nil {
+		m, err := strconv.Atoi(most)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strconv.Itoa(n - 1), strconv.Itoa(m + 1)
+	}
+	low, err := time.ParseDuration(least)
+	if err != nil {
+		t.Fatal(err)
+	}
+	high, err := time.ParseDuration(most)
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := time.Second // ttl has no smaller
+	if low%step != 0 {
+		step = time.Millisecond
+	}
+	return (low - step).String(), (high + step).String()
+}
+
+func TestReadmeMetrics(t *testing.T) {
+	r := readReadme(t)
+	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
+	documented, text := make(map[string]string), make(map[string]string)
+	for _, b := range r.bullets("Metrics") {
+		match := item.FindStringSubmatch(b)
+		if match == nil {
+			t.Fatalf("%q does not look like a metric", b)
+		}
+		labels := strings.Split(match[2], ", ")
+		slices.Sort(labels)
+		documented[match[1]], text[match[1]] = strings.Join(labels, ", "), match[3]
+	}
+
+	countersFor(t.Context(), "readme.example.org.") // a vector without a series is not gathered
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered := make(map[string]string)
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "coredns_shaker_") {
+			var labels []string
+			for _, l := range f.GetMetric()[0].GetLabel() {
+				labels = append(labels, l.GetName())
+			}
+			slices.Sort(labels)
+			registered[f.GetName()] = strings.Join(labels, ", ")
+		}
+	}
+	if !reflect.DeepEqual(documented, registered) {
+		t.Errorf("Metrics has\n%q, registered are\n%q", documented, registered)
+	}
+	for _, match := range regexp.MustCompile(`coredns_shaker_[a-z_]+`).FindAllString(r.text, -1) {
+		if _, ok := registered[match]; !ok {
+			t.Errorf("there is no metric %s", match)
+		}
+	}
+
+	values := map[string][]string{
+		"coredns_shaker_targets":                   {health.Unknown.String(), health.Up.String(), health.Down.String()},
+		"coredns_shaker_state_changes_total":       {health.Up.String(), health.Down.String()},
+		"coredns_shaker_inconclusive_checks_total": causes,
+	}
+	for _, result := range checker.Results() {
+		values["coredns_shaker_checks_total"] = append(values["coredns_shaker_checks_total"], result.String())
+	}
+	for o := range outcomes {
+		values["coredns_shaker_answers_total"] = append(values["coredns_shaker_answers_total"], o.String())
+	}
+	for metric, want := range values {
+		var got []string
+		for _, match := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text[metric], -1) {
+			got = append(got, match[1])
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s is documented with %q, want %q", metric, got, want)
+		}
+	}
+}
+
+func TestReadmeNeverProbed(t *testing.T) {
+	var got []netip.Prefix
+	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(readReadme(t).paragraph(t, "Never probed"), -1) {
+		prefix, err := netip.ParsePrefix(match[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, prefix)
+	}
+	if !slices.Equal(got, neverProbed) {
+		t.Errorf("Security lists\n%v, want\n%v", got, neverProbed)
+	}
+}
+
+// The numbers in the prose are those of the code.
+func TestReadmeNumbers(t *testing.T) {
+	r := readReadme(t)
+	text := strings.Join(strings.Fields(r.text), " ")
+	s := defaultPolicy().settings
+	refusal := s.Interval + time.Duration(s.Fall-1)*s.Fast
+	silence := s.Interval + time.Duration(s.Fall-1)*max(s.Fast, s.Timeout) + s.Timeout
+	back := s.Interval + time.Duration(s.Rise-1)*s.Fast
+	for _, want := range []string{
+		fmt.Sprintf("round trip | %v |", refusal),
+		fmt.Sprintf("*timeout* | %v |", silence),
+		fmt.Sprintf("round trip, %v by default", back),
+		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
+		"`" + describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise}) + "`",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the README does not say %q", want)
+		}
+	}
+}
+
+// The Go code in the README is code of this file, which compiles.
+func TestReadmeCode(t *testing.T) {
+	source, err := os.ReadFile("readme_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unindented := func(code string) string {
+		lines := strings.Split(strings.TrimSpace(code), "\n")
+		for i := range lines {
+			lines[i] = strings.TrimSpace(lines[i])
+		}
+		return strings.Join(lines, "\n")
+	}
+	for _, f := range readReadme(t).fencesOf(t, "go") {
+		if !strings.Contains(unindented(string(source)), unindented(f.text)) {
+			t.Errorf("README.md:%d: code that was not compiled:\n%s", f.line, f.text)
+		}
+		if formatted, err := format.Source([]byte(f.text)); err != nil || string(formatted) != f.text {
+			t.Errorf("README.md:%d: not formatted (%v)", f.line, err)
+		}
+	}
+}
+
+var _ = readmeMain
+
+func readmeMain() {
+	directives := slices.Clone(dnsserver.Directives)
+	directives = slices.Insert(directives, slices.Index(directives, "cache"), "shaker")
+	if err := dnsserver.SetDirectives(directives); err != nil {
+		log.Fatal(err)
+	}
+	coremain.Run()
+}
+
+func Example_checker() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer l.Close()
+	addr := l.Addr().String()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+
+	c := checker.NewChecker()
+	go c.CheckingLoop(ctx) // until ctx ends
+	<-c.WaitReady()
+	switch err := c.CheckAddr(addr, time.Second); err {
+	case checker.ErrTimeout:
+		fmt.Println("silent for a second")
+	case nil:
+		fmt.Println("answered")
+	default:
+		fmt.Println("refused, unreachable or not checked:", err)
+	}
+	// Output: answered
+}
+
+// Every Corefile starts, on loopback, and talks to nobody before it is asked.
+func TestReadmeCorefiles(t *testing.T) {
+	corefiles := readReadme(t).fencesOf(t, "corefile")
+	example, err := os.ReadFile("Corefile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	corefiles = append(corefiles, readmeFence{heading: "Corefile.example", text: string(example)})
+	serverLog(t)
+	upstream := newReadmeUpstream(t)
+	t.Chdir(t.TempDir()) // zone files are named relative to it
+	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
+	dnsserver.Port = "0"
+	for _, f := range corefiles {
+		t.Run(fmt.Sprintf("%s:%d", f.heading, f.line), func(t *testing.T) {
+			readmeZones(t, f.text)
+			corefile := readmeRewrite(f.text, upstream.addr, freeDNSPort(t))
+			s := serverStart(t, corefile)
+			if live.Load() == nil {
+				t.Errorf("no shaker in\n%s", corefile)
+			}
+			for _, listener := range s.inst.Servers() {
+				readmeExpectServer(t, "tcp", listener.Addr())
+				readmeExpectServer(t, "udp", listener.LocalAddr())
+			}
+		})
+	}
+	upstream.expectSilence(t)
+}
+
+// readmeExpectServer sends a query without a question, which no plugin gets to see. It also waits for the server, which
+// cannot be stopped before it has begun to serve.
+func readmeExpectServer(t *testing.T, network string, addr net.Addr) {
+	t.Helper()
+	if ap := netip.MustParseAddrPort(addr.String()); !ap.Addr().IsLoopback() {
+		t.Fatalf("listens on %v", ap)
+	}
+	q := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id()}}
+	client := dns.Client{Net: network, Timeout: 10 * time.Second}
+	m, _, err := client.Exchange(q, addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.Rcode != dns.RcodeFormatError {
+		t.Errorf("a query without a question was answered by\n%v", m)
+	}
+}
+
+// readmeRewrite puts a Corefile on loopback, with ports that are free.
+func readmeRewrite(corefile, upstream, port string) string {
+	if !strings.Contains(corefile, "bind ") {
+		corefile = regexp.MustCompile(`(?m)^[^\s#(}].*\{$`).ReplaceAllString(corefile, "$0\n    bind 127.0.0.1")
+	}
+	corefile = regexp.MustCompile(`(?m)^( *forward \S+) .*$`).ReplaceAllString(corefile, "$1 "+upstream)
+	corefile = regexp.MustCompile(`(?m)^( *prometheus).*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
+	return strings.ReplaceAll(corefile, "1053", port)
+}
+
+// readmeZones makes the zone files that a Corefile names.
+func readmeZones(t *testing.T, corefile string) {
+	t.Helper()
+	for _, match := range regexp.MustCompile(`(?m)^ *file (db\.(\S+))$`).FindAllStringSubmatch(corefile, -1) {
+		zone := fmt.Sprintf("$ORIGIN %s.\n@ 300 IN SOA ns hostmaster 1 7200 1800 86400 300\n@ 300 IN NS ns\nns 300 IN A 192.0.2.53\n", match[2])
+		if err := os.WriteFile(match[1], []byte(zone), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// freeDNSPort returns a port of 127.0.0.1 that is free for UDP and for TCP.
+func freeDNSPort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		port := strconv.Itoa(freePort(t))
+		if c, err := net.ListenPacket("udp", "127.0.0.1:"+port); err == nil {
+			c.Close()
+			return port
+		}
+	}
+	t.Fatal("no port is free for both UDP and TCP")
+	return ""
+}
+
+// readmeUpstream stands where the README's Corefiles forward to.
+type readmeUpstream struct {
+	addr string
+	tcp  *net.TCPListener
+	udp  *net.UDPConn
+}
+
+func newReadmeUpstream(t *testing.T) *readmeUpstream {
+	t.Helper()
+	u := &readmeUpstream{addr: "127.0.0.1:" + freeDNSPort(t)}
+	addr := netip.MustParseAddrPort(u.addr)
+	var err error
+	if u.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.tcp.Close() })
+	if u.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.udp.Close() })
+	return u
+}
+
+// expectSilence checks that nobody has said anything. What was sent over loopback is there by now, so that the
+// deadline only has to be in the future.
+func (u *readmeUpstream) expectSilence(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(50 * time.Millisecond)
+	u.udp.SetReadDeadline(deadline)
+	if n, from, err := u.udp.ReadFrom(make([]byte, 512)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("upstream got %d octets from %v (%v)", n, from, err)
+	}
+	u.tcp.SetDeadline(deadline)
+	if c, err := u.tcp.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("upstream got a connection (%v)", err)
+		if err == nil {
+			c.Close()
+		}
+	}
+}
+
+// What the quick start shows is what happens.
+func TestReadmeQuickStart(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has all of 127.0.0.0/8 on its loopback interface")
+	}
+	r := readReadme(t)
+	for _, command := range []string{"go run ./cmd/coredns -conf Corefile.example\n", "python3 -m http.server --bind 127.0.0.2 1053\n"} {
+		if !slices.ContainsFunc(r.fencesOf(t, "sh"), func(f readmeFence) bool { return f.heading == "Quick start" && f.text == command }) {
+			t.Errorf("the quick start has no %q", command)
+		}
+	}
+	example, err := os.ReadFile("Corefile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := r.fencesOf(t, "console")[0].text
+	dig, output, _ := strings.Cut(strings.TrimPrefix(console, "$ "), "\n")
+	if !strings.Contains(string(example), dig+"\n") {
+		t.Errorf("Corefile.example does not say %q", dig)
+	}
+	match := regexp.MustCompile(`^dig -p 1053 @127\.0\.0\.1 (\S+) A$`).FindStringSubmatch(dig)
+	if match == nil {
+		t.Fatalf("unexpected command %q", dig)
+	}
+	shown := readmeRecords(t, output)
+
+	serverLog(t)
+	port := freeDNSPort(t)
+	s := serverStart(t, readmeRewrite(string(example), "", port))
+	if want := "127.0.0.1:" + port; s.addr != want {
+		t.Fatalf("listens on %s, want %s", s.addr, want)
+	}
+	name := dns.Fqdn(match[1])
+	alive, second := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
+	s.until(name, dns.TypeA, []netip.Addr{alive})
+	m := s.ask(name, dns.TypeA, withEDNS)
+	if len(m.Answer) != len(shown) || len(m.Answer) != 1 || !reflect.DeepEqual(m.Answer[0].String(), shown[0].String()) {
+		t.Errorf("the quick start shows %v, the answer is\n%v", shown, m)
+	}
+	if status := "status: " + dns.RcodeToString[m.Rcode]; !strings.Contains(output, status) {
+		t.Errorf("the quick start shows another status than %q", status)
+	}
+
+	l, err := net.Listen("tcp", second.String()+":"+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.until(name, dns.TypeA, []netip.Addr{alive, second})
+	l.Close()
+	s.until(name, dns.TypeA, []netip.Addr{alive})
+}
+
+// readmeRecords reads the records in the output of dig; everything else in it is a comment.
+func readmeRecords(t *testing.T, output string) (records []dns.RR) {
+	t.Helper()
+	parser := dns.NewZoneParser(strings.NewReader(output), "", "")
+	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
+		records = append(records, rr)
+	}
+	if err := parser.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}

@@ -1,0 +1,527 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/caddy/caddyfile"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// setupRead takes a Corefile the way caddy does, up to and with parse: imports, snippets and variables are
+// replaced, the keys of server blocks expanded. It returns the policies of each server block.
+func setupRead(t *testing.T, path, corefile string) (blocks []zonePolicies, process processSettings) {
+	t.Helper()
+	sblocks, err := caddyfile.Parse(path, strings.NewReader(corefile), []string{name, "whoami"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := caddy.NewTestController("dns", "")
+	sblocks, err = c.Context().InspectServerBlocks(path, sblocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range sblocks {
+		block := *c
+		block.Dispenser = caddyfile.NewDispenserTokens(path, b.Tokens[name])
+		block.ServerBlockIndex, block.ServerBlockKeys = i, b.Keys
+		policies, err := parse(&block, &process)
+		if err != nil {
+			t.Fatalf("server block %d: %v", i, err)
+		}
+		blocks = append(blocks, policies)
+	}
+	return blocks, process
+}
+
+// setupValidate takes a Corefile through caddy's own loader and returns its error.
+func setupValidate(path, corefile string) error {
+	serverSetUp()
+	return caddy.ValidateAndExecuteDirectives(
+		caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: path, ServerTypeName: "dns"}, nil, true)
+}
+
+func setupAddrs(s ...string) []netip.Addr {
+	var addrs []netip.Addr
+	for _, a := range s {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	return addrs
+}
+
+// Each property and its bounds: what it changes in a policy that has only defaults otherwise.
+func TestSetupProperties(t *testing.T) {
+	rule := func(p *policy, prefix string, allow bool) {
+		p.probed.rules = append(p.probed.rules, prefixRule{netip.MustParsePrefix(prefix), allow})
+	}
+	tests := []struct {
+		properties string
+		want       func(*policy)
+	}{
+		{"", func(*policy) {}},
+		{"port 1", func(p *policy) { p.ports = []uint16{1} }},
+		{"port 65535 443 80", func(p *policy) { p.ports = []uint16{65535, 443, 80} }},
+		{"port any 443", func(p *policy) { p.ports, p.anyPort = []uint16{443}, true }},
+		{"port any 80 443", func(p *policy) { p.ports, p.anyPort = []uint16{80, 443}, true }},
+		{"interval 20ms", func(p *policy) {
+			p.settings.Interval, p.settings.Fast = 20*time.Millisecond, 20*time.Millisecond
+		}},
+		{"interval 24h", func(p *policy) { p.settings.Interval = 24 * time.Hour }},
+		{"interval 400ms", func(p *policy) {
+			p.settings.Interval, p.settings.Fast = 400*time.Millisecond, 400*time.Millisecond
+		}},
+		{"interval 10s 20ms", func(p *policy) {
+			p.settings.Interval, p.settings.Fast = 10*time.Second, 20*time.Millisecond
+		}},
+		{"interval 10s 10s", func(p *policy) {
+			p.settings.Interval, p.settings.Fast = 10*time.Second, 10*time.Second
+		}},
+		{"timeout 1ms", func(p *policy) { p.settings.Timeout = time.Millisecond }},
+		{"timeout 1m", func(p *policy) { p.settings.Timeout = time.Minute }},
+		{"rise 1", func(p *policy) { p.settings.Rise = 1 }},
+		{"rise 1000", func(p *policy) { p.settings.Rise = 1000 }},
+		{"fall 1", func(p *policy) { p.settings.Fall = 1 }},
+		{"fall 1000", func(p *policy) { p.settings.Fall = 1000 }},
+		{"hold 0", func(p *policy) { p.hold = 0 }},
+		{"hold 4s", func(p *policy) { p.hold = 4 * time.Second }},
+		{"fallback all", func(*policy) {}},
+		{"fallback nodata", func(p *policy) { p.fallback.kind = fallbackNoData }},
+		{"fallback servfail", func(p *policy) { p.fallback.kind = fallbackServFail }},
+		{"fallback 192.0.2.1", func(p *policy) {
+			p.fallback = fallback{fallbackAddresses, setupAddrs("192.0.2.1")}
+		}},
+		{"fallback 2001:db8::1 192.0.2.1 ::ffff:192.0.2.2", func(p *policy) {
+			p.fallback = fallback{fallbackAddresses, setupAddrs("2001:db8::1", "192.0.2.1", "192.0.2.2")}
+		}},
+		{"panic 0", func(p *policy) { p.panics = 0 }},
+		{"panic 100", func(p *policy) { p.panics = 100 }},
+		{"panic 50%", func(p *policy) { p.panics = 50 }},
+		{"ttl 0", func(p *policy) { p.ttl = 0 }},
+		{"ttl 60", func(p *policy) { p.ttl = 60 }},
+		{"ttl 1m", func(p *policy) { p.ttl = 60 }},
+		{"ttl 168h", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
+		{"ttl 604800", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
+		{"idle 1s", func(p *policy) { p.idle = time.Second }},
+		{"idle 720h", func(p *policy) { p.idle = 30 * 24 * time.Hour }},
+		{"allow 10.1.2.3/8", func(p *policy) { rule(p, "10.0.0.0/8", true) }},
+		{"allow 127.0.0.1", func(p *policy) { rule(p, "127.0.0.1/32", true) }},
+		{"allow ::1 0.0.0.0/0", func(p *policy) { rule(p, "::1/128", true); rule(p, "0.0.0.0/0", true) }},
+		{"allow 10.0.0.0/8\nallow 10.0.0.0/8 fd00::/8", func(p *policy) {
+			rule(p, "10.0.0.0/8", true)
+			rule(p, "fd00::/8", true)
+		}},
+		{"deny ::/0", func(p *policy) { rule(p, "::/0", false) }},
+		{"deny 10.0.0.0/8\nallow 10.1.0.0/16\ndeny 10.1.1.1", func(p *policy) {
+			rule(p, "10.0.0.0/8", false)
+			rule(p, "10.1.0.0/16", true)
+			rule(p, "10.1.1.1/32", false)
+		}},
+		{"source 192.0.2.1", func(p *policy) { p.source4 = netip.MustParseAddr("192.0.2.1") }},
+		{"source ::ffff:192.0.2.1", func(p *policy) { p.source4 = netip.MustParseAddr("192.0.2.1") }},
+		{"source 2001:db8::1 192.0.2.1", func(p *policy) {
+			p.source4, p.source6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+		}},
+		{"rise 3 # a comment\n\tfall 4\n", func(p *policy) { p.settings.Rise, p.settings.Fall = 3, 4 }},
+		{`rise "3"`, func(p *policy) { p.settings.Rise = 3 }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.properties, func(t *testing.T) {
+			blocks, _ := setupRead(t, "Corefile", "example.org {\n"+name+" {\n"+tt.properties+"\n}\n}\n")
+			got := blocks[0]["example.org."].policy
+			if got == nil {
+				t.Fatal("no policy")
+			}
+			want := defaultPolicy()
+			want.zones, want.place = []string{"example.org."}, "Corefile:2"
+			tt.want(want)
+			want.complete()
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+		})
+	}
+	t.Run("every property is in the table", func(t *testing.T) {
+		for _, known := range properties {
+			process := known.name == "method" || known.name == "limit"
+			if !process && !slices.ContainsFunc(tests, func(tt struct {
+				properties string
+				want       func(*policy)
+			}) bool {
+				return strings.HasPrefix(tt.properties, known.name+" ")
+			}) {
+				t.Errorf("%s is not tested", known.name)
+			}
+		}
+	})
+}
+
+// The source of each family goes only into the probes of its family.
+func TestSetupSourceByFamily(t *testing.T) {
+	blocks, _ := setupRead(t, "Corefile", ". {\nshaker {\nsource 192.0.2.1 2001:db8::1\ntimeout 3s\n}\n}\n")
+	p := blocks[0]["."].policy
+	for addr, source := range map[string]string{"198.51.100.1": "192.0.2.1", "2001:db8::2": "2001:db8::1"} {
+		s := p.key(netip.MustParseAddr(addr)).Value()
+		if s.Source.String() != source || s.Timeout != 3*time.Second {
+			t.Errorf("%s is probed with %+v, want source %s", addr, s, source)
+		}
+	}
+}
+
+func TestSetupProcess(t *testing.T) {
+	tests := []struct {
+		corefile string
+		want     processSettings
+	}{
+		{". {\nshaker\n}\n", processSettings{}},
+		{". {\nshaker {\nmethod socket\n}\n}\n", processSettings{
+			method: setting[checker.Method]{checker.MethodSocket, "Corefile:3"}}},
+		{". {\nshaker {\nmethod dial\nlimit targets 1\nlimit rate 10000000\n}\n}\n", processSettings{
+			method:  setting[checker.Method]{checker.MethodDial, "Corefile:3"},
+			targets: setting[int]{1, "Corefile:4"},
+			rate:    setting[int]{10_000_000, "Corefile:5"}}},
+		{"a {\nshaker {\nlimit rate 7\n}\n}\nb {\nshaker {\nlimit rate 7\nlimit targets 5\n}\n}\n", processSettings{
+			rate:    setting[int]{7, "Corefile:3"},
+			targets: setting[int]{5, "Corefile:9"}}},
+	}
+	for _, tt := range tests {
+		if _, got := setupRead(t, "Corefile", tt.corefile); got != tt.want {
+			t.Errorf("%sgot %+v, want %+v", tt.corefile, got, tt.want)
+		}
+	}
+	unset, set := setting[int]{}, setting[int]{3, "Corefile:1"}
+	if unset.or(7) != 7 || set.or(7) != 3 {
+		t.Error("or does not tell a setting from its absence")
+	}
+}
+
+// The zones of each server block, whoever gives them.
+func TestSetupZones(t *testing.T) {
+	tests := []struct {
+		corefile string
+		want     [][]string // of each server block
+	}{
+		{". {\nshaker\n}\n", [][]string{{"."}}},
+		{"example.org {\nwhoami\n}\n", [][]string{nil}},
+		{"Example.ORG:1053 example.net, dns://example.com {\nshaker\n}\n",
+			[][]string{{"example.com.", "example.net.", "example.org."}}},
+		{"example.org:1053 example.org:1054 {\nshaker\n}\n", [][]string{{"example.org."}}},
+		{". {\nshaker Example.ORG example.net. EXAMPLE.org {\n}\n}\n", [][]string{{"example.net.", "example.org."}}},
+		{". {\nshaker example.org\nshaker a.example.org {\nrise 5\n}\nshaker .\n}\n",
+			[][]string{{".", "a.example.org.", "example.org."}}},
+		{"a {\nshaker\n}\nb {\nshaker\n}\n", [][]string{{"a."}, {"b."}}},
+		{"10.0.0.0/24 2001:db8::/32 {\nshaker\n}\n", [][]string{{"0.0.10.in-addr.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa."}}},
+		{". {\nshaker 192.0.2.0/24\nshaker 2001:db8:1::/48\n}\n",
+			[][]string{{"1.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "2.0.192.in-addr.arpa."}}},
+		// Not at the boundary of a label: several zones.
+		{". {\nshaker 10.2.0.0/15 2001:db8::/31\n}\n", [][]string{{
+			"2.10.in-addr.arpa.", "3.10.in-addr.arpa.", "8.b.d.0.1.0.0.2.ip6.arpa.", "9.b.d.0.1.0.0.2.ip6.arpa."}}},
+		{"10.2.0.0/15 {\nshaker\n}\n", [][]string{{"2.10.in-addr.arpa.", "3.10.in-addr.arpa."}}},
+		// RFC 2317: a slash is a part of the name.
+		{". {\nshaker 0/25.2.0.192.in-addr.arpa\n}\n", [][]string{{"0/25.2.0.192.in-addr.arpa."}}},
+		{". {\nshaker a\\.b.example.org\n}\n", [][]string{{`a\.b.example.org.`}}},
+	}
+	for _, tt := range tests {
+		blocks, _ := setupRead(t, "Corefile", tt.corefile)
+		var got [][]string
+		for _, b := range blocks {
+			var zones []string
+			for zone, p := range b {
+				if zone != p.zone || !slices.Contains(p.zones, zone) {
+					t.Errorf("%spolicy of %q is for %q, %q", tt.corefile, zone, p.zone, p.zones)
+				}
+				zones = append(zones, zone)
+			}
+			slices.Sort(zones)
+			got = append(got, zones)
+		}
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%sgot %q, want %q", tt.corefile, got, tt.want)
+		}
+	}
+}
+
+// One stanza is one policy for all of its zones; several stanzas do not disturb each other.
+func TestSetupSeveralStanzas(t *testing.T) {
+	blocks, _ := setupRead(t, "Corefile", `
+a.example {
+	shaker b.example c.example {
+		rise 5
+	}
+	shaker
+	shaker d.example {
+		port 80
+		fallback 192.0.2.1
+	}
+}
+e.example {
+	shaker {
+		fall 9
+	}
+}
+`)
+	first, second := blocks[0], blocks[1]
+	if first["b.example."].policy != first["c.example."].policy {
+		t.Error("two policies for one stanza")
+	}
+	got := map[string]string{}
+	for _, b := range blocks {
+		for zone, p := range b {
+			got[zone] = fmt.Sprint(p.place, p.ports, p.settings.Rise, p.settings.Fall, p.fallback.kind)
+		}
+	}
+	want := map[string]string{
+		"a.example.": "Corefile:6[443] 2 3 all",
+		"b.example.": "Corefile:3[443] 5 3 all",
+		"c.example.": "Corefile:3[443] 5 3 all",
+		"d.example.": "Corefile:7[80] 2 3 addresses",
+		"e.example.": "Corefile:13[443] 2 9 all",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if second["a.example."].policy != nil {
+		t.Error("a zone of another server block")
+	}
+}
+
+// Imports, snippets and variables, in every place where people use them.
+func TestSetupImports(t *testing.T) {
+	dir := t.TempDir()
+	write := func(file, contents string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(contents), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("stanza.conf", "shaker b.example {\n\timport properties.conf\n}\n")
+	write("properties.conf", "port 80\nfallback nodata\n")
+	t.Setenv("SHAKER_TEST_PORT", "8443")
+	t.Setenv("SHAKER_TEST_ZONE", "C.example")
+	t.Setenv("SHAKER_TEST_TTL", "5")
+	path := filepath.Join(dir, "Corefile")
+	const corefile = `(thresholds) {
+	rise 4
+	fall 5
+}
+(whole) {
+	shaker d.example {
+		port {$SHAKER_TEST_PORT}
+		import thresholds
+	}
+}
+a.example {
+	shaker {
+		import thresholds
+		ttl {%SHAKER_TEST_TTL%}s
+	}
+	import stanza.conf
+	shaker {$SHAKER_TEST_ZONE}
+	import whole
+}
+`
+	blocks, _ := setupRead(t, path, corefile)
+	got := map[string]string{}
+	for zone, p := range blocks[0] {
+		got[zone] = fmt.Sprint(strings.TrimPrefix(p.place, dir), p.ports, p.settings.Rise, p.settings.Fall, p.ttl, p.fallback.kind)
+	}
+	want := map[string]string{
+		"a.example.": "/Corefile:12[443] 4 5 5 all",
+		"b.example.": "/stanza.conf:1[80] 2 3 30 nodata",
+		"c.example.": "/Corefile:17[443] 2 3 30 all",
+		"d.example.": "/Corefile:6[8443] 4 5 30 all",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+	if err := setupValidate(path, corefile); err != nil {
+		t.Errorf("caddy: %v", err)
+	}
+
+	// A mistake in an imported file is told with the name of that file.
+	write("properties.conf", "port 80\nrise no\n")
+	got1 := fmt.Sprint(setupValidate(path, corefile))
+	want1 := fmt.Sprintf(`plugin/shaker: %s:2 - Error during parsing: rise: "no" is not possible, want a number from 1 to 1000`,
+		filepath.Join(dir, "properties.conf"))
+	if got1 != want1 {
+		t.Errorf("got  %s\nwant %s", got1, want1)
+	}
+}
+
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, idle, allow, deny, source, method, limit"
+
+// Every mistake is an error that names file, line, property, value and what would be right. The properties
+// stand from line 3 on.
+func TestSetupMistakes(t *testing.T) {
+	tests := []struct {
+		properties string
+		line       int
+		want       string
+	}{
+		{"port", 3, "port has no value, want port [any] PORT..."},
+		{"port 0", 3, `port: "0" is not a port, want a number from 1 to 65535`},
+		{"port 65536", 3, `port: "65536" is not a port, want a number from 1 to 65535`},
+		{"port -1", 3, `port: "-1" is not a port, want a number from 1 to 65535`},
+		{"port http", 3, `port: "http" is not a port, want a number from 1 to 65535`},
+		{"port 80 443 80", 3, `port: "80" is given twice`},
+		{"port any", 3, "port: any stands alone, want at least one port behind it"},
+		{"port 80 any", 3, `port: "any" is not a port, want a number from 1 to 65535`},
+		{"rise 3\n\nport 80\nport 443", 6, "port is given twice, on line 5 already"},
+		{"interval", 3, "interval has no value, want interval DURATION [FAST]"},
+		{"interval 2", 3, `interval: "2" is not a duration, want one such as 500ms or 2s`},
+		{"interval fast", 3, `interval: "fast" is not a duration, want one such as 500ms or 2s`},
+		{"interval 19ms", 3, `interval: "19ms" is not possible, want a duration from 20ms to 24h0m0s`},
+		{"interval -1s", 3, `interval: "-1s" is not possible, want a duration from 20ms to 24h0m0s`},
+		{"interval 25h", 3, `interval: "25h" is not possible, want a duration from 20ms to 24h0m0s`},
+		{"interval 1s 2s", 3, `interval: "2s" is not possible, want a duration from 20ms to 1s`},
+		{"interval 1s 1ms", 3, `interval: "1ms" is not possible, want a duration from 20ms to 1s`},
+		{"interval 1s x", 3, `interval: "x" is not a duration, want one such as 500ms or 2s`},
+		{"interval 1s 1s 1s", 3, `interval: "1s" is one value too many, want DURATION [FAST]`},
+		{"timeout", 3, "timeout has no value, want timeout DURATION"},
+		{"timeout 0", 3, `timeout: "0" is not possible, want a duration from 1ms to 1m0s`},
+		{"timeout 61s", 3, `timeout: "61s" is not possible, want a duration from 1ms to 1m0s`},
+		{"timeout 1s 2s", 3, `timeout: "2s" is one value too many, want a single one`},
+		{"rise", 3, "rise has no value, want rise COUNT"},
+		{"rise 0", 3, `rise: "0" is not possible, want a number from 1 to 1000`},
+		{"rise 1001", 3, `rise: "1001" is not possible, want a number from 1 to 1000`},
+		{"rise 1.5", 3, `rise: "1.5" is not possible, want a number from 1 to 1000`},
+		{"rise 1 2", 3, `rise: "2" is one value too many, want a single one`},
+		{"fall", 3, "fall has no value, want fall COUNT"},
+		{"fall 0", 3, `fall: "0" is not possible, want a number from 1 to 1000`},
+		{"fall 1001", 3, `fall: "1001" is not possible, want a number from 1 to 1000`},
+		{"hold", 3, "hold has no value, want hold DURATION"},
+		{"hold -1ms", 3, `hold: "-1ms" is not possible, want a duration from 0s to 4s`},
+		{"hold 5s", 3, `hold: "5s" is not possible, want a duration from 0s to 4s`},
+		{"hold 1s 1s", 3, `hold: "1s" is one value too many, want a single one`},
+		{"fallback", 3, "fallback has no value, want fallback all | nodata | servfail | ADDRESS..."},
+		{"fallback nxdomain", 3, `fallback: "nxdomain" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback 10.0.0.1 all", 3, `fallback: "all" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback all 10.0.0.1", 3, `fallback: "10.0.0.1" is one value too many, want a single one`},
+		{"fallback nodata servfail", 3, `fallback: "servfail" is one value too many, want a single one`},
+		{"fallback addresses", 3, `fallback: "addresses" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback fe80::1%eth0", 3, `fallback: "fe80::1%eth0" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback 10.0.0.1 ::ffff:10.0.0.1", 3, `fallback: "::ffff:10.0.0.1" is given twice`},
+		{"panic", 3, "panic has no value, want panic PERCENT"},
+		{"panic -1", 3, `panic: "-1" is not possible, want a number from 0 to 100`},
+		{"panic 101", 3, `panic: "101" is not possible, want a number from 0 to 100`},
+		{"panic half", 3, `panic: "half" is not possible, want a number from 0 to 100`},
+		{"panic 50 %", 3, `panic: "%" is one value too many, want a single one`},
+		{"ttl", 3, "ttl has no value, want ttl DURATION"},
+		{"ttl 1500ms", 3, `ttl: "1500ms" is not a whole number of seconds`},
+		{"ttl 169h", 3, `ttl: "169h" is not possible, want a duration from 0s to 168h0m0s`},
+		{"ttl -1s", 3, `ttl: "-1s" is not possible, want a duration from 0s to 168h0m0s`},
+		{"ttl long", 3, `ttl: "long" is not a duration, want one such as 500ms or 2s`},
+		{"ttl 1 2", 3, `ttl: "2" is one value too many, want a single one`},
+		{"idle", 3, "idle has no value, want idle DURATION"},
+		{"idle 999ms", 3, `idle: "999ms" is not possible, want a duration from 1s to 720h0m0s`},
+		{"idle 721h", 3, `idle: "721h" is not possible, want a duration from 1s to 720h0m0s`},
+		{"allow", 3, "allow has no value, want allow CIDR..."},
+		{"allow 10.0.0.0/33", 3, `allow: "10.0.0.0/33" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"allow 10.0.0.0/8 lan", 3, `allow: "lan" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"allow fe80::1%eth0", 3, `allow: "fe80::1%eth0" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"allow 10.0.0.1/8\ndeny 10.0.0.2/8", 4, `deny: "10.0.0.2/8" is both allowed and denied`},
+		{"deny 10.0.0.1\nallow 10.0.0.1/32", 4, `allow: "10.0.0.1/32" is both allowed and denied`},
+		{"deny", 3, "deny has no value, want deny CIDR..."},
+		{"deny all", 3, `deny: "all" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"source", 3, "source has no value, want source ADDRESS..."},
+		{"source eth0", 3, `source: "eth0" is not an IP address`},
+		{"source fe80::1%eth0", 3, `source: "fe80::1%eth0" is not an IP address`},
+		{"source 10.0.0.1 10.0.0.2", 3, `source: "10.0.0.2" is a second IPv4 address, want one per family`},
+		{"source ::2 10.0.0.1 ::1", 3, `source: "::1" is a second IPv6 address, want one per family`},
+		{"method", 3, "method has no value, want method socket | dial"},
+		{"method raw", 3, `method: "raw" is not a method, want socket or dial`},
+		{"method socket dial", 3, `method: "dial" is one value too many, want a single one`},
+		{"limit", 3, "limit has no value, want limit targets COUNT | rate COUNT"},
+		{"limit 5", 3, `limit: "5" is incomplete or too long, want targets COUNT or rate COUNT`},
+		{"limit targets", 3, `limit: "targets" is incomplete or too long, want targets COUNT or rate COUNT`},
+		{"limit targets 5 rate 6", 3, `limit: "targets 5 rate 6" is incomplete or too long, want targets COUNT or rate COUNT`},
+		{"limit memory 5", 3, `limit: "memory" cannot be limited, want targets COUNT or rate COUNT`},
+		{"limit targets 0", 3, `limit: targets: "0" is not possible, want a number from 1 to 10000000`},
+		{"limit rate 10000001", 3, `limit: rate: "10000001" is not possible, want a number from 1 to 10000000`},
+		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
+		// What later issues bring is an error until it works.
+		{"sort rtt", 3, `unknown property "sort", want one of ` + setupNames},
+		{"overrides file", 3, `unknown property "overrides", want one of ` + setupNames},
+		{"watch www.example.org", 3, `unknown property "watch", want one of ` + setupNames},
+		{"status 127.0.0.1:8080", 3, `unknown property "status", want one of ` + setupNames},
+		{"Port 80", 3, `unknown property "Port", want one of ` + setupNames},
+		// Braces where none belong.
+		{"port 80 {\nrise 5\n}", 3, `port is followed by "{", but properties have no block`},
+		{"port 80 {\n}", 3, `port is followed by "{", but properties have no block`},
+		{"port 80\n{\n}", 4, `unexpected "{", want a property on a line of its own, and { at the end of the line with shaker`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.properties, func(t *testing.T) {
+			err := setupValidate("Corefile", ". {\nshaker example.org {\n"+tt.properties+"\n}\n}\n")
+			want := fmt.Sprintf("plugin/shaker: Corefile:%d - Error during parsing: %s", tt.line, tt.want)
+			if got := fmt.Sprint(err); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+// Mistakes that are not in a property.
+func TestSetupMistakesAroundStanzas(t *testing.T) {
+	const zone = `is neither a domain name nor a CIDR of a reverse zone`
+	tests := []struct {
+		corefile string
+		want     string
+	}{
+		{". {\nshaker a..b\n}\n", `Corefile:2 - Error during parsing: zone "a..b" ` + zone},
+		{". {\nshaker example.org: {\n}\n}\n", `Corefile:2 - Error during parsing: zone "example.org:" ` + zone},
+		{". {\nshaker \"\" {\n}\n}\n", `Corefile:2 - Error during parsing: zone "" ` + zone},
+		{". {\nshaker {$SHAKER_TEST_UNSET} {\n}\n}\n", `Corefile:2 - Error during parsing: zone "" ` + zone},
+		{". {\nshaker ::/0\n}\n", `Corefile:2 - Error during parsing: zone "::/0" ` + zone},
+		{". {\nshaker 10.0.0.0/33\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0.0/33" ` + zone},
+		{". {\nshaker 10.0.0.1\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0.1" ` + zone},
+		{". {\nshaker 2001:db8::1\n}\n", `Corefile:2 - Error during parsing: zone "2001:db8::1" ` + zone},
+		{". {\nshaker 2001:db8::/129\n}\n", `Corefile:2 - Error during parsing: zone "2001:db8::/129" ` + zone},
+		{". {\nshaker\nshaker\n}\n",
+			`Corefile:3 - Error during parsing: zone "." is in the stanza at Corefile:2 already; every zone needs exactly one`},
+		{". {\nshaker example.org\n\nshaker EXAMPLE.ORG {\nrise 5\n}\n}\n",
+			`Corefile:4 - Error during parsing: zone "example.org." is in the stanza at Corefile:2 already; every zone needs exactly one`},
+		{". {\nshaker 10.2.0.0/15\nshaker 10.3.0.0/16\n}\n",
+			`Corefile:3 - Error during parsing: zone "3.10.in-addr.arpa." is in the stanza at Corefile:2 already; every zone needs exactly one`},
+		{". {\nshaker\n{\nport 80\n}\n}\n",
+			`Corefile:3 - Error during parsing: unexpected "{", want a property on a line of its own, and { at the end of the line with shaker`},
+		{". {\nshaker {\nport 80\n} rise 5\n}\n",
+			`Corefile:4 - Error during parsing: unexpected "rise", want a property on a line of its own, and { at the end of the line with shaker`},
+		// Properties of the process, in two stanzas and in two server blocks.
+		{". {\nshaker a {\nmethod dial\n}\nshaker b {\nmethod socket\n}\n}\n",
+			"Corefile:6 - Error during parsing: method: socket differs from dial at Corefile:3, but the whole process can have only one"},
+		{"a {\nshaker {\nmethod socket\n}\n}\nb {\nshaker {\nmethod dial\n}\n}\n",
+			"Corefile:8 - Error during parsing: method: dial differs from socket at Corefile:3, but the whole process can have only one"},
+		{"a {\nshaker {\nlimit targets 5\n}\n}\nb {\nshaker {\nlimit targets 6\n}\n}\n",
+			"Corefile:8 - Error during parsing: limit: targets: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
+		{"a {\nshaker {\nlimit rate 5\n}\n}\nb {\nshaker {\nlimit rate 6\n}\n}\n",
+			"Corefile:8 - Error during parsing: limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
+	}
+	for _, tt := range tests {
+		if got, want := fmt.Sprint(setupValidate("Corefile", tt.corefile)), "plugin/shaker: "+tt.want; got != want {
+			t.Errorf("%sgot  %s\nwant %s", tt.corefile, got, want)
+		}
+	}
+}
+
+// Reading a Corefile starts nothing and changes nothing: it may never come into force.
+func TestSetupHasNoEffect(t *testing.T) {
+	serverSetUp()
+	c := caddy.NewTestController("dns", "shaker {\nlimit targets 5\nmethod dial\n}\n")
+	if err := setup(c); err != nil {
+		t.Fatal(err)
+	}
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if len(shared.leases) > 0 || shared.monitor != nil || shared.prober != nil {
+		t.Errorf("setup left %d leases", len(shared.leases))
+	}
+}
