@@ -40,9 +40,12 @@ func benchVerdicts(zone zonePolicy, network *handlerNetwork) *verdicts {
 	return &verdicts{policy: zone.policy, monitor: network.monitor}
 }
 
-// An answer in which nothing has to change costs no allocation, as long as it has no more than 16 addresses.
+// An answer in which nothing has to change costs no allocation.
 func TestFilterDoesNotAllocate(t *testing.T) {
-	for _, n := range []int{1, 2, 4, 16} {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
+	}
+	for _, n := range []int{1, 2, 4, 16, 100} {
 		network, answer := benchNetwork(t, n, 0, 30)
 		request, m := filterMessages(t, "w.example.org. 30 IN CNAME a.example.org.\n"+answer)
 		zone := filterPolicy(t, "nodata", 50)

@@ -9,7 +9,7 @@ import (
 
 // edit makes a new message out of one that must not be changed.
 type edit struct {
-	anatomy
+	*anatomy
 	message *dns.Msg
 	request *dns.Msg
 	zone    *zonePolicy // by value, its strings would take the anatomy with them to the heap

@@ -3,6 +3,7 @@ package shaker
 import (
 	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 
@@ -27,11 +28,9 @@ type filterResult struct {
 // to change, and otherwise a new message. What m refers to is never changed, since the plugins below
 // may hold on to it.
 func filter(m, request *dns.Msg, zone zonePolicy, states stateSource) (*dns.Msg, filterResult) {
-	var (
-		setSpace    [4]rrset
-		memberSpace [16]member
-	)
-	a := dissect(m.Answer, setSpace[:0], memberSpace[:0])
+	a := anatomies.Get().(*anatomy)
+	defer a.release()
+	a.dissect(m.Answer)
 	result := filterResult{addresses: len(a.members)}
 	if len(a.members) == 0 {
 		return m, result
@@ -48,6 +47,22 @@ func filter(m, request *dns.Msg, zone zonePolicy, states stateSource) (*dns.Msg,
 	m = e.make()
 	result.removed, result.outcome = e.removed, e.outcome
 	return m, result
+}
+
+// anatomies are used again and again. On the stack they would make those of the goroutines that serve
+// queries grow, which costs more than all the rest.
+var anatomies = sync.Pool{New: func() any { return new(anatomy) }}
+
+// release forgets the answer, and keeps the space for the next one if it is not out of the ordinary.
+func (a *anatomy) release() {
+	const ordinary = 256
+	if cap(a.members) > ordinary {
+		return
+	}
+	clear(a.sets)
+	clear(a.members)
+	*a = anatomy{sets: a.sets[:0], members: a.members[:0]}
+	anatomies.Put(a)
 }
 
 // anatomy is the address records of an answer section, sorted by RRset.
@@ -102,11 +117,9 @@ const (
 // few have been made by somebody who wants us to compare names.
 const manySets = 16
 
-// dissect sorts the address records of an answer, in the space that it is given while that suffices. It
-// appends to both slices itself: in a method on a pointer they would escape, and every answer cost two
-// allocations.
-func dissect(answer []dns.RR, sets []rrset, members []member) anatomy {
-	a := anatomy{answer: answer, sets: sets, members: members}
+// dissect sorts the address records of an answer.
+func (a *anatomy) dissect(answer []dns.RR) {
+	a.answer = answer
 	signatures := false
 	for i, rr := range answer {
 		h, addr, ok := address(rr)
@@ -130,7 +143,6 @@ func dissect(answer []dns.RR, sets []rrset, members []member) anatomy {
 	if signatures {
 		a.sign()
 	}
-	return a
 }
 
 // address returns the header and the address of a record, if it is one that has an address.

@@ -108,6 +108,26 @@ const maxName = 1024
 // find tells the zone and policy for a name; the policy is nil where no zone contains the name. It
 // does not allocate.
 func (z zonePolicies) find(name string) zonePolicy {
+	for i := range len(name) {
+		if isUpper(name[i]) {
+			return z.findMixedCase(name)
+		}
+	}
+	for off, end := 0, false; !end; off, end = dns.NextLabel(name, off) {
+		if p, ok := z[name[off:]]; ok {
+			return p
+		}
+	}
+	return z["."]
+}
+
+func isUpper(c byte) bool { return 'A' <= c && c <= 'Z' }
+
+// findMixedCase is find for the names of clients that mix upper and lower case. It is apart because of the
+// room it takes on the stack: queries are served by new goroutines, whose stacks would have to grow.
+//
+//go:noinline
+func (z zonePolicies) findMixedCase(name string) zonePolicy {
 	var buffer [maxName]byte
 	if len(name) > len(buffer) {
 		return zonePolicy{}
@@ -115,7 +135,7 @@ func (z zonePolicies) find(name string) zonePolicy {
 	lower := buffer[:len(name)]
 	for i := range len(name) {
 		c := name[i]
-		if 'A' <= c && c <= 'Z' {
+		if isUpper(c) {
 			c += 'a' - 'A'
 		}
 		lower[i] = c
