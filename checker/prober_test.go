@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -163,30 +162,6 @@ func TestResults(t *testing.T) {
 			}
 		}
 	})
-}
-
-// A listener with a full accept queue drops SYNs: a black hole that loopback has to offer.
-func blackHole(t testing.TB) netip.AddrPort {
-	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux is known to drop SYNs when an accept queue is full")
-	}
-	target, l := listen(t, "tcp4", "127.0.0.3:0")
-	raw, err := l.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { err = syscall.Listen(int(fd), 0) })
-	if err != nil {
-		t.Fatal(os.NewSyscallError("listen", err))
-	}
-	for {
-		conn, err := net.DialTimeout("tcp4", target.String(), 200*time.Millisecond)
-		if err != nil {
-			return target
-		}
-		t.Cleanup(func() { conn.Close() })
-	}
 }
 
 func TestTimeout(t *testing.T) {
