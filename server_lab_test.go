@@ -34,22 +34,33 @@ func newLabFarm(l *lab.Lab) *labFarm {
 	return f
 }
 
+// zone is the farm as seen by the helpers that write zone files and hosts.
+func (f *labFarm) zone(t *testing.T) *farm {
+	return &farm{t: t, addrs: slices.Concat(f.addrs4, f.addrs6)}
+}
+
 // serve starts a CoreDNS that answers www.example.org with the addresses.
 func (f *labFarm) serve(t *testing.T, properties string) *server {
 	t.Helper()
-	zone := farm{t: t, addrs: slices.Concat(f.addrs4, f.addrs6)}
+	return f.serveFrom(t, properties, "file "+f.zone(t).zoneFile())
+}
+
+// serveFrom does so with the directives of the plugins that make the answer.
+func (f *labFarm) serveFrom(t *testing.T, properties, backend string) *server {
+	t.Helper()
 	return serverStart(t, fmt.Sprintf(`example.org:0 {
 		bind 127.0.0.1
 		shaker {
 			port 80
 			%s
 		}
-		file %s
-	}`, properties, zone.zoneFile()))
+		%s
+	}`, properties, backend))
 }
 
-// A web server dies and comes back, on both families: its address leaves and comes back. The times are
-// logged; that they are short enough is proven where time is under control, in package health.
+// A web server dies and comes back, on both families and whichever plugin makes the answer: its address
+// leaves and comes back. The times are logged; that they are short enough is proven where time is under
+// control, in package health.
 func TestLabServerFollowsBackends(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
@@ -57,30 +68,37 @@ func TestLabServerFollowsBackends(t *testing.T) {
 		for i, h := range f.hosts {
 			services[i] = h.Listen(80)
 		}
-		s := f.serve(t, "interval 400ms 100ms\ntimeout 200ms\nhold 3s")
-		s.until("www.example.org.", dns.TypeA, f.addrs4)
-		s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
-		without := func(addrs []netip.Addr) []netip.Addr { return slices.Delete(slices.Clone(addrs), 1, 2) }
-
-		deaths := map[string]struct{ kill, revive func() }{
-			"refuses": {
-				func() { services[1].Close() },
-				func() { services[1] = f.hosts[1].Listen(80) },
-			},
-			"swallows": {
-				func() { f.hosts[1].Drop(80) },
-				func() { f.hosts[1].Clear() },
-			},
-		}
-		for how, death := range deaths {
-			death.kill()
+		zone := f.zone(t)
+		file := "file " + zone.zoneFile()
+		upstream := serverStart(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\n%s\n}\n", file))
+		refuse := func() { services[1].Close() }
+		listen := func() { services[1] = f.hosts[1].Listen(80) }
+		swallow := func() { f.hosts[1].Drop(80) }
+		answer := func() { f.hosts[1].Clear() }
+		for _, tt := range []struct {
+			name, backend string
+			kill, revive  func()
+		}{
+			{"file, refuses", file, refuse, listen},
+			{"file, swallows", file, swallow, answer},
+			{"file and cache", "cache 300\n" + file, refuse, listen},
+			{"hosts", zone.hostsBlock(), refuse, listen},
+			{"hosts and cache", "cache 300\n" + zone.hostsBlock(), refuse, listen},
+			{"forward", "forward . " + upstream.addr, refuse, listen},
+			{"forward and cache", "cache 300\nforward . " + upstream.addr, refuse, listen},
+		} {
+			s := f.serveFrom(t, "interval 400ms 100ms\ntimeout 200ms\nhold 3s", tt.backend)
+			s.until("www.example.org.", dns.TypeA, f.addrs4)
+			s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
+			without := func(addrs []netip.Addr) []netip.Addr { return slices.Delete(slices.Clone(addrs), 1, 2) }
+			tt.kill()
 			left4 := s.until("www.example.org.", dns.TypeA, without(f.addrs4))
-			left6 := s.until("www.example.org.", dns.TypeAAAA, without(f.addrs6))
-			death.revive()
+			left6 := left4 + s.until("www.example.org.", dns.TypeAAAA, without(f.addrs6))
+			tt.revive()
 			back4 := s.until("www.example.org.", dns.TypeA, f.addrs4)
-			back6 := s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
-			t.Logf("%s: A left after %v and was back after %v; AAAA, asked for after A, %v and %v", how,
-				left4.Round(time.Millisecond), back4.Round(time.Millisecond), left6.Round(time.Millisecond), back6.Round(time.Millisecond))
+			back6 := back4 + s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
+			t.Logf("%s: A and AAAA left after %v and %v, were back after %v and %v", tt.name,
+				left4.Round(time.Millisecond), left6.Round(time.Millisecond), back4.Round(time.Millisecond), back6.Round(time.Millisecond))
 		}
 	})
 }
