@@ -162,6 +162,9 @@ func TestServerReload(t *testing.T) {
 		s.inst = inst
 		queries.more(10)
 	}
+	if shared.leases[0].replaces != nil {
+		t.Error("the newest instance keeps the one before it in memory")
+	}
 	takenPort := taken.Addr().(*net.TCPAddr).Port
 	broken := map[string]string{
 		"broken":                     corefile(free, "port zero"),

@@ -60,7 +60,7 @@ type processSettings struct {
 type instance struct {
 	settings processSettings
 	monitor  *health.Monitor
-	replaces *instance // whose restart brought this one into being; nil at the first start
+	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
 }
 
 type instanceKey struct{}
@@ -119,6 +119,11 @@ func (s *sharedState) giveBack(inst *instance) {
 	defer s.mu.Unlock()
 	if s.restart == inst {
 		s.restart = nil
+	}
+	for _, successor := range s.leases {
+		if successor.replaces == inst {
+			successor.replaces = nil // or every instance there ever was would be kept in memory
+		}
 	}
 	s.drop(func(other *instance) bool { return other == inst })
 }
