@@ -71,30 +71,36 @@ func measureCPU(b *testing.B, work func()) {
 	b.ReportMetric(float64(used()-before)/float64(b.N)/1e3, "cpu-µs/op")
 }
 
+// BenchmarkProber is the batch form: a check goes out for each that is back, as many in a call as there are.
 func BenchmarkProber(b *testing.B) {
 	for _, m := range methods() {
 		b.Run(m.String(), func(b *testing.B) {
+			needs(b, m)
 			targets := livingTargets(b, 4096)
-			places := make(chan struct{}, inFlight)
+			back := make(chan int, inFlight)
 			p, err := NewProber(Options{Method: m, Pool: inFlight}, func(reports []Report) {
 				for _, r := range reports {
 					if r.Result != Answered {
 						b.Errorf("%v: %v", r.Result, r.Err)
 					}
-					<-places
 				}
+				back <- len(reports)
 			})
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer p.Close()
+			checks := make([]Check, 0, inFlight)
 			measureCPU(b, func() {
-				for i := range b.N {
-					places <- struct{}{}
-					p.Submit(Check{Target: targets[i%len(targets)], Timeout: 10 * time.Second})
-				}
-				for range inFlight {
-					places <- struct{}{} // until the last one is back
+				free := inFlight
+				for sent, finished := 0, 0; finished < b.N; {
+					checks = checks[:0]
+					for ; free > 0 && sent < b.N; free, sent = free-1, sent+1 {
+						checks = append(checks, Check{Target: targets[sent%len(targets)], Timeout: 10 * time.Second})
+					}
+					p.Submit(checks...)
+					n := <-back
+					free, finished = free+n, finished+n
 				}
 			})
 		})

@@ -174,7 +174,7 @@ func (c *Checker) check(check Check, zeroLinger bool) (Report, error) {
 	}
 	answer := make(chan Report, 1)
 	check.Tag = answer
-	j := newJob(check)
+	j := prober.newJob(check)
 	j.orderly = !zeroLinger
 	if err := prober.backend.submit([]job{j}); err != nil {
 		return Report{}, err

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -15,6 +16,7 @@ import (
 type dialProber struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+	egress egress
 
 	delivering sync.Mutex // held around deliver, before mu
 	deliver    func([]Report)
@@ -29,14 +31,19 @@ type dialProber struct {
 	finished chan struct{}
 }
 
-func newDialProber(pool int, deliver func([]Report)) *dialProber {
+func newDialProber(o Options, deliver func([]Report)) (backend, error) {
+	e := o.egress()
+	if err := e.try(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &dialProber{
 		ctx: ctx, cancel: cancel,
+		egress:   e,
 		deliver:  deliver,
-		queue:    queue{limit: pool},
+		queue:    queue{limit: poolSize(o.Pool)},
 		finished: make(chan struct{}),
-	}
+	}, nil
 }
 
 func (p *dialProber) submit(jobs []job) error {
@@ -99,7 +106,7 @@ func (p *dialProber) check(j *job) Report {
 	if j.invalid {
 		return j.report(Inconclusive, ErrTarget)
 	}
-	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1}
+	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1, Control: p.egress.control}
 	if j.Source.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))
 	}
@@ -119,6 +126,13 @@ func (p *dialProber) check(j *job) Report {
 		report.RTT = rtt
 	}
 	return report
+}
+
+// control applies e to a socket before it connects.
+func (e egress) control(_, _ string, conn syscall.RawConn) error {
+	var err error
+	controlErr := conn.Control(func(fd uintptr) { err = e.apply(int(fd)) })
+	return errors.Join(controlErr, err)
 }
 
 // classify decides what a failed dial says about the target. A dial cannot tell a missing route on

@@ -32,7 +32,7 @@ func Cause(err error) string {
 		return "no_route"
 	case isErrno(err, descriptorErrnos):
 		return "no_descriptor"
-	case isErrno(err, bufferErrnos):
+	case errors.Is(err, ErrOverflow), isErrno(err, bufferErrnos):
 		return "no_buffer"
 	case isErrno(err, addressErrnos):
 		return "no_address"

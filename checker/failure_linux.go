@@ -25,7 +25,7 @@ func (s *socket) failure() (Result, error) {
 	}
 	var first icmpError
 	for {
-		e, ok := s.readError()
+		e, _, _, ok := readError(s.fd)
 		if !ok {
 			break
 		}
@@ -35,7 +35,7 @@ func (s *socket) failure() (Result, error) {
 	}
 	var self netip.Addr
 	if first.origin != unix.SO_EE_ORIGIN_NONE {
-		if local, ok := s.local(); ok {
+		if local, ok := localAddr(s.fd, s.origin.v6); ok {
 			self = local.Addr()
 		}
 	}
@@ -83,33 +83,39 @@ func (e icmpError) neighbour() bool {
 	return e.kind == v6Unreachable && e.code == v6Address
 }
 
-// readError takes one entry from the socket's error queue.
-func (s *socket) readError() (icmpError, bool) {
+// readError takes one entry from a socket's error queue: what it says, where the packet went that it is
+// about, and the beginning of that packet's payload. It reports false when the queue is empty.
+func readError(fd int) (e icmpError, to netip.Addr, payload []byte, ok bool) {
 	var data, control [128]byte
-	_, n, _, _, err := unix.Recvmsg(s.fd, data[:], control[:], unix.MSG_ERRQUEUE)
+	n, controls, _, name, err := unix.Recvmsg(fd, data[:], control[:], unix.MSG_ERRQUEUE)
 	if err != nil {
-		return icmpError{}, false
+		return icmpError{}, netip.Addr{}, nil, false
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:n])
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		to = netip.AddrFrom4(name.Addr)
+	case *unix.SockaddrInet6:
+		to = netip.AddrFrom16(name.Addr)
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:controls])
 	if err != nil {
-		return icmpError{}, false
+		return icmpError{}, to, data[:n], true
 	}
 	for _, m := range messages {
 		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR ||
 			m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR {
-			if e, ok := parseExtendedError(m.Data); ok {
-				return e, true
-			}
+			e = parseExtendedError(m.Data)
 		}
 	}
-	return icmpError{}, false
+	return e, to, data[:n], true
 }
 
-// parseExtendedError reads struct sock_extended_err and the sockaddr behind it (linux/errqueue.h).
-func parseExtendedError(b []byte) (icmpError, bool) {
+// parseExtendedError reads struct sock_extended_err and the sockaddr behind it (linux/errqueue.h). Of one
+// that is too short it makes no error.
+func parseExtendedError(b []byte) icmpError {
 	const size = 16
 	if len(b) < size {
-		return icmpError{}, false
+		return icmpError{}
 	}
 	e := icmpError{
 		errno:  unix.Errno(binary.NativeEndian.Uint32(b)),
@@ -124,5 +130,5 @@ func parseExtendedError(b []byte) (icmpError, bool) {
 	case len(offender) >= unix.SizeofSockaddrInet6 && binary.NativeEndian.Uint16(offender) == unix.AF_INET6:
 		e.offender = netip.AddrFrom16([16]byte(offender[8:24])).Unmap()
 	}
-	return e, true
+	return e
 }

@@ -61,19 +61,18 @@ func TestParseExtendedError(t *testing.T) {
 	for name, tt := range map[string]struct {
 		data []byte
 		want icmpError
-		ok   bool
 	}{
-		"empty":     {nil, icmpError{}, false},
-		"too short": {make([]byte, 15), icmpError{}, false},
-		"no sender": {extendedError(unix.EPERM, 1, 0, 0, nil), icmpError{origin: 1, errno: unix.EPERM}, true},
+		"empty":     {nil, icmpError{}},
+		"too short": {extendedError(unix.EPERM, 1, 0, 0, nil)[:15], icmpError{}},
+		"no sender": {extendedError(unix.EPERM, 1, 0, 0, nil), icmpError{origin: 1, errno: unix.EPERM}},
 		"IPv4": {extendedError(unix.EHOSTUNREACH, 2, 3, 1, v4),
-			icmpError{origin: 2, kind: 3, code: 1, errno: unix.EHOSTUNREACH, offender: netip.MustParseAddr("192.0.2.7")}, true},
+			icmpError{origin: 2, kind: 3, code: 1, errno: unix.EHOSTUNREACH, offender: netip.MustParseAddr("192.0.2.7")}},
 		"IPv6": {extendedError(unix.EACCES, 3, 1, 1, v6),
-			icmpError{origin: 3, kind: 1, code: 1, errno: unix.EACCES, offender: netip.MustParseAddr("2001:db8::7")}, true},
-		"cut sender": {extendedError(unix.EACCES, 3, 1, 1, v6[:20]), icmpError{origin: 3, kind: 1, code: 1, errno: unix.EACCES}, true},
+			icmpError{origin: 3, kind: 1, code: 1, errno: unix.EACCES, offender: netip.MustParseAddr("2001:db8::7")}},
+		"cut sender": {extendedError(unix.EACCES, 3, 1, 1, v6[:20]), icmpError{origin: 3, kind: 1, code: 1, errno: unix.EACCES}},
 	} {
-		if got, ok := parseExtendedError(tt.data); got != tt.want || ok != tt.ok {
-			t.Errorf("%s: %+v, %v; want %+v, %v", name, got, ok, tt.want, tt.ok)
+		if got := parseExtendedError(tt.data); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
 		}
 	}
 }
@@ -82,8 +81,8 @@ func FuzzParseExtendedError(f *testing.F) {
 	f.Add(extendedError(unix.EACCES, 3, 1, 1, make([]byte, 28)))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, ok := parseExtendedError(b); ok != (len(b) >= 16) {
-			t.Errorf("%d bytes: %v", len(b), ok)
+		if got := parseExtendedError(b); len(b) < 16 && got != (icmpError{}) {
+			t.Errorf("%d bytes are %+v", len(b), got)
 		}
 	})
 }

@@ -15,6 +15,12 @@ const (
 	MethodDefault Method = iota
 	// MethodSocket lets the kernel connect and cuts the handshake off before its last ACK. Linux only.
 	MethodSocket
+	// MethodRaw sends SYNs of its own making. Linux only, with the capability CAP_NET_RAW in the user
+	// namespace that the network namespace belongs to (capabilities(7)). A handshake can never be
+	// completed, not even while the process is stopped, and a check in flight takes no descriptor. Hooks
+	// that act on connect(2), as some service meshes and load balancers in eBPF have, do not see its
+	// checks, and they never check a port of its own that was chosen as source.
+	MethodRaw
 	// MethodDial completes the handshake and resets the connection. It works everywhere and is not
 	// SYN-only: the listener's application may see a connection that is reset at once.
 	MethodDial
@@ -25,6 +31,8 @@ func (m Method) String() string {
 	switch m.resolve() {
 	case MethodSocket:
 		return "socket"
+	case MethodRaw:
+		return "raw"
 	case MethodDial:
 		return "dial"
 	default:
@@ -42,28 +50,55 @@ func (m Method) resolve() Method {
 	return MethodDial
 }
 
-// ParseMethod reads the name of a method: "socket" or "dial".
+// ParseMethod reads the name of a method: "socket", "raw" or "dial".
 func ParseMethod(name string) (Method, error) {
-	for _, m := range []Method{MethodSocket, MethodDial} {
+	for _, m := range []Method{MethodSocket, MethodRaw, MethodDial} {
 		if name == m.String() {
 			return m, nil
 		}
 	}
-	return 0, fmt.Errorf("checker: unknown method %q, want socket or dial", name)
+	return 0, fmt.Errorf("checker: unknown method %q, want socket, raw or dial", name)
 }
 
 // Options configure a Prober. The zero value is the default.
 type Options struct {
 	Method Method
-	// Pool is how many checks may be in flight at once, each of which holds a descriptor. 0 takes
-	// half of the process's limit on open files, and no more than 16384.
+	// Pool is how many checks may be in flight at once. 0 takes half of the process's limit on open
+	// files, and no more than 16384, because each check holds a descriptor; with MethodRaw, where none
+	// does, it is 262144.
 	Pool int
+	// Source has the local addresses to check from, one per family at most. Where there is none, the
+	// kernel chooses. A check with a Source of its own goes by that.
+	Source []netip.Addr
+	// Interface is the network interface to check through, see SO_BINDTODEVICE in socket(7). Linux only.
+	Interface string
+	// Mark is the mark of all packets, for rules of the firewall and of routing, see SO_MARK in socket(7).
+	// Linux only, with the capability CAP_NET_ADMIN, or CAP_NET_RAW from Linux 5.17 on.
+	Mark uint32
+}
+
+// sources are Options.Source by family.
+type sources struct{ v4, v6 netip.Addr }
+
+func (o *Options) sources() (s sources, err error) {
+	for _, addr := range o.Source {
+		family := &s.v6
+		if addr = addr.Unmap(); addr.Is4() {
+			family = &s.v4
+		}
+		if !addr.IsValid() || addr.Zone() != "" || family.IsValid() {
+			return s, fmt.Errorf("checker: source %v: want at most one address per family, without a zone", addr)
+		}
+		*family = addr
+	}
+	return s, nil
 }
 
 // A Prober carries out checks for callers that have many of them and no goroutine to spend on each.
 // All methods may be called from any goroutine.
 type Prober struct {
 	backend backend
+	sources sources
 }
 
 type backend interface {
@@ -77,23 +112,25 @@ type backend interface {
 // and from a goroutine of its own; the slice is reused after deliver returns. No SYN-ACK is cut off
 // while deliver runs, so it has to return within milliseconds.
 func NewProber(o Options, deliver func([]Report)) (*Prober, error) {
-	pool := poolSize(o.Pool)
-	var (
-		b   backend
-		err error
-	)
+	s, err := o.sources()
+	if err != nil {
+		return nil, err
+	}
+	var b backend
 	switch o.Method.resolve() {
 	case MethodSocket:
-		b, err = newSocketProber(pool, deliver)
+		b, err = newSocketProber(o, deliver)
+	case MethodRaw:
+		b, err = newRawProber(o, deliver)
 	case MethodDial:
-		b = newDialProber(pool, deliver)
+		b, err = newDialProber(o, deliver)
 	default:
 		err = fmt.Errorf("checker: unknown method %d", o.Method)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Prober{backend: b}, nil
+	return &Prober{backend: b, sources: s}, nil
 }
 
 // Submit queues checks and returns at once. Each of them is reported exactly once, unless the error
@@ -101,7 +138,7 @@ func NewProber(o Options, deliver func([]Report)) (*Prober, error) {
 func (p *Prober) Submit(checks ...Check) error {
 	jobs := make([]job, len(checks))
 	for i, c := range checks {
-		jobs[i] = newJob(c)
+		jobs[i] = p.newJob(c)
 	}
 	return p.backend.submit(jobs)
 }
@@ -137,10 +174,17 @@ type job struct {
 	orderly bool // where the handshake is completed, close with FIN instead of RST
 }
 
-func newJob(c Check) job {
+func (p *Prober) newJob(c Check) job {
 	zone := c.Target.Addr().Zone()
 	c.Target = netip.AddrPortFrom(c.Target.Addr().Unmap(), c.Target.Port())
-	c.Source = c.Source.Unmap()
+	switch {
+	case c.Source.IsValid():
+		c.Source = c.Source.Unmap()
+	case c.Target.Addr().Is4():
+		c.Source = p.sources.v4
+	default:
+		c.Source = p.sources.v6
+	}
 	j := job{Check: c}
 	j.invalid = !c.Target.IsValid() || c.Target.Port() == 0 || c.Timeout <= 0 ||
 		c.Source.IsValid() && c.Source.Is4() != c.Target.Addr().Is4()

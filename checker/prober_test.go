@@ -11,22 +11,40 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// methods are those that work here.
+// methods are those that this system has.
 func methods() []Method {
 	if runtime.GOOS == "linux" {
-		return []Method{MethodSocket, MethodDial}
+		return []Method{MethodSocket, MethodRaw, MethodDial}
 	}
 	return []Method{MethodDial}
 }
 
 func forEachMethod(t *testing.T, test func(t *testing.T, m Method)) {
 	for _, m := range methods() {
-		t.Run(m.String(), func(t *testing.T) { test(t, m) })
+		t.Run(m.String(), func(t *testing.T) {
+			needs(t, m)
+			test(t, m)
+		})
 	}
+}
+
+// needs skips the test if the method takes more privileges than there are.
+func needs(t testing.TB, m Method) {
+	t.Helper()
+	if m != MethodRaw {
+		return
+	}
+	p, err := NewProber(Options{Method: m}, func([]Report) {})
+	if err != nil {
+		lab.Skip(t, err)
+	}
+	p.Close()
 }
 
 // collector gathers reports and lets a test wait for a number of them.
@@ -293,7 +311,7 @@ func TestUnknownMethod(t *testing.T) {
 	if _, err := NewProber(Options{Method: 99}, nil); err == nil {
 		t.Error("method 99 works")
 	}
-	for _, m := range []Method{MethodSocket, MethodDial} {
+	for _, m := range []Method{MethodSocket, MethodRaw, MethodDial} {
 		if parsed, err := ParseMethod(m.String()); parsed != m || err != nil {
 			t.Errorf("ParseMethod(%q) = %v, %v", m, parsed, err)
 		}

@@ -86,6 +86,9 @@ var (
 	ErrTarget = errors.New("checker: invalid target, source or timeout")
 	// ErrFiltered is the reason of checks whose SYN a firewall on this machine has rejected.
 	ErrFiltered = errors.New("checker: SYN rejected by a firewall on this machine")
+	// ErrOverflow is the reason of checks whose answer may be among those that came in faster than they
+	// were read, and were thrown away.
+	ErrOverflow = errors.New("checker: answers were lost on this machine")
 	// ErrBusy is the reason of checks that found no free place in the pool within their timeout.
 	ErrBusy = errors.New("checker: no free place in the pool in time")
 )

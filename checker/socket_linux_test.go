@@ -7,7 +7,8 @@ import (
 
 // A peak's sockets are closed when they were not needed for a while; those in use since stay.
 func TestTrim(t *testing.T) {
-	p := &socketProber{pool: 8, queue: queue{limit: 3}, idle: make(map[origin][]*socket)}
+	p := &socketProber{pool: 8, idle: make(map[origin][]*socket)}
+	p.queue.limit = 3
 	t.Cleanup(func() {
 		for _, s := range p.sockets {
 			if s != nil {
@@ -16,11 +17,11 @@ func TestTrim(t *testing.T) {
 		}
 	})
 	for i := range 5 {
-		s, err := openSocket(origin{v6: i == 4 && hasIPv6(t)})
+		s, err := openSocket(origin{v6: i == 4 && hasIPv6(t)}, egress{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.index = int32(i)
+		s.id = int32(i)
 		p.sockets = append(p.sockets, s)
 		p.idle[s.origin] = append(p.idle[s.origin], s)
 		p.idling++
@@ -28,22 +29,22 @@ func TestTrim(t *testing.T) {
 	now := time.Now()
 	expectOpen := func(what string, want int) {
 		t.Helper()
-		if p.open() != want || p.idling != want {
-			t.Fatalf("%s: %d open, %d idle, want %d", what, p.open(), p.idling, want)
+		if p.size() != want || p.idling != want {
+			t.Fatalf("%s: %d open, %d idle, want %d", what, p.size(), p.idling, want)
 		}
 	}
-	p.trim(now)
+	p.tidy(now)
 	expectOpen("nothing is known of the time before", 5)
 	if p.queue.limit != p.pool {
 		t.Errorf("the limit is %d still, want %d", p.queue.limit, p.pool)
 	}
-	p.trim(now.Add(trimEvery - 1))
+	p.tidy(now.Add(trimEvery - 1))
 	expectOpen("too early", 5)
 	used := p.takeIdle(origin{})
 	p.idle[used.origin] = append(p.idle[used.origin], used)
 	p.idling++
-	p.trim(now.Add(trimEvery))
+	p.tidy(now.Add(trimEvery))
 	expectOpen("one was needed at a time", 1)
-	p.trim(now.Add(2 * trimEvery))
+	p.tidy(now.Add(2 * trimEvery))
 	expectOpen("and none after that", 0)
 }

@@ -102,7 +102,7 @@ func rerun(t *testing.T) {
 		err = ns.setUp()
 	}
 	if err != nil {
-		skip(t, err)
+		Skip(t, err)
 	}
 
 	binary, err := os.Executable()
@@ -131,8 +131,9 @@ func rerun(t *testing.T) {
 	}
 }
 
-// skip ends a test that this machine cannot run.
-func skip(t *testing.T, reason error) {
+// Skip ends a test that this machine cannot run, and says why and what would help. Where that is root's
+// privileges, the reason is fs.ErrPermission.
+func Skip(t testing.TB, reason error) {
 	t.Helper()
 	var remedy string
 	if errors.Is(reason, fs.ErrPermission) {

@@ -73,7 +73,7 @@ func TestOutcome(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if ns, err := newNamespace(); err != nil {
-				skip(t, err)
+				Skip(t, err)
 			} else {
 				ns.close()
 			}
@@ -83,7 +83,7 @@ func TestOutcome(t *testing.T) {
 	// In a process that lacks what the lab needs.
 	t.Run("without tools", func(t *testing.T) {
 		if ns, err := newNamespace(); err != nil {
-			skip(t, err)
+			Skip(t, err)
 		} else {
 			ns.close()
 		}

@@ -15,7 +15,7 @@ import (
 // The process in the namespace must not outlive a first process that was killed.
 func TestKilled(t *testing.T) {
 	if ns, err := newNamespace(); err != nil {
-		skip(t, err)
+		Skip(t, err)
 	} else {
 		ns.close()
 	}
@@ -54,7 +54,7 @@ func TestKilled(t *testing.T) {
 // A process without the privileges skips, and says how to run the test.
 func TestUnprivileged(t *testing.T) {
 	if ns, err := newNamespace(); err != nil {
-		skip(t, err)
+		Skip(t, err)
 	} else {
 		ns.close()
 	}
@@ -84,7 +84,7 @@ func TestNamespace(t *testing.T) {
 	for range 200 {
 		ns, err := newNamespace()
 		if err != nil {
-			skip(t, err)
+			Skip(t, err)
 		}
 		var inside string
 		var tid int

@@ -1,0 +1,36 @@
+package checker
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// apply sets the socket options of socket(7) that make fd's packets leave in this way.
+func (e egress) apply(fd int) error {
+	if e.device != "" {
+		if err := unix.BindToDevice(fd, e.device); err != nil {
+			return fmt.Errorf("interface %q: %w", e.device, os.NewSyscallError("setsockopt", err))
+		}
+	}
+	if e.mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(e.mark)); err != nil {
+			return fmt.Errorf("mark %#x: %w", e.mark, os.NewSyscallError("setsockopt", err))
+		}
+	}
+	return nil
+}
+
+// try tells what is wrong with e before any check does.
+func (e egress) try() error {
+	if e == (egress{}) {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	return e.apply(fd)
+}

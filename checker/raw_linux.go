@@ -1,0 +1,427 @@
+package checker
+
+import (
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// rawPool is the default pool of MethodRaw, where a check in flight holds memory and no descriptor.
+const rawPool = 1 << 18
+
+// firstRetry is when a SYN without an answer is sent again, and every further one after twice the wait, if
+// the check's timeout has not come before (RFC 6298, sections 2.1 and 5.5). That is what the kernel does
+// for MethodSocket, so that both take a lost packet alike and send alike.
+const firstRetry = time.Second
+
+// The numbers of the descriptors in epoll events.
+const (
+	event4 int32 = iota
+	event6
+	eventRoutes
+)
+
+// rawProber implements MethodRaw: it sends SYNs of its own making on raw sockets. The kernel, which knows of
+// no connection, answers each SYN-ACK with a RST by itself, at once, and even while this process is
+// stopped: a handshake can never be completed.
+type rawProber struct {
+	loop
+	egress  egress
+	conns   [2]*rawConn // by event number; that of IPv6 is nil where the system has none
+	reserve portReserve
+	routes  *routes
+	random  *rand.ChaCha8
+
+	probes   []*probe // by their id
+	vacant   []int32  // ids of those that are in none of the maps
+	inFlight map[path]int32
+	lines    map[netip.AddrPort][]int32 // probes for which no port is free
+	nextPort uint16
+
+	lookedAt time.Time // when drops was read last
+	drops    [2]uint32
+	lossAt   [2]time.Time // when the newest drop was noticed
+}
+
+// probe is a check in flight, or in line for a port.
+type probe struct {
+	flight
+	source  netip.Addr // invalid for IPv6 where the kernel chooses
+	port    uint16     // 0 while in line
+	isn     uint32
+	retries uint8
+}
+
+// path is what tells probes in flight apart.
+type path struct {
+	addr         [16]byte
+	port, source uint16
+}
+
+func newRawProber(o Options, deliver func([]Report)) (_ backend, err error) {
+	p := &rawProber{
+		egress:   o.egress(),
+		inFlight: make(map[path]int32),
+		lines:    make(map[netip.AddrPort][]int32),
+	}
+	defer func() {
+		if err != nil {
+			p.shut()
+		}
+	}()
+	var seed [32]byte
+	crand.Read(seed[:])
+	p.random = rand.NewChaCha8(seed)
+	if err := p.egress.try(); err != nil {
+		return nil, err
+	}
+	if p.reserve, err = reservePorts(); err != nil {
+		return nil, err
+	}
+	if p.routes, err = newRoutes(p.egress); err != nil {
+		return nil, err
+	}
+	if p.conns[event4], err = openRaw(false, p.reserve.first, p.egress); err != nil {
+		return nil, err
+	}
+	p.conns[event6], err = openRaw(true, p.reserve.first, p.egress)
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, err
+	}
+	pool := o.Pool
+	if pool <= 0 {
+		pool = rawPool
+	}
+	if err := p.open(pool, deliver); err != nil {
+		return nil, err
+	}
+	if err := p.watchAll(); err != nil {
+		p.abort()
+		return nil, err
+	}
+	p.start(p)
+	return p, nil
+}
+
+func (p *rawProber) watchAll() error {
+	for id, conn := range p.conns {
+		if conn == nil {
+			continue
+		}
+		if err := p.watch(conn.fd, unix.EPOLLIN, int32(id)); err != nil {
+			return err
+		}
+	}
+	return p.watch(p.routes.changes, unix.EPOLLIN, eventRoutes)
+}
+
+// family returns the event number of the family of addr.
+func family(addr netip.Addr) int32 {
+	if addr.Is4() {
+		return event4
+	}
+	return event6
+}
+
+// launch implements carrier.
+func (p *rawProber) launch(j job, now time.Time) error {
+	if p.conns[family(j.Target.Addr())] == nil {
+		return errNoFamily
+	}
+	source := j.Source
+	if !source.IsValid() && j.Target.Addr().Is4() {
+		chosen, err := p.routes.to(j.Target.Addr().As4())
+		if err != nil {
+			return err
+		}
+		source = netip.AddrFrom4(chosen)
+	}
+	pr := p.vacantProbe()
+	pr.job, pr.source, pr.retries = j, source, 0
+	if p.assignPort(pr) {
+		p.send(pr)
+		return nil
+	}
+	p.lines[j.Target] = append(p.lines[j.Target], pr.id)
+	p.depart(&pr.flight, now, now.Add(j.Timeout))
+	return nil
+}
+
+func (p *rawProber) vacantProbe() *probe {
+	if last := len(p.vacant) - 1; last >= 0 {
+		pr := p.probes[p.vacant[last]]
+		p.vacant = p.vacant[:last]
+		return pr
+	}
+	pr := new(probe)
+	pr.id = int32(len(p.probes))
+	p.probes = append(p.probes, pr)
+	return pr
+}
+
+func newPath(target netip.AddrPort, source uint16) path {
+	return path{addr: target.Addr().As16(), port: target.Port(), source: source}
+}
+
+// assignPort gives pr a port that no other probe of the target has, and a sequence number that nobody can
+// guess: who does not see the SYN cannot forge an answer to it (RFC 6528).
+func (p *rawProber) assignPort(pr *probe) bool {
+	for range portBlock {
+		port := p.reserve.first + p.nextPort%portBlock
+		p.nextPort++
+		at := newPath(pr.job.Target, port)
+		if _, taken := p.inFlight[at]; !taken {
+			p.inFlight[at] = pr.id
+			pr.port, pr.isn = port, uint32(p.random.Uint64())
+			return true
+		}
+	}
+	return false
+}
+
+// send puts pr's SYN into the next batch.
+func (p *rawProber) send(pr *probe) {
+	conn := p.conns[family(pr.job.Target.Addr())]
+	if conn.add(pr) {
+		p.flushConn(conn)
+	}
+}
+
+// flush implements carrier.
+func (p *rawProber) flush() {
+	for _, conn := range p.conns {
+		if conn != nil && conn.pending > 0 {
+			p.flushConn(conn)
+		}
+	}
+}
+
+func (p *rawProber) flushConn(conn *rawConn) {
+	now := time.Now()
+	conn.send(func(pr *probe, err error) {
+		switch {
+		case pr.retries > 0:
+			// What becomes of a repeated SYN does not matter: the first has left.
+		case err != nil:
+			if pr.job.Source.IsValid() && errors.Is(err, unix.EINVAL) {
+				err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // as bind(2) calls it
+			}
+			p.giveUp(&pr.job, err)
+			p.release(pr)
+		default:
+			p.depart(&pr.flight, now, now.Add(min(pr.job.Timeout, firstRetry)))
+		}
+	})
+}
+
+// lapse implements carrier.
+func (p *rawProber) lapse(f *flight, now time.Time) {
+	pr := p.probes[f.id]
+	deadline := pr.sent.Add(pr.job.Timeout)
+	switch {
+	case pr.port == 0:
+		line := p.lines[pr.job.Target]
+		p.lines[pr.job.Target] = slices.DeleteFunc(line, func(id int32) bool { return id == pr.id })
+		p.finish(pr, Inconclusive, ErrBusy, now)
+	case now.Before(deadline):
+		// This SYN leaves before any answer is read, so that pr cannot have another check by then.
+		pr.retries++
+		next := now.Add(firstRetry << pr.retries)
+		if deadline.Before(next) {
+			next = deadline
+		}
+		p.flights.postpone(f, next)
+		p.send(pr)
+	case p.lost(family(pr.job.Target.Addr()), pr.sent, now):
+		p.finish(pr, Inconclusive, ErrOverflow, now)
+	default:
+		p.finish(pr, Timeout, ErrTimeout, now)
+	}
+}
+
+// lost tells whether the answer to a SYN sent at that time may have been thrown away on this machine. The
+// kernel also counts IPv6 packets with a wrong checksum as dropped, whoever they were for; where the queue
+// was never long, they must have been the reason.
+func (p *rawProber) lost(family int32, sent, now time.Time) bool {
+	if now != p.lookedAt {
+		p.lookedAt = now
+		for i, conn := range p.conns {
+			if conn == nil {
+				continue
+			}
+			drops := conn.drops()
+			if drops != p.drops[i] && conn.crowded {
+				p.lossAt[i] = now
+			}
+			p.drops[i], conn.crowded = drops, false
+		}
+	}
+	return !sent.After(p.lossAt[family])
+}
+
+// finish reports on a probe that has departed, and lets the next in line have its port.
+func (p *rawProber) finish(pr *probe, r Result, err error, now time.Time) {
+	target := pr.job.Target
+	p.arrive(&pr.flight, r, err, now)
+	if pr.port != 0 {
+		delete(p.inFlight, newPath(target, pr.port))
+	}
+	p.forget(pr)
+	if len(p.lines) > 0 {
+		p.advance(target)
+	}
+}
+
+// release takes back a probe whose SYN has not left.
+func (p *rawProber) release(pr *probe) {
+	delete(p.inFlight, newPath(pr.job.Target, pr.port))
+	p.forget(pr)
+}
+
+func (p *rawProber) forget(pr *probe) {
+	pr.job, pr.port, pr.sent = job{}, 0, time.Time{}
+	p.vacant = append(p.vacant, pr.id)
+}
+
+// advance sends the SYN of the first in line for a port towards target.
+func (p *rawProber) advance(target netip.AddrPort) {
+	line := p.lines[target]
+	if len(line) > 0 {
+		pr := p.probes[line[0]]
+		if !p.assignPort(pr) {
+			return
+		}
+		line = line[1:]
+		p.lines[target] = line
+		p.flights.remove(&pr.flight)
+		pr.sent = time.Time{}
+		p.send(pr)
+	}
+	if len(line) == 0 {
+		delete(p.lines, target)
+	}
+}
+
+// handle implements carrier.
+func (p *rawProber) handle(event *unix.EpollEvent, now time.Time) (all bool) {
+	if event.Fd == eventRoutes {
+		p.routes.changed()
+		return true
+	}
+	conn := p.conns[event.Fd]
+	if event.Events&unix.EPOLLERR != 0 {
+		p.readErrors(conn, now)
+	}
+	return p.readAnswers(conn)
+}
+
+// readAnswers reports false if there were more than it wants to take in one go.
+func (p *rawProber) readAnswers(conn *rawConn) (all bool) {
+	const batches = 64
+	for range batches {
+		n, err := conn.receive()
+		now := time.Now()
+		if err != nil {
+			if !isTransient(err) {
+				panic(fmt.Errorf("recvmmsg: %w", err))
+			}
+			p.readErrors(conn, now)
+			continue
+		}
+		for i := range n {
+			p.answer(conn, i, now)
+		}
+		if n < receiveBatch {
+			return true
+		}
+		conn.crowded = true
+	}
+	return false
+}
+
+// answer takes a packet in. All that is not the answer to a SYN in flight is none of our business.
+func (p *rawProber) answer(conn *rawConn, i int, now time.Time) {
+	from, s, ok := conn.answer(i)
+	if !ok {
+		return
+	}
+	pr := p.find(netip.AddrPortFrom(from, s.from), s.to)
+	if pr == nil {
+		return
+	}
+	r, ok := s.result(pr.isn)
+	switch {
+	case !ok:
+	case r == Refused:
+		p.finish(pr, r, unix.ECONNREFUSED, now)
+	default:
+		p.finish(pr, r, nil, now)
+	}
+}
+
+// find returns the probe whose SYN has left that port for target, nil if there is none.
+func (p *rawProber) find(target netip.AddrPort, port uint16) *probe {
+	id, ok := p.inFlight[newPath(target, port)]
+	if !ok || p.probes[id].sent.IsZero() {
+		return nil
+	}
+	return p.probes[id]
+}
+
+// readErrors takes in what ICMP has to say. An error has to quote the sequence number of a SYN in flight.
+func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
+	for {
+		e, to, q, ok := conn.readQuote()
+		if !ok {
+			return
+		}
+		pr := p.find(netip.AddrPortFrom(to, q.to), q.from)
+		if pr == nil || pr.isn != q.seq {
+			continue
+		}
+		self := pr.source
+		if !self.IsValid() {
+			self = p.egress.sourceOf(pr.job.Target)
+		}
+		result, err := classify(0, e, self)
+		p.finish(pr, result, err, now)
+	}
+}
+
+// tidy implements carrier.
+func (p *rawProber) tidy(time.Time) (next time.Time) { return time.Time{} }
+
+// abandon implements carrier.
+func (p *rawProber) abandon(each func(*job)) {
+	for _, conn := range p.conns {
+		if conn == nil {
+			continue
+		}
+		for i := range conn.pending {
+			if pr := conn.out[i].probe; pr.retries == 0 {
+				each(&pr.job)
+			}
+		}
+	}
+	p.shut()
+}
+
+// shut closes what is open.
+func (p *rawProber) shut() {
+	for _, conn := range p.conns {
+		if conn != nil {
+			conn.close()
+		}
+	}
+	if p.routes != nil {
+		p.routes.close()
+	}
+	p.reserve.close()
+}
