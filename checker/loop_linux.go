@@ -163,19 +163,22 @@ func (l *loop) turns() (err error) {
 		l.launch()
 		l.carrier.flush()
 		l.hand()
+		looked := time.Now()
 		// x/sys calls epoll_pwait(2) here: Android kills who calls epoll_wait(2).
 		n, err := unix.EpollWait(l.epoll, l.events[:], l.sleep())
 		if err != nil && err != unix.EINTR {
 			return os.NewSyscallError("epoll_wait", err)
 		}
 		now := time.Now()
-		all := n < len(l.events)
+		all := err == nil && n < len(l.events)
 		for i := range max(n, 0) {
 			all = l.handle(&l.events[i], now) && all
 		}
-		// While answers wait to be fetched, that of a check past its deadline may be among them.
+		// While answers wait to be fetched, that of a check past its deadline may be among them. So may be
+		// one that came when epoll_pwait had looked already and this process did not run, because it was
+		// stopped or because others did: only what was due before is past saving.
 		if all {
-			l.lapse(now)
+			l.lapse(looked)
 		}
 		l.tidyAt = l.carrier.tidy(now)
 	}
