@@ -146,37 +146,3 @@ func TestLabOwnFaults(t *testing.T) {
 		}
 	})
 }
-
-// Captured packets: a check of a living target is SYN, SYN-ACK, RST, and nothing more; the listener never
-// sees a connection.
-func TestLabPackets(t *testing.T) {
-	lab.Run(t, func(t *testing.T, l *lab.Lab) {
-		const checks = 1000
-		web := l.Host("web")
-		service := web.Listen(80)
-		opened := web.Stat("TcpPassiveOpens")
-		p, c := newTestProber(t, Options{Method: MethodSocket, Pool: 64})
-		families(t, web, func(t *testing.T, family string, addr netip.Addr) {
-			wire := l.Capture()
-			target := netip.AddrPortFrom(addr, 80)
-			for i := range checks {
-				p.Submit(Check{Target: target, Timeout: 10 * time.Second, Tag: i})
-			}
-			for tag, r := range c.take(t, checks) {
-				if r.Result != Answered {
-					t.Fatalf("%s: check %v: %v (%v)", family, tag, r.Result, r.Err)
-				}
-			}
-			wire.Stop()
-			want := lab.Counts{To: lab.Tally{SYN: checks, RST: checks}, From: lab.Tally{SYNACK: checks}}
-			got := wire.Counts(target)
-			t.Logf("%s: %+v", family, got)
-			if got != want {
-				t.Errorf("%s: %+v, want %+v", family, got, want)
-			}
-		})
-		if n := web.Stat("TcpPassiveOpens") - opened; n != 0 || service.Accepted() != 0 {
-			t.Errorf("the listener saw %d connections and accepted %d", n, service.Accepted())
-		}
-	})
-}
