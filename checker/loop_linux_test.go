@@ -1,0 +1,36 @@
+package checker
+
+import (
+	"testing"
+	"time"
+)
+
+// slowCarrier postpones what is due, as one that sends SYNs again does, and counts.
+type slowCarrier struct {
+	carrier
+	loop  *loop
+	again int
+}
+
+func (c *slowCarrier) lapse(f *flight, now time.Time) {
+	c.again++
+	c.loop.flights.postpone(f, now.Add(time.Second))
+}
+
+// However many flights are due at once, the loop looks at the answers in between.
+func TestLapseInBatches(t *testing.T) {
+	var l loop
+	c := &slowCarrier{loop: &l}
+	l.carrier = c
+	now := time.Now()
+	const flights = 3*startBatch + 1
+	for range flights {
+		l.depart(new(flight), now, now)
+	}
+	for turn := 1; turn <= 5; turn++ {
+		l.lapse(now)
+		if want := min(flights, turn*startBatch); c.again != want {
+			t.Fatalf("turn %d: %d flights looked after, want %d", turn, c.again, want)
+		}
+	}
+}
