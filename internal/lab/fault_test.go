@@ -121,9 +121,10 @@ func TestReject(t *testing.T) {
 				}
 			}
 		})
-		// The kernel's limits would let six through, and from then on one or ten a second.
+		// The kernel's limits would let six through, and from then on one or ten a second; and to all
+		// destinations together fifty, and from then on a thousand a second.
 		t.Run("many", func(t *testing.T) {
-			const n = 20
+			const n = 300
 			router.Reject(HostUnreachable)
 			router.Reject(AddrUnreachable6)
 			defer router.Clear()

@@ -93,8 +93,10 @@ func (ns *namespace) setUp() (err error) {
 			{"ipv6/conf/default/accept_dad", "0"},
 			// Nobody here advertises routes.
 			{"ipv6/conf/default/router_solicitations", "0"},
-			// Every ICMP error goes out: no type is subject to the limits.
+			// Every ICMP error goes out: no type is subject to the limits. An empty set cannot be
+			// written for IPv6; no message is of type 255 (RFC 4443, section 2.1).
 			{"ipv4/icmp_ratemask", "0"},
+			{"ipv6/icmp/ratemask", "255"},
 			{"ipv6/icmp/ratelimit", "0"},
 		} {
 			if err = os.WriteFile("/proc/sys/net/"+s[0], []byte(s[1]), 0); err != nil {
