@@ -1,10 +1,11 @@
 package checker
 
 import (
-	crand "crypto/rand"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"slices"
@@ -37,7 +38,8 @@ type rawProber struct {
 	conns   [2]*rawConn // by event number; that of IPv6 is nil where the system has none
 	reserve portReserve
 	routes  *routes
-	random  *rand.ChaCha8
+	secret  [32]byte
+	begun   time.Time
 
 	probes   []*probe // by their id
 	vacant   []int32  // ids of those that are in none of the maps
@@ -68,6 +70,7 @@ type path struct {
 func newRawProber(o Options, deliver func([]Report)) (_ backend, err error) {
 	p := &rawProber{
 		egress:   o.egress(),
+		begun:    time.Now(),
 		inFlight: make(map[path]int32),
 		lines:    make(map[netip.AddrPort][]int32),
 	}
@@ -76,9 +79,7 @@ func newRawProber(o Options, deliver func([]Report)) (_ backend, err error) {
 			p.shut()
 		}
 	}()
-	var seed [32]byte
-	crand.Read(seed[:])
-	p.random = rand.NewChaCha8(seed)
+	rand.Read(p.secret[:])
 	if err := p.egress.try(); err != nil {
 		return nil, err
 	}
@@ -170,8 +171,22 @@ func newPath(target netip.AddrPort, source uint16) path {
 	return path{addr: target.Addr().As16(), port: target.Port(), source: source}
 }
 
-// assignPort gives pr a port that no other probe of the target has, and a sequence number that nobody can
-// guess: who does not see the SYN cannot forge an answer to it (RFC 6528).
+// isn returns the sequence number for a SYN that leaves now. Nobody can guess it, so who does not see the SYN
+// cannot forge an answer to it (RFC 6528). The last check on the same path may have left half a handshake
+// behind, if its answer was late. The target would answer a SYN within its window, of up to 64 KiB, with a
+// RST, as if it refused: hence a sum of a secret and a clock, whose two values on a path are far apart after
+// 66 µs already, and for four seconds.
+func (p *rawProber) isn(at path) uint32 {
+	var b [len(p.secret) + len(at.addr) + 4]byte
+	n := copy(b[:], p.secret[:])
+	n += copy(b[n:], at.addr[:])
+	binary.BigEndian.PutUint16(b[n:], at.port)
+	binary.BigEndian.PutUint16(b[n+2:], at.source)
+	sum := sha256.Sum256(b[:])
+	return binary.BigEndian.Uint32(sum[:]) + uint32(time.Since(p.begun))
+}
+
+// assignPort gives pr a port that no other probe of the target has, and a sequence number.
 func (p *rawProber) assignPort(pr *probe) bool {
 	for range portBlock {
 		port := p.reserve.first + p.nextPort%portBlock
@@ -179,7 +194,7 @@ func (p *rawProber) assignPort(pr *probe) bool {
 		at := newPath(pr.job.Target, port)
 		if _, taken := p.inFlight[at]; !taken {
 			p.inFlight[at] = pr.id
-			pr.port, pr.isn = port, uint32(p.random.Uint64())
+			pr.port, pr.isn = port, p.isn(at)
 			return true
 		}
 	}
