@@ -81,6 +81,18 @@ func TestWithoutEpollWait(t *testing.T) {
 	if exit != nil || strings.Count("\n"+output, "\n--- PASS: Test") != 4 {
 		t.Errorf("%v\n%s", exit, output)
 	}
+	for _, m := range methods() {
+		// MethodRaw is left out only where this process could not use it either.
+		p, err := NewProber(Options{Method: m}, func([]Report) {})
+		if err != nil {
+			t.Logf("without %v: %v", m, err)
+			continue
+		}
+		p.Close()
+		if !strings.Contains(output, "\n    --- PASS: TestResults/"+m.String()) {
+			t.Errorf("%v was left out\n%s", m, output)
+		}
+	}
 	// The filter does what is asked of it.
 	output, exit = run("TestClose", "and call it")
 	if exit == nil || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGSYS {

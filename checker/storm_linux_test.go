@@ -80,20 +80,19 @@ type storm struct {
 // reported once, with what its own target does. A late answer, which is that of a target which refuses, say,
 // never becomes the result of the next check on the same socket or port.
 func TestLabStorm(t *testing.T) {
-	lab.Run(t, func(t *testing.T, l *lab.Lab) {
-		kinds := stormKinds(l)
-		for _, m := range methods() {
-			t.Run(m.String(), func(t *testing.T) {
+	for _, m := range methods() {
+		t.Run(m.String(), func(t *testing.T) {
+			lab.Run(t, func(t *testing.T, l *lab.Lab) {
 				s := &storm{
-					t: t, method: m, kinds: kinds,
+					t: t, method: m, kinds: stormKinds(l),
 					places: make(chan struct{}, 1024),
 					counts: make(map[string]int),
 				}
 				s.rage(*stormTime)
 				s.account()
 			})
-		}
-	})
+		})
+	}
 }
 
 // stormKinds makes the hosts. Every kind has targets of both families.
