@@ -18,12 +18,31 @@ import (
 // inFlight is how many checks the benchmarks keep going at a time.
 const inFlight = 128
 
-// livingTargets returns n addresses of 127/8 on which one listener answers. A thread of its own takes
-// what arrives in the accept queue, in the cheapest way there is: checks that complete the handshake
-// would fill the queue otherwise.
-func livingTargets(b *testing.B, n int) []netip.AddrPort {
+// wire is what a benchmark checks over: living targets, and the address that they are reached from.
+type wire struct {
+	targets []netip.AddrPort
+	source  netip.Addr
+}
+
+// wireTargets is how many targets a wire has.
+const wireTargets = 4096
+
+// overLoopback has its targets in 127/8, all of them one listener.
+func overLoopback(b *testing.B) wire {
 	b.Helper()
 	at, l := listen(b, "tcp4", "0.0.0.0:0")
+	acceptAll(b, l)
+	w := wire{source: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	for i := range wireTargets {
+		w.targets = append(w.targets, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), at.Port()))
+	}
+	return w
+}
+
+// acceptAll has a thread of its own take what arrives in the accept queue, in the cheapest way there is:
+// checks that complete the handshake would fill the queue otherwise.
+func acceptAll(b *testing.B, l *net.TCPListener) {
+	b.Helper()
 	file, err := l.File()
 	if err != nil {
 		b.Fatal(err)
@@ -47,11 +66,6 @@ func livingTargets(b *testing.B, n int) []netip.AddrPort {
 		accepting.Wait()
 		file.Close()
 	})
-	targets := make([]netip.AddrPort, n)
-	for i := range targets {
-		targets[i] = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), at.Port())
-	}
-	return targets
 }
 
 // measureCPU runs work and reports the CPU time that the process spent on each check.
@@ -76,40 +90,43 @@ func BenchmarkProber(b *testing.B) {
 	for _, m := range methods() {
 		b.Run(m.String(), func(b *testing.B) {
 			needs(b, m)
-			targets := livingTargets(b, 4096)
-			back := make(chan int, inFlight)
-			p, err := NewProber(Options{Method: m, Pool: inFlight}, func(reports []Report) {
-				for _, r := range reports {
-					if r.Result != Answered {
-						b.Errorf("%v: %v", r.Result, r.Err)
-					}
-				}
-				back <- len(reports)
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer p.Close()
-			checks := make([]Check, 0, inFlight)
-			measureCPU(b, func() {
-				free := inFlight
-				for sent, finished := 0, 0; finished < b.N; {
-					checks = checks[:0]
-					for ; free > 0 && sent < b.N; free, sent = free-1, sent+1 {
-						checks = append(checks, Check{Target: targets[sent%len(targets)], Timeout: 10 * time.Second})
-					}
-					p.Submit(checks...)
-					n := <-back
-					free, finished = free+n, finished+n
-				}
-			})
+			benchProber(b, m, overLoopback(b))
 		})
 	}
 }
 
+func benchProber(b *testing.B, m Method, w wire) {
+	back := make(chan int, inFlight)
+	p, err := NewProber(Options{Method: m, Pool: inFlight}, func(reports []Report) {
+		for _, r := range reports {
+			if r.Result != Answered {
+				b.Errorf("%v: %v", r.Result, r.Err)
+			}
+		}
+		back <- len(reports)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	checks := make([]Check, 0, inFlight)
+	measureCPU(b, func() {
+		free := inFlight
+		for sent, finished := 0, 0; finished < b.N; {
+			checks = checks[:0]
+			for ; free > 0 && sent < b.N; free, sent = free-1, sent+1 {
+				checks = append(checks, Check{Target: w.targets[sent%len(w.targets)], Timeout: 10 * time.Second})
+			}
+			p.Submit(checks...)
+			n := <-back
+			free, finished = free+n, finished+n
+		}
+	})
+}
+
 // BenchmarkChecker is the blocking form, with a goroutine per check under way.
 func BenchmarkChecker(b *testing.B) {
-	targets := livingTargets(b, 4096)
+	targets := overLoopback(b).targets
 	c := NewChecker()
 	ctx, cancel := context.WithCancel(b.Context())
 	ended := make(chan error)
@@ -125,10 +142,11 @@ func BenchmarkChecker(b *testing.B) {
 
 // BenchmarkBaselineDialer is what a program without this package does: a goroutine per check, a full
 // connect, a reset.
-func BenchmarkBaselineDialer(b *testing.B) {
-	targets := livingTargets(b, 4096)
+func BenchmarkBaselineDialer(b *testing.B) { benchDialer(b, overLoopback(b)) }
+
+func benchDialer(b *testing.B, w wire) {
 	inGoroutines(b, func(i int) error {
-		conn, err := net.DialTimeout("tcp4", targets[i%len(targets)].String(), 10*time.Second)
+		conn, err := net.DialTimeout("tcp4", w.targets[i%len(w.targets)].String(), 10*time.Second)
 		if err != nil {
 			return err
 		}
@@ -157,8 +175,9 @@ func inGoroutines(b *testing.B, check func(i int) error) {
 
 // BenchmarkBaselineSocketPerCheck is the leanest loop that makes a new socket for each check: one
 // thread, one epoll instance, no queue, no timeouts.
-func BenchmarkBaselineSocketPerCheck(b *testing.B) {
-	targets := livingTargets(b, 4096)
+func BenchmarkBaselineSocketPerCheck(b *testing.B) { benchSocketPerCheck(b, overLoopback(b)) }
+
+func benchSocketPerCheck(b *testing.B, w wire) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		b.Fatal(err)
@@ -168,7 +187,7 @@ func BenchmarkBaselineSocketPerCheck(b *testing.B) {
 	measureCPU(b, func() {
 		for started, finished := 0, 0; finished < b.N; {
 			for ; started < b.N && started-finished < inFlight; started++ {
-				startOnNewSocket(b, epoll, targets[started%len(targets)])
+				startOnNewSocket(b, epoll, w.targets[started%len(w.targets)])
 			}
 			n, err := unix.EpollWait(epoll, events, -1)
 			if err != nil && err != unix.EINTR {

@@ -1,7 +1,6 @@
 package checker
 
 import (
-	"net/netip"
 	"testing"
 	"unsafe"
 
@@ -12,7 +11,10 @@ import (
 // beforehand, sent and received in batches, with nothing kept of what is in flight.
 func BenchmarkBaselineBareRaw(b *testing.B) {
 	needs(b, MethodRaw)
-	targets := livingTargets(b, 4096)
+	benchBareRaw(b, overLoopback(b))
+}
+
+func benchBareRaw(b *testing.B, w wire) {
 	reserve, err := reservePorts()
 	if err != nil {
 		b.Fatal(err)
@@ -31,7 +33,7 @@ func BenchmarkBaselineBareRaw(b *testing.B) {
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, conn.fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
 		b.Fatal(err)
 	}
-	packets := barePackets(targets, reserve.first)
+	packets := barePackets(w, reserve.first)
 	events := make([]unix.EpollEvent, 1)
 	measureCPU(b, func() {
 		for sent, received := 0, 0; received < b.N; {
@@ -56,17 +58,17 @@ func BenchmarkBaselineBareRaw(b *testing.B) {
 }
 
 // barePackets returns a SYN to each target, ready to be sent any number of times.
-func barePackets(targets []netip.AddrPort, first uint16) []mmsghdr {
+func barePackets(w wire, first uint16) []mmsghdr {
 	type packet struct {
 		segment [synLength]byte
 		vector  unix.Iovec
 		to      unix.RawSockaddrInet4
 	}
-	packets, headers := make([]packet, len(targets)), make([]mmsghdr, len(targets))
-	for i, target := range targets {
+	packets, headers := make([]packet, len(w.targets)), make([]mmsghdr, len(w.targets))
+	for i, target := range w.targets {
 		p, h := &packets[i], &headers[i]
 		putSYN(&p.segment, first+uint16(i)%portBlock, target.Port(), uint32(i), mss4)
-		putChecksum4(p.segment[:], [4]byte{127, 0, 0, 1}, target.Addr().As4())
+		putChecksum4(p.segment[:], w.source.As4(), target.Addr().As4())
 		p.vector.Base = &p.segment[0]
 		p.vector.SetLen(synLength)
 		p.to = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: target.Addr().As4()}

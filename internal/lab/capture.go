@@ -74,7 +74,7 @@ func (t *Tally) add(p Packet) {
 // It sees what a firewall rule of that machine drops on the way in, and does not see what one drops on
 // the way out. Nothing is lost silently: if the kernel dropped a packet, the test fails.
 type Capture struct {
-	t     *testing.T
+	t     testing.TB
 	name  string
 	ended sync.WaitGroup
 

@@ -28,7 +28,7 @@
 // network namespace of its own: all of that process is the prober's machine. The code before and after
 // Run runs in both processes, so Run is best the only statement of its test or subtest; it cannot be
 // nested. The second process dies with the first, and every namespace with its process: nothing is left
-// in /run/netns. Its coverage is not collected.
+// in /run/netns. Its coverage is not collected. [Bench] does the same for a benchmark.
 //
 // # Network
 //
@@ -91,19 +91,11 @@ func Run(t *testing.T, f func(t *testing.T, l *Lab)) {
 // rerun runs the test once more in a process whose network namespace is new.
 func rerun(t *testing.T) {
 	t.Helper()
-	ns, err := newNamespace()
-	if err == nil {
-		defer ns.close()
-		err = missingTools()
-	}
-	if err == nil {
-		// Before the process starts, because package net asks once, at its first use, which
-		// addresses the loopback interface has.
-		err = ns.setUp()
-	}
+	ns, err := prepare()
 	if err != nil {
 		Skip(t, err)
 	}
+	defer ns.close()
 
 	binary, err := os.Executable()
 	if err != nil {
@@ -129,6 +121,24 @@ func rerun(t *testing.T) {
 	case out.skipped:
 		t.Skip("lab: the test skipped in its namespace")
 	}
+}
+
+// prepare makes the namespace of the second process.
+func prepare() (*namespace, error) {
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, err
+	}
+	if err = missingTools(); err == nil {
+		// Before the process starts, because package net asks once, at its first use, which
+		// addresses the loopback interface has.
+		err = ns.setUp()
+	}
+	if err != nil {
+		ns.close()
+		return nil, err
+	}
+	return ns, nil
 }
 
 // Skip ends a test that this machine cannot run, and says why and what would help. Where that is root's
