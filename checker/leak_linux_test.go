@@ -77,7 +77,7 @@ func startWithFew(name string) error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	time.Sleep(1) // Go's own poller opens what it keeps; without it the process would end
+	time.Sleep(time.Nanosecond) // Go's own poller opens what it keeps; without it the process would end
 	used := lowestDescriptor()
 	for spare := range 100 {
 		limit.Cur = uint64(used + spare)
@@ -144,7 +144,7 @@ func TestRawWithoutCapability(t *testing.T) {
 			failed <- err
 			return
 		}
-		time.Sleep(1) // Go's own poller opens what it keeps
+		time.Sleep(time.Nanosecond) // Go's own poller opens what it keeps
 		before := lowestDescriptor()
 		p, err := NewProber(Options{Method: MethodRaw}, func([]Report) {})
 		if err == nil {
