@@ -134,7 +134,7 @@ var properties = []struct {
 	{"allow", "CIDR...", true, (*stanza).allow},
 	{"deny", "CIDR...", true, (*stanza).deny},
 	{"source", "ADDRESS...", false, (*stanza).source},
-	{"method", "socket | dial", false, (*stanza).method},
+	{"method", "socket | raw | dial", false, (*stanza).method},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
 }
 
@@ -320,7 +320,7 @@ func (s *stanza) method(args []string) error {
 	}
 	method, err := checker.ParseMethod(args[0])
 	if err != nil {
-		return fmt.Errorf("%q is not a method, want socket or dial", args[0])
+		return fmt.Errorf("%q is not a method, want socket, raw or dial", args[0])
 	}
 	return s.process.method.set(method, place(s.Controller))
 }
