@@ -436,7 +436,7 @@ func TestSetupMistakes(t *testing.T) {
 		{"source fe80::1%eth0", 3, `source: "fe80::1%eth0" is not an IP address`},
 		{"source 10.0.0.1 10.0.0.2", 3, `source: "10.0.0.2" is a second IPv4 address, want one per family`},
 		{"source ::2 10.0.0.1 ::1", 3, `source: "::1" is a second IPv6 address, want one per family`},
-		{"method", 3, "method has no value, want method socket | dial"},
+		{"method", 3, "method has no value, want method socket | raw | dial"},
 		{"method pigeon", 3, `method: "pigeon" is not a method, want socket, raw or dial`},
 		{"method socket dial", 3, `method: "dial" is one value too many, want a single one`},
 		{"limit", 3, "limit has no value, want limit targets COUNT | rate COUNT"},
