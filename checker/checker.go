@@ -37,9 +37,10 @@ var (
 	ErrNotReady = errors.New("checker: CheckingLoop is not running")
 )
 
-// Checker checks one address per call, by the best method that needs no privilege. Make it with
-// NewChecker, run CheckingLoop, and use it from any number of goroutines.
+// Checker checks one address per call. Make it with NewChecker, run CheckingLoop, and use it from any number
+// of goroutines.
 type Checker struct {
+	options    Options
 	zeroLinger bool
 
 	mu     sync.Mutex
@@ -47,13 +48,22 @@ type Checker struct {
 	ready  chan struct{} // closed while one does
 }
 
-// NewChecker returns a Checker that does nothing until its CheckingLoop runs.
-func NewChecker() *Checker { return NewCheckerZeroLinger(true) }
+// NewChecker returns a Checker that does nothing until its CheckingLoop runs. It uses the best method that
+// needs no privilege.
+func NewChecker() *Checker { return NewCheckerOptions(Options{}) }
+
+// NewCheckerOptions is NewChecker with a choice of the method and of how packets leave this machine. What
+// cannot be is an error of CheckingLoop.
+func NewCheckerOptions(o Options) *Checker {
+	return &Checker{options: o, zeroLinger: true, ready: make(chan struct{})}
+}
 
 // NewCheckerZeroLinger is NewChecker with a choice that only matters where handshakes are completed
 // (MethodDial): whether the connection is then reset, or else closed in the ordinary way.
 func NewCheckerZeroLinger(zeroLinger bool) *Checker {
-	return &Checker{zeroLinger: zeroLinger, ready: make(chan struct{})}
+	c := NewChecker()
+	c.zeroLinger = zeroLinger
+	return c
 }
 
 var defaultChecker = sync.OnceValue(func() *Checker {
@@ -100,9 +110,11 @@ func (c *Checker) start() (*Prober, error) {
 	if c.prober != nil {
 		return nil, ErrCheckerAlreadyStarted
 	}
-	prober, err := NewProber(Options{}, func(reports []Report) {
+	prober, err := NewProber(c.options, func(reports []Report) {
 		for _, r := range reports {
-			r.Tag.(chan Report) <- r // has room for the one report of its check
+			waiter := r.Tag.(*waiter)
+			r.Tag = nil
+			waiter.report <- r // has room for the one report of its check
 		}
 	})
 	if err != nil {
@@ -148,38 +160,82 @@ func (c *Checker) CheckAddrZeroLinger(addr string, timeout time.Duration, zeroLi
 	if left <= 0 {
 		return ErrTimeout
 	}
-	report, err := c.check(Check{Target: target, Timeout: left}, zeroLinger)
-	if err != nil {
-		return err
-	}
+	report := c.check(context.Background(), Check{Target: target, Timeout: left}, zeroLinger)
 	switch {
 	case report.Result == Answered:
 		return nil
 	case report.Result == Timeout, errors.Is(report.Err, ErrBusy):
 		return ErrTimeout
-	case errors.Is(report.Err, ErrClosed), errors.Is(report.Err, ErrTarget):
+	case errors.Is(report.Err, ErrNotReady), errors.Is(report.Err, ErrClosed), errors.Is(report.Err, ErrTarget):
 		return report.Err
 	default:
 		return &ErrConnect{report.Err}
 	}
 }
 
+// longest is how long a check takes at most. Linux gives up connecting after as long, see tcp_syn_retries in
+// tcp(7).
+const longest = 127 * time.Second
+
+// Check checks target until the deadline of ctx, if that is sooner than 127 seconds from now. Where ctx is
+// cancelled before, the check is given up and its report is Inconclusive with the error of ctx; it is
+// Inconclusive with ErrNotReady where no CheckingLoop runs. For what else it can be see Report, whose Tag is
+// nil here.
+func (c *Checker) Check(ctx context.Context, target netip.AddrPort) Report {
+	if err := ctx.Err(); err != nil {
+		return Report{Err: err}
+	}
+	timeout := longest
+	if deadline, ok := ctx.Deadline(); ok {
+		// A deadline that passes at this moment is the timeout of the shortest check, not a mistake.
+		timeout = max(1, min(timeout, time.Until(deadline)))
+	}
+	return c.check(ctx, Check{Target: target, Timeout: timeout}, c.zeroLinger)
+}
+
+// waiter is somebody who waits for the report of a check in flight or in line.
+type waiter struct {
+	ctx    context.Context // once it is cancelled nobody waits any more
+	report chan Report
+	flight *flight // of its check, for the loop alone
+}
+
+// gone tells whether nobody waits any more. Without a waiter, the report is always wanted; and at the deadline
+// the time of the check itself is up, of which the report tells.
+func (w *waiter) gone() bool {
+	if w == nil {
+		return false
+	}
+	err := w.ctx.Err()
+	return err != nil && !errors.Is(err, context.DeadlineExceeded)
+}
+
 // check carries out one check and waits for it.
-func (c *Checker) check(check Check, zeroLinger bool) (Report, error) {
+func (c *Checker) check(ctx context.Context, check Check, zeroLinger bool) Report {
 	c.mu.Lock()
 	prober := c.prober
 	c.mu.Unlock()
 	if prober == nil {
-		return Report{}, ErrNotReady
+		return Report{Err: ErrNotReady}
 	}
-	answer := make(chan Report, 1)
-	check.Tag = answer
+	w := &waiter{ctx: ctx, report: make(chan Report, 1)}
+	check.Tag = w
 	j := prober.newJob(check)
 	j.orderly = !zeroLinger
+	j.waiter = w
 	if err := prober.backend.submit([]job{j}); err != nil {
-		return Report{}, err
+		return Report{Err: err}
 	}
-	return <-answer, nil
+	select {
+	case r := <-w.report:
+		return r
+	case <-ctx.Done():
+	}
+	if !w.gone() {
+		return <-w.report
+	}
+	prober.backend.cancel(w)
+	return Report{Err: ctx.Err()}
 }
 
 // resolve turns "host:port" into an address. It prefers IPv4 addresses, as net.ResolveTCPAddr does,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -195,4 +196,25 @@ func TestStopWhileChecking(t *testing.T) {
 		t.Error(err)
 	}
 	all.Wait()
+}
+
+func ExampleChecker_Check() {
+	checker := tcpshaker.NewCheckerOptions(tcpshaker.Options{Method: tcpshaker.MethodDial})
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ready := checker.WaitReady()
+	go checker.CheckingLoop(ctx)
+	<-ready
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer l.Close()
+	within, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	report := checker.Check(within, netip.MustParseAddrPort(l.Addr().String()))
+	fmt.Println(report.Result, report.RTT > 0)
+	// Output: answered true
 }

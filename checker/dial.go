@@ -15,7 +15,7 @@ import (
 // check after the other for as long as there are any.
 type dialProber struct {
 	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	stop   context.CancelFunc
 	egress egress
 
 	delivering sync.Mutex // held around deliver, before mu
@@ -23,6 +23,7 @@ type dialProber struct {
 
 	mu      sync.Mutex
 	queue   queue
+	sweep   *time.Timer // for those in line; nil before there are any
 	ended   bool
 	failure error
 	workers sync.WaitGroup
@@ -36,9 +37,9 @@ func newDialProber(o Options, deliver func([]Report)) (backend, error) {
 	if err := e.try(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.Background())
 	return &dialProber{
-		ctx: ctx, cancel: cancel,
+		ctx: ctx, stop: stop,
 		egress:   e,
 		deliver:  deliver,
 		queue:    queue{limit: poolSize(o.Pool)},
@@ -63,22 +64,60 @@ func (p *dialProber) submit(jobs []job) error {
 		}
 		p.workers.Go(func() { p.work(j, expired) })
 	}
+	p.setSweep(now)
 	return nil
+}
+
+// cancel has nothing to do: the check's dial ends with its waiter's context.
+func (p *dialProber) cancel(*waiter) {}
+
+// setSweep has expire called when the line has to be looked through. The caller holds mu.
+func (p *dialProber) setSweep(now time.Time) {
+	at, ok := p.queue.expiry()
+	switch {
+	case !ok:
+	case p.sweep == nil:
+		p.sweep = time.AfterFunc(at.Sub(now), p.expire)
+	default:
+		p.sweep.Reset(at.Sub(now))
+	}
+}
+
+// expire reports on those who have been in line for too long.
+func (p *dialProber) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	var expired []job
+	now := time.Now()
+	p.queue.expire(now, func(j job) { expired = append(expired, j) })
+	p.setSweep(now)
+	p.workers.Go(func() {
+		defer p.guard()
+		for i := range expired {
+			p.report(expired[i].report(Inconclusive, ErrBusy))
+		}
+	})
 }
 
 // work carries out j, and then others until none may start.
 func (p *dialProber) work(j job, expired bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			p.fail(panicError(v))
-		}
-	}()
+	defer p.guard()
 	for ok := true; ok; j, expired, ok = p.advance(&j, expired) {
 		if expired {
 			p.report(j.report(Inconclusive, ErrBusy))
 		} else {
 			p.report(p.check(&j))
 		}
+	}
+}
+
+// guard ends the prober where a worker panics.
+func (p *dialProber) guard() {
+	if v := recover(); v != nil {
+		p.fail(panicError(v))
 	}
 }
 
@@ -110,8 +149,19 @@ func (p *dialProber) check(j *job) Report {
 	if j.Source.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))
 	}
+	ctx := p.ctx
+	if waiter := j.waiter; waiter != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(waiter.ctx, func() {
+			if waiter.gone() {
+				cancel()
+			}
+		})()
+	}
 	sent := time.Now()
-	conn, err := dialer.DialContext(p.ctx, "tcp", j.Target.String())
+	conn, err := dialer.DialContext(ctx, "tcp", j.Target.String())
 	rtt := time.Since(sent)
 	if err == nil {
 		if !j.orderly {
@@ -170,8 +220,11 @@ func (p *dialProber) end(err error) {
 	defer close(p.finished)
 	p.mu.Lock()
 	p.ended = true
+	if p.sweep != nil {
+		p.sweep.Stop()
+	}
 	p.mu.Unlock()
-	p.cancel()
+	p.stop()
 	p.workers.Wait()
 	if err == nil {
 		err = ErrClosed

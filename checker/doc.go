@@ -8,11 +8,13 @@
 //
 //   - [Prober] takes checks in batches and reports them in batches, without a goroutine for each.
 //   - [Checker] blocks for one check at a time. Its API is that of github.com/tevino/tcp-shaker: code
-//     written for that library works with the import changed.
+//     written for that library works with the import changed. [Checker.Check] takes a context and tells
+//     the round trip time.
 //
 // The methods, and what each needs:
 //
-//	method  system     needs    on the wire
-//	socket  Linux      nothing  SYN, SYN-ACK, RST
-//	dial    any        nothing  SYN, SYN-ACK, ACK, RST: the listener sees a connection that is reset
+//	method  system     needs        on the wire
+//	socket  Linux      nothing      SYN, SYN-ACK, RST
+//	raw     Linux      CAP_NET_RAW  SYN, SYN-ACK, RST
+//	dial    any        nothing      SYN, SYN-ACK, ACK, RST: the listener sees a connection that is reset
 package checker

@@ -32,6 +32,8 @@ type carrier interface {
 	handle(event *unix.EpollEvent, now time.Time) (all bool)
 	// lapse looks after a flight that is due.
 	lapse(f *flight, now time.Time)
+	// finish ends a flight, whatever it is waiting for.
+	finish(f *flight, r Result, err error, now time.Time)
 	// tidy is called once a turn. It returns when the next turn has to be at the latest, zero for any time.
 	tidy(now time.Time) (next time.Time)
 	// abandon closes what is open, and passes on the checks that it has neither let depart nor refused.
@@ -48,6 +50,7 @@ type loop struct {
 
 	mu       sync.Mutex // protects what follows, and writes to wake
 	incoming []job
+	gone     []*waiter
 	sleeping bool // the loop is in epoll_pwait and has to be woken
 	ended    bool // nothing more is accepted
 	failure  error
@@ -110,6 +113,15 @@ func (l *loop) submit(jobs []job) error {
 	return nil
 }
 
+func (l *loop) cancel(w *waiter) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.gone = append(l.gone, w)
+		l.rouse()
+	}
+}
+
 // rouse wakes the loop. The caller holds mu.
 func (l *loop) rouse() {
 	if !l.sleeping {
@@ -160,6 +172,7 @@ func (l *loop) turns() (err error) {
 		}
 	}()
 	for l.receive() {
+		l.expire()
 		l.launch()
 		l.carrier.flush()
 		l.hand()
@@ -201,14 +214,37 @@ func (l *loop) receive() bool {
 		clear(l.incoming)
 		l.incoming = l.incoming[:0]
 	}
+	if len(l.gone) > 0 {
+		l.drop(time.Now())
+	}
 	return true
+}
+
+// drop ends the flights of those who are gone. What they have in line goes when its turn comes.
+func (l *loop) drop(now time.Time) {
+	for _, w := range l.gone {
+		l.carrier.flush() // so that it is known what has left
+		if w.flight != nil {
+			l.carrier.finish(w.flight, Inconclusive, w.ctx.Err(), now)
+		}
+	}
+	clear(l.gone)
+	l.gone = l.gone[:0]
+}
+
+// expire reports on those who have been in line for too long.
+func (l *loop) expire() {
+	if l.queue.empty() {
+		return
+	}
+	l.queue.expire(time.Now(), func(j job) { l.report(&j, Inconclusive, ErrBusy) })
 }
 
 // sleep returns how long epoll_pwait may sleep, in milliseconds; -1 is until something happens.
 func (l *loop) sleep() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || l.ended || l.queue.startable() {
+	if len(l.incoming) > 0 || len(l.gone) > 0 || l.ended || l.queue.startable() {
 		return 0
 	}
 	l.sleeping = true
@@ -285,6 +321,9 @@ func (l *loop) giveUp(j *job, err error) {
 func (l *loop) depart(f *flight, sent, due time.Time) {
 	f.sent, f.due = sent, due
 	l.flights.add(f)
+	if f.job.waiter != nil {
+		f.job.waiter.flight = f
+	}
 }
 
 // arrive ends a flight and reports on it.
@@ -293,9 +332,17 @@ func (l *loop) arrive(f *flight, r Result, err error, now time.Time) {
 	if r == Answered || r == Refused {
 		l.reports[len(l.reports)-1].RTT = f.rtt(now)
 	}
-	l.flights.remove(f)
+	l.land(f)
 	l.queue.release(&f.job)
 	f.job = job{}
+}
+
+// land takes back what depart has noted.
+func (l *loop) land(f *flight) {
+	l.flights.remove(f)
+	if f.job.waiter != nil {
+		f.job.waiter.flight = nil
+	}
 }
 
 func (l *loop) report(j *job, r Result, err error) {

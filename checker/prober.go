@@ -13,7 +13,9 @@ type Method uint8
 const (
 	// MethodDefault is MethodSocket on Linux and MethodDial elsewhere.
 	MethodDefault Method = iota
-	// MethodSocket lets the kernel connect and cuts the handshake off before its last ACK. Linux only.
+	// MethodSocket lets the kernel connect and cuts the handshake off before its last ACK. Linux only. The
+	// kernel withholds that ACK for 200 ms: a process that is stopped or starved for as long completes
+	// handshakes.
 	MethodSocket
 	// MethodRaw sends SYNs of its own making. Linux only, with the capability CAP_NET_RAW in the user
 	// namespace that the network namespace belongs to (capabilities(7)). A handshake can never be
@@ -103,6 +105,8 @@ type Prober struct {
 
 type backend interface {
 	submit(jobs []job) error
+	// cancel gives up the check of a waiter who is gone.
+	cancel(w *waiter)
 	close()
 	done() <-chan struct{}
 	err() error
@@ -172,6 +176,7 @@ type job struct {
 	scope   uint32 // interface index of a scoped IPv6 target
 	invalid bool
 	orderly bool // where the handshake is completed, close with FIN instead of RST
+	waiter  *waiter
 }
 
 func (p *Prober) newJob(c Check) job {

@@ -4,17 +4,26 @@ import "time"
 
 // queue admits jobs to a pool of bounded size, in order of arrival, with one exception: suspects fill
 // no more than half of it, and wait apart, so that addresses which swallow SYNs cannot keep those
-// which answer from being checked. It is not safe for concurrent use.
+// which answer from being checked. Whoever has waited for longer than the check's own timeout, or is gone,
+// leaves the line. It is not safe for concurrent use.
 type queue struct {
 	limit    int // places in the pool
 	inFlight int
 	suspects int // of those in flight
 
 	regular, doubtful fifo
+	// sweepAt is when expire has to look at the lines next, if anybody is there.
+	sweepAt time.Time
 }
+
+// sweepEvery bounds how often the lines are looked through, and with it how late their timeouts are.
+const sweepEvery = 10 * time.Millisecond
 
 func (q *queue) push(j job, now time.Time) {
 	w := waiting{job: j, expires: now.Add(j.Timeout)}
+	if q.empty() || w.expires.Before(q.sweepAt) {
+		q.sweepAt = w.expires
+	}
 	if j.Suspect {
 		q.doubtful.push(w)
 	} else {
@@ -38,11 +47,13 @@ func (q *queue) next() *fifo {
 
 func (q *queue) startable() bool { return q.next() != nil }
 
+func (q *queue) empty() bool { return q.regular.head() == nil && q.doubtful.head() == nil }
+
 // pop takes the next job that may start, and its place in the pool with it. It reports expired for
-// one that has waited for longer than its own timeout; that one has no place.
+// one that leaves the line instead; that one has no place.
 func (q *queue) pop(now time.Time) (j job, expired, ok bool) {
 	for _, f := range []*fifo{&q.regular, &q.doubtful} {
-		if head := f.head(); head != nil && !head.expires.After(now) {
+		if head := f.head(); head != nil && head.expired(now) {
 			return f.pop().job, true, true
 		}
 	}
@@ -66,15 +77,32 @@ func (q *queue) release(j *job) {
 	}
 }
 
-// expiry returns when the first job in line will have waited too long.
-func (q *queue) expiry() (at time.Time, ok bool) {
-	for _, f := range []*fifo{&q.regular, &q.doubtful} {
-		if head := f.head(); head != nil && (!ok || head.expires.Before(at)) {
-			at, ok = head.expires, true
-		}
+// expire takes out of the lines, and yields, who has to leave them.
+func (q *queue) expire(now time.Time, yield func(job)) {
+	if q.empty() || now.Before(q.sweepAt) {
+		return
 	}
-	return at, ok
+	var next time.Time
+	for _, f := range []*fifo{&q.regular, &q.doubtful} {
+		f.filter(func(w *waiting) bool {
+			if w.expired(now) {
+				yield(w.job)
+				return false
+			}
+			if next.IsZero() || w.expires.Before(next) {
+				next = w.expires
+			}
+			return true
+		})
+	}
+	q.sweepAt = next
+	if soonest := now.Add(sweepEvery); next.Before(soonest) {
+		q.sweepAt = soonest
+	}
 }
+
+// expiry returns when expire has to be called next.
+func (q *queue) expiry() (at time.Time, ok bool) { return q.sweepAt, !q.empty() }
 
 // drain empties the queue.
 func (q *queue) drain(yield func(job)) {
@@ -89,6 +117,8 @@ type waiting struct {
 	job
 	expires time.Time
 }
+
+func (w *waiting) expired(now time.Time) bool { return !w.expires.After(now) || w.waiter.gone() }
 
 // fifo is a slice whose front moves; it is compacted when more than half of it has been taken.
 type fifo struct {
@@ -118,4 +148,16 @@ func (f *fifo) pop() waiting {
 		f.items, f.front = f.items[:n], 0
 	}
 	return w
+}
+
+// filter keeps those in line for whom keep returns true.
+func (f *fifo) filter(keep func(*waiting) bool) {
+	kept := f.items[:f.front]
+	for i := f.front; i < len(f.items); i++ {
+		if keep(&f.items[i]) {
+			kept = append(kept, f.items[i])
+		}
+	}
+	clear(f.items[len(kept):])
+	f.items = kept
 }

@@ -1,6 +1,8 @@
 package checker
 
 import (
+	"context"
+	"slices"
 	"testing"
 	"time"
 )
@@ -52,6 +54,48 @@ func TestQueue(t *testing.T) {
 	}
 	if q.inFlight != 4 || q.suspects != 1 {
 		t.Errorf("%d in flight, %d suspects", q.inFlight, q.suspects)
+	}
+}
+
+// Timeouts in line have an order of their own, and those who are gone go with them.
+func TestQueueExpire(t *testing.T) {
+	start := time.Now()
+	gone, leave := context.WithCancel(t.Context())
+	q := queue{limit: 0}
+	for _, w := range []struct {
+		tag     string
+		timeout time.Duration
+		suspect bool
+		waiter  *waiter
+	}{
+		{"50", 50 * time.Millisecond, false, nil},
+		{"20", 20 * time.Millisecond, false, nil},
+		{"gone", time.Hour, false, &waiter{ctx: gone}},
+		{"25", 25 * time.Millisecond, true, nil}, // less than sweepEvery after the one before
+		{"hour", time.Hour, true, nil},
+	} {
+		q.push(job{Check: Check{Tag: w.tag, Timeout: w.timeout, Suspect: w.suspect}, waiter: w.waiter}, start)
+	}
+	leave()
+	for _, step := range []struct {
+		at   time.Duration
+		want []string
+		next time.Duration
+	}{
+		{19 * time.Millisecond, nil, 20 * time.Millisecond},
+		{20 * time.Millisecond, []string{"20", "gone"}, 30 * time.Millisecond},
+		{29 * time.Millisecond, nil, 30 * time.Millisecond},
+		{30 * time.Millisecond, []string{"25"}, 50 * time.Millisecond},
+		{time.Minute, []string{"50"}, time.Hour},
+	} {
+		var got []string
+		q.expire(start.Add(step.at), func(j job) { got = append(got, j.Tag.(string)) })
+		if !slices.Equal(got, step.want) {
+			t.Errorf("after %v: %v expired, want %v", step.at, got, step.want)
+		}
+		if next, ok := q.expiry(); !ok || next.Sub(start) != step.next {
+			t.Errorf("after %v: next at %v, %v; want %v", step.at, next.Sub(start), ok, step.next)
+		}
 	}
 }
 

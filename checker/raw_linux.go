@@ -242,9 +242,7 @@ func (p *rawProber) lapse(f *flight, now time.Time) {
 	deadline := pr.sent.Add(pr.job.Timeout)
 	switch {
 	case pr.port == 0:
-		line := p.lines[pr.job.Target]
-		p.lines[pr.job.Target] = slices.DeleteFunc(line, func(id int32) bool { return id == pr.id })
-		p.finish(pr, Inconclusive, ErrBusy, now)
+		p.finish(f, Inconclusive, ErrBusy, now)
 	case now.Before(deadline):
 		// This SYN leaves before any answer is read, so that pr cannot have another check by then.
 		pr.retries++
@@ -255,9 +253,9 @@ func (p *rawProber) lapse(f *flight, now time.Time) {
 		p.flights.postpone(f, next)
 		p.send(pr)
 	case p.lost(family(pr.job.Target.Addr()), pr.sent, now):
-		p.finish(pr, Inconclusive, ErrOverflow, now)
+		p.finish(f, Inconclusive, ErrOverflow, now)
 	default:
-		p.finish(pr, Timeout, ErrTimeout, now)
+		p.finish(f, Timeout, ErrTimeout, now)
 	}
 }
 
@@ -281,12 +279,14 @@ func (p *rawProber) lost(family int32, sent, now time.Time) bool {
 	return !sent.After(p.lossAt[family])
 }
 
-// finish reports on a probe that has departed, and lets the next in line have its port.
-func (p *rawProber) finish(pr *probe, r Result, err error, now time.Time) {
-	target := pr.job.Target
-	p.arrive(&pr.flight, r, err, now)
+// finish implements carrier. It lets the next in line have the port.
+func (p *rawProber) finish(f *flight, r Result, err error, now time.Time) {
+	pr, target := p.probes[f.id], f.job.Target
+	p.arrive(f, r, err, now)
 	if pr.port != 0 {
 		delete(p.inFlight, newPath(target, pr.port))
+	} else {
+		p.lines[target] = slices.DeleteFunc(p.lines[target], func(id int32) bool { return id == pr.id })
 	}
 	p.forget(pr)
 	if len(p.lines) > 0 {
@@ -315,7 +315,7 @@ func (p *rawProber) advance(target netip.AddrPort) {
 		}
 		line = line[1:]
 		p.lines[target] = line
-		p.flights.remove(&pr.flight)
+		p.land(&pr.flight)
 		pr.sent = time.Time{}
 		p.send(pr)
 	}
@@ -375,9 +375,9 @@ func (p *rawProber) answer(conn *rawConn, i int, now time.Time) {
 	switch {
 	case !ok:
 	case r == Refused:
-		p.finish(pr, r, unix.ECONNREFUSED, now)
+		p.finish(&pr.flight, r, unix.ECONNREFUSED, now)
 	default:
-		p.finish(pr, r, nil, now)
+		p.finish(&pr.flight, r, nil, now)
 	}
 }
 
@@ -406,7 +406,7 @@ func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
 			self = p.egress.sourceOf(pr.job.Target)
 		}
 		result, err := classify(0, e, self)
-		p.finish(pr, result, err, now)
+		p.finish(&pr.flight, result, err, now)
 	}
 }
 

@@ -54,23 +54,24 @@ func (p *socketProber) handle(event *unix.EpollEvent, now time.Time) (all bool) 
 		// The echo of our own connect(AF_UNSPEC).
 	case event.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
 		result, err := s.failure()
-		p.finish(s, result, err, now)
+		p.finish(&s.flight, result, err, now)
 	case s.connectedToItself():
-		p.finish(s, Refused, unix.ECONNREFUSED, now)
+		p.finish(&s.flight, Refused, unix.ECONNREFUSED, now)
 	default:
-		p.finish(s, Answered, nil, now)
+		p.finish(&s.flight, Answered, nil, now)
 	}
 	return true
 }
 
 // lapse implements carrier.
 func (p *socketProber) lapse(f *flight, now time.Time) {
-	p.finish(p.sockets[f.id], Timeout, ErrTimeout, now)
+	p.finish(f, Timeout, ErrTimeout, now)
 }
 
-// finish reports on the check that s carries and makes s ready for the next one.
-func (p *socketProber) finish(s *socket, r Result, err error, now time.Time) {
-	p.arrive(&s.flight, r, err, now)
+// finish implements carrier. It makes the flight's socket ready for the next check.
+func (p *socketProber) finish(f *flight, r Result, err error, now time.Time) {
+	s := p.sockets[f.id]
+	p.arrive(f, r, err, now)
 	s.busy = false
 	if s.reset() != nil {
 		p.drop(s)
