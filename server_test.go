@@ -46,7 +46,8 @@ var serverSetUp = sync.OnceFunc(func() {
 type server struct {
 	t    testing.TB
 	inst *caddy.Instance
-	addr string
+	addr string // for UDP
+	tcp  string // port 0 in a Corefile makes another one of each
 	once sync.Once
 }
 
@@ -57,7 +58,8 @@ func serverStart(t testing.TB, corefile string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, inst: inst, addr: inst.Servers()[0].LocalAddr().String()}
+	listener := inst.Servers()[0]
+	s := &server{t: t, inst: inst, addr: listener.LocalAddr().String(), tcp: listener.Addr().String()}
 	t.Cleanup(func() {
 		s.callBack()
 		s.inst.Stop()
@@ -212,7 +214,12 @@ func (f *farm) zoneFile() string {
 
 func serverFile(t testing.TB, name, contents string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
+	return serverFileIn(t, t.TempDir(), name, contents)
+}
+
+func serverFileIn(t testing.TB, dir, name, contents string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(contents), 0o600); err != nil {
 		t.Fatal(err)
 	}
