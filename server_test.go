@@ -47,7 +47,7 @@ type server struct {
 	t    testing.TB
 	inst *caddy.Instance
 	addr string // for UDP
-	tcp  string // port 0 in a Corefile makes another one of each
+	tcp  string // port 0 in a Corefile makes a different port of each
 	once sync.Once
 }
 
@@ -58,8 +58,14 @@ func serverStart(t testing.TB, corefile string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &server{t: t, inst: inst}
 	listener := inst.Servers()[0]
-	s := &server{t: t, inst: inst, addr: listener.LocalAddr().String(), tcp: listener.Addr().String()}
+	if a := listener.LocalAddr(); a != nil {
+		s.addr = a.String()
+	}
+	if a := listener.Addr(); a != nil {
+		s.tcp = a.String()
+	}
 	t.Cleanup(func() {
 		s.callBack()
 		s.inst.Stop()
