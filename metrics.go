@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync/atomic"
 
@@ -71,6 +72,12 @@ var (
 		Name: "unfiltered_addresses_total",
 		Help: "Counter of addresses that passed unchecked because the table of targets was full.",
 	}, func() float64 { return float64(unfiltered.Load()) })
+	_ = promauto.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name:        "build_info",
+		Help:        "A metric with a constant value of 1, labelled with the version of shaker and the Go it was built with.",
+		ConstLabels: prometheus.Labels{"version": Version(), "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
 )
 
 // unfiltered is a plain number: under attack it is counted for every address of every answer.

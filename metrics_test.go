@@ -45,6 +45,7 @@ func TestMetrics(t *testing.T) {
 	countersFor(t.Context(), "metrics.test.")
 	want := map[string]string{
 		"coredns_shaker_answers_total":               "COUNTER outcome server view zone",
+		"coredns_shaker_build_info":                  "GAUGE goversion version",
 		"coredns_shaker_check_delay_seconds":         "HISTOGRAM",
 		"coredns_shaker_checks_total":                "COUNTER result",
 		"coredns_shaker_held_answers_total":          "COUNTER server view zone",

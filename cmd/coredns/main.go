@@ -5,11 +5,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
+
+	"github.com/coredns-shaker/shaker"
 )
 
 func main() {
@@ -21,5 +24,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "coredns:", err)
 		os.Exit(1)
 	}
+	// CoreDNS prints it with -version and at the start, and has it as revision in coredns_build_info. It is empty unless
+	// somebody has set it with -ldflags.
+	coremain.GitCommit = cmp.Or(coremain.GitCommit, "shaker "+shaker.Version())
 	coremain.Run()
 }
