@@ -54,13 +54,10 @@ func newDelayLine(h *Host) (*delayLine, error) {
 
 // open makes the TUN device and the socket, in the namespace of the calling thread.
 func (d *delayLine) open(h *Host) error {
-	ifi, err := net.InterfaceByName(uplink)
-	if err != nil {
+	var err error
+	if d.link, err = uplinkOf(h); err != nil {
 		return err
 	}
-	d.link = unix.SockaddrLinklayer{Ifindex: ifi.Index, Halen: 6}
-	copy(d.link.Addr[:], h.mac(1))
-
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: "/dev/net/tun", Err: err}
@@ -95,14 +92,29 @@ func (d *delayLine) receive(queue chan<- delayed) {
 func (d *delayLine) send(queue <-chan delayed) {
 	for p := range queue {
 		time.Sleep(time.Until(p.due))
-		to := d.link
-		to.Protocol = bigEndian16(unix.ETH_P_IP)
-		if p.packet[0]>>4 == 6 {
-			to.Protocol = bigEndian16(unix.ETH_P_IPV6)
-		}
 		// A full queue or a link that is down loses the packet, as any link does.
-		_ = unix.Sendto(d.out, p.packet, 0, &to)
+		_ = sendOver(d.out, d.link, p.packet)
 	}
+}
+
+// uplinkOf returns where packets from the host to its parent go. The calling thread is in the host's namespace.
+func uplinkOf(h *Host) (unix.SockaddrLinklayer, error) {
+	ifi, err := net.InterfaceByName(uplink)
+	if err != nil {
+		return unix.SockaddrLinklayer{}, err
+	}
+	link := unix.SockaddrLinklayer{Ifindex: ifi.Index, Halen: 6}
+	copy(link.Addr[:], h.mac(1))
+	return link, nil
+}
+
+// sendOver puts an IP packet on a link, with the help of a packet socket.
+func sendOver(fd int, link unix.SockaddrLinklayer, packet []byte) error {
+	link.Protocol = bigEndian16(unix.ETH_P_IP)
+	if packet[0]>>4 == 6 {
+		link.Protocol = bigEndian16(unix.ETH_P_IPV6)
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(fd, packet, 0, &link))
 }
 
 func (d *delayLine) close() {
