@@ -140,29 +140,37 @@ type verdicts struct {
 }
 
 // of returns the state of an address. It reports false where the address is not watched: it may not be
-// probed, or the table of targets is full.
+// probed, or the table of targets is full. What is overridden is still probed, so that there is a verdict when
+// that ends.
 func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
 	p := v.policy
-	if !p.probed.allowed(addr) || addr.Is4In6() && !p.probed.allowed(addr.Unmap()) {
-		return health.Unknown, false
-	}
+	allowed := p.probed.allowed(addr) && (!addr.Is4In6() || p.probed.allowed(addr.Unmap()))
 	addr = addr.Unmap()
-	key := p.key(addr)
+	forced, key := p.forced.current(), p.key(addr)
 	var states [3]int
 	before := len(v.pending)
 	for _, port := range p.ports {
-		t := v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
-		if t == nil {
-			if !v.waited {
+		var t *health.Target
+		if allowed {
+			t = v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
+		}
+		switch o := forced.of(addr, port); {
+		case o == forcedUp:
+			states[health.Up]++
+		case o == forcedDown:
+			states[health.Down]++
+		case t == nil:
+			if allowed && !v.waited {
 				unfiltered.Add(1)
 			}
 			v.pending = v.pending[:before]
 			return health.Unknown, false
-		}
-		state := t.State()
-		states[state]++
-		if state == health.Unknown && !v.waited && t.Holds(p.hold) {
-			v.pending = append(v.pending, t)
+		default:
+			state := t.State()
+			states[state]++
+			if state == health.Unknown && !v.waited && t.Holds(p.hold) {
+				v.pending = append(v.pending, t)
+			}
 		}
 	}
 	state := combine(states, p.anyPort)

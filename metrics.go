@@ -86,6 +86,51 @@ var unfiltered atomic.Uint64
 // live is the monitor whose targets are counted, nil while there is none.
 var live atomic.Pointer[health.Monitor]
 
+// liveOverrides are the files of overrides in force, nil while there are none.
+var liveOverrides atomic.Pointer[map[string]*overridesFile]
+
+// overridesCollector reports on the files of overrides.
+type overridesCollector struct{ rules, modified, failed *prometheus.Desc }
+
+func newOverridesCollector() overridesCollector {
+	desc := func(metric, help string) *prometheus.Desc {
+		return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, name, metric), help, []string{"file"}, nil)
+	}
+	return overridesCollector{
+		rules:    desc("overrides_rules", "Number of overrides in force."),
+		modified: desc("overrides_modified_timestamp_seconds", "When the overrides in force were written, as Unix time."),
+		failed:   desc("overrides_failed", "1 while the file cannot be used and the overrides in force are older, otherwise 0."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c overridesCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.rules
+	ch <- c.modified
+	ch <- c.failed
+}
+
+// Collect implements prometheus.Collector.
+func (c overridesCollector) Collect(ch chan<- prometheus.Metric) {
+	files := liveOverrides.Load()
+	if files == nil {
+		return
+	}
+	for path, file := range *files {
+		rules, modified, failed := file.report()
+		gauge := func(desc *prometheus.Desc, value float64) {
+			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, path)
+		}
+		gauge(c.rules, float64(rules))
+		gauge(c.modified, float64(modified.UnixNano())/1e9)
+		failures := 0.0
+		if failed {
+			failures = 1
+		}
+		gauge(c.failed, failures)
+	}
+}
+
 // targetsCollector reports the number of targets by state.
 type targetsCollector struct{ desc *prometheus.Desc }
 
@@ -93,6 +138,7 @@ func init() {
 	prometheus.MustRegister(targetsCollector{prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, name, "targets"),
 		"Number of targets by state.", []string{"state"}, nil)})
+	prometheus.MustRegister(newOverridesCollector())
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}

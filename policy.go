@@ -26,6 +26,7 @@ type policy struct {
 	fallback fallback
 	panics   int // per cent of healthy addresses below which the fallback applies
 	probed   prefixes
+	forced   *overridesFile // nil without
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key

@@ -313,7 +313,14 @@ func TestReadmeMetrics(t *testing.T) {
 		documented[match[1]], text[match[1]] = strings.Join(labels, ", "), match[3]
 	}
 
-	countersFor(t.Context(), "readme.example.org.") // a vector without a series is not gathered
+	// What has no series is not gathered.
+	countersFor(t.Context(), "readme.example.org.")
+	file, err := openOverrides(serverFile(t, "overrides", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	liveOverrides.Store(&map[string]*overridesFile{file.path: file})
+	t.Cleanup(func() { liveOverrides.Store(nil) })
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package shaker
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,7 @@ var properties = []struct {
 	{"idle", "DURATION", false, (*stanza).idle},
 	{"allow", "CIDR...", true, (*stanza).allow},
 	{"deny", "CIDR...", true, (*stanza).deny},
+	{"overrides", "FILE", false, (*stanza).overrides},
 	{"source", "ADDRESS...", false, (*stanza).source},
 	{"method", "socket | raw | dial", false, (*stanza).method},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
@@ -282,17 +284,39 @@ func (s *stanza) deny(args []string) error { return s.prefixes(args, false) }
 
 func (s *stanza) prefixes(args []string, allow bool) error {
 	for _, arg := range args {
-		prefix, err := netip.ParsePrefix(arg)
-		if addr, addrErr := netip.ParseAddr(arg); err != nil && addrErr == nil && addr.Zone() == "" {
-			prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
-		}
-		if err != nil {
+		prefix, ok := parsePrefix(arg)
+		if !ok {
 			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", arg)
 		}
 		if !s.policy.probed.add(prefix, allow) {
 			return fmt.Errorf("%q is both allowed and denied", arg)
 		}
 	}
+	return nil
+}
+
+// overrides takes a file. Stanzas that name the same one share it.
+func (s *stanza) overrides(args []string) error {
+	if err := single(args); err != nil {
+		return err
+	}
+	path := args[0]
+	if root := dnsserver.GetConfig(s.Controller).Root; !filepath.IsAbs(path) && root != "" {
+		path = filepath.Join(root, path)
+	}
+	if file, ok := s.process.overrides[path]; ok {
+		s.policy.forced = file
+		return nil
+	}
+	file, err := openOverrides(path)
+	if err != nil {
+		return err
+	}
+	if s.process.overrides == nil {
+		s.process.overrides = make(map[string]*overridesFile)
+	}
+	s.process.overrides[path] = file
+	s.policy.forced = file
 	return nil
 }
 

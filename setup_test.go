@@ -13,6 +13,7 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
+	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-shaker/shaker/checker"
 )
@@ -151,8 +152,8 @@ func TestSetupProperties(t *testing.T) {
 	}
 	t.Run("every property is in the table", func(t *testing.T) {
 		for _, known := range properties {
-			process := known.name == "method" || known.name == "limit"
-			if !process && !slices.ContainsFunc(tests, func(tt struct {
+			elsewhere := known.name == "method" || known.name == "limit" || known.name == "overrides"
+			if !elsewhere && !slices.ContainsFunc(tests, func(tt struct {
 				properties string
 				want       func(*policy)
 			}) bool {
@@ -193,13 +194,43 @@ func TestSetupProcess(t *testing.T) {
 			targets: setting[int]{5, "Corefile:9"}}},
 	}
 	for _, tt := range tests {
-		if _, got := setupRead(t, "Corefile", tt.corefile); got != tt.want {
+		if _, got := setupRead(t, "Corefile", tt.corefile); !reflect.DeepEqual(got, tt.want) {
 			t.Errorf("%sgot %+v, want %+v", tt.corefile, got, tt.want)
 		}
 	}
 	unset, set := setting[int]{}, setting[int]{3, "Corefile:1"}
 	if unset.or(7) != 7 || set.or(7) != 3 {
 		t.Error("or does not tell a setting from its absence")
+	}
+}
+
+// Stanzas that name the same file share it, and a relative path starts at the root.
+func TestSetupOverrides(t *testing.T) {
+	a := serverFile(t, "a", "192.0.2.7 down\n")
+	b := serverFile(t, "b", "")
+	blocks, process := setupRead(t, "Corefile", fmt.Sprintf(
+		"a {\nshaker {\noverrides %s\n}\n}\nb {\nshaker {\noverrides %s\n}\n}\nc {\nshaker {\noverrides %s\n}\n}\nd {\nshaker\n}\n", a, b, a))
+	forced := func(block int, zone string) *overridesFile { return blocks[block][zone].forced }
+	if forced(0, "a.") != forced(2, "c.") || forced(0, "a.") == forced(1, "b.") || forced(3, "d.") != nil || len(process.overrides) != 2 {
+		t.Errorf("a %p, b %p, c %p, d %p, %d files", forced(0, "a."), forced(1, "b."), forced(2, "c."), forced(3, "d."), len(process.overrides))
+	}
+	if got := forced(0, "a.").current().of(netip.MustParseAddr("192.0.2.7"), 443); got != forcedDown {
+		t.Errorf("the rule is not in force: %v", got)
+	}
+	c := caddy.NewTestController("dns", "shaker {\noverrides a\n}\n")
+	dnsserver.GetConfig(c).Root = filepath.Dir(a)
+	if _, err := parse(c, new(processSettings)); err != nil {
+		t.Error("relative to the root:", err)
+	}
+	wrong := serverFile(t, "wrong", "192.0.2.7 drain\n")
+	for path, want := range map[string]string{
+		"/nowhere/overrides": "overrides: stat /nowhere/overrides: no such file or directory, want a file of rules, which may be empty",
+		wrong:                "overrides: " + wrong + `: line 1: "drain" is not possible, want up, down or auto`,
+	} {
+		err := setupValidate("Corefile", ". {\nshaker {\noverrides "+path+"\n}\n}\n")
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 
@@ -356,7 +387,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, idle, allow, deny, source, method, limit"
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, idle, allow, deny, overrides, source, method, limit"
 
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
@@ -449,7 +480,7 @@ func TestSetupMistakes(t *testing.T) {
 		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
 		// What later issues bring is an error until it works.
 		{"sort rtt", 3, `unknown property "sort", want one of ` + setupNames},
-		{"overrides file", 3, `unknown property "overrides", want one of ` + setupNames},
+		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
 		{"watch www.example.org", 3, `unknown property "watch", want one of ` + setupNames},
 		{"status 127.0.0.1:8080", 3, `unknown property "status", want one of ` + setupNames},
 		{"Port 80", 3, `unknown property "Port", want one of ` + setupNames},

@@ -53,6 +53,8 @@ type processSettings struct {
 	method  setting[checker.Method]
 	targets setting[int]
 	rate    setting[int]
+	// overrides are the files that stanzas name, by their path.
+	overrides map[string]*overridesFile
 }
 
 // instance is one reading of the Corefile. Its monitor is set while it holds a lease and stays set
@@ -111,6 +113,9 @@ func (s *sharedState) lease(inst *instance) error {
 		s.drop(func(other *instance) bool { return other == inst })
 		return err
 	}
+	for _, file := range inst.settings.overrides {
+		file.start()
+	}
 	return nil
 }
 
@@ -147,7 +152,13 @@ func (s *sharedState) restartFailed(old *instance) {
 // holds mu.
 func (s *sharedState) drop(which func(*instance) bool) {
 	before := len(s.leases)
-	s.leases = slices.DeleteFunc(s.leases, which)
+	s.leases = slices.DeleteFunc(s.leases, func(inst *instance) bool {
+		dropped := which(inst)
+		if dropped {
+			inst.end()
+		}
+		return dropped
+	})
 	switch {
 	case len(s.leases) == before:
 	case len(s.leases) == 0:
@@ -156,6 +167,13 @@ func (s *sharedState) drop(which func(*instance) bool) {
 		if err := s.apply(); err != nil {
 			log.Errorf("Cannot go back to the settings before the reload: %v", err)
 		}
+	}
+}
+
+// end stops what runs for an instance alone.
+func (inst *instance) end() {
+	for _, file := range inst.settings.overrides {
+		file.stop()
 	}
 }
 
@@ -183,12 +201,14 @@ func (s *sharedState) stop() {
 	s.monitor.Close()
 	s.journal.close()
 	live.CompareAndSwap(s.monitor, nil)
+	liveOverrides.Store(nil)
 	s.monitor, s.journal = nil, nil
 }
 
 // apply puts the newest lease's settings into force. The caller holds mu.
 func (s *sharedState) apply() error {
 	settings := &s.leases[len(s.leases)-1].settings
+	liveOverrides.Store(&settings.overrides)
 	method := settings.method.or(checker.MethodDefault)
 	if s.prober == nil || s.method != method {
 		if err := s.replaceProber(method); err != nil {
