@@ -1,0 +1,209 @@
+package shaker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/coredns/coredns/plugin/dnstap"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/metrics"
+
+	tap "github.com/dnstap/golang-dnstap"
+	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// dnstap, log, errors and prometheus are above: they see what the client sees.
+
+// What dnstap reports as sent to the client is what the client got; what an upstream said is reported as it was.
+func TestServerDnstap(t *testing.T) {
+	f := newNeighbourFarm(t)
+	zone := serverFile(t, "db.example.org", neighbourZone)
+	upstream := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
+	messages := newDnstapSink(t)
+	s := serverStart(t, f.neighbourCorefile("", "dnstap "+messages.path+" full\nforward . "+upstream.addr))
+	answer := s.ask("www.example.org.", dns.TypeA)
+	if got, want := clientView(answer), append([]string{"NOERROR"}, livingWWW[1:]...); !slices.Equal(got[:len(want)], want) {
+		t.Fatalf("the client sees %q", got)
+	}
+	whole := upstream.ask("www.example.org.", dns.TypeA)
+	for kind, want := range map[tap.Message_Type]*dns.Msg{
+		tap.Message_FORWARDER_RESPONSE: whole,
+		tap.Message_CLIENT_RESPONSE:    answer,
+	} {
+		got := messages.next(kind)
+		if !slices.EqualFunc(got.Answer, want.Answer, func(a, b dns.RR) bool { return a.String() == b.String() }) {
+			t.Errorf("%v has %v, want %v", kind, got.Answer, want.Answer)
+		}
+	}
+}
+
+// dnstapSink is the other end of the dnstap plugin.
+type dnstapSink struct {
+	t        *testing.T
+	path     string
+	received chan *tap.Message
+	done     map[tap.Message_Type]*tap.Message
+}
+
+func newDnstapSink(t *testing.T) *dnstapSink {
+	t.Helper()
+	sink := &dnstapSink{
+		t:        t,
+		path:     filepath.Join(t.TempDir(), "tap"),
+		received: make(chan *tap.Message, 16),
+		done:     make(map[tap.Message_Type]*tap.Message),
+	}
+	l, err := net.Listen("unix", sink.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go sink.serve(l)
+	return sink
+}
+
+// serve reads the messages of one connection.
+func (sink *dnstapSink) serve(l net.Listener) {
+	defer close(sink.received)
+	c, err := l.Accept()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	reader, err := tap.NewReader(c, &tap.ReaderOptions{Bidirectional: true, Timeout: 10 * time.Second})
+	if err != nil {
+		sink.t.Error(err)
+		return
+	}
+	decoder := tap.NewDecoder(reader, 1<<16)
+	for {
+		var frame tap.Dnstap
+		if err := decoder.Decode(&frame); err != nil {
+			if !errors.Is(err, io.EOF) {
+				sink.t.Error(err)
+			}
+			return
+		}
+		sink.received <- frame.Message
+	}
+}
+
+// next waits for the first response of a kind, and unpacks it.
+func (sink *dnstapSink) next(kind tap.Message_Type) *dns.Msg {
+	sink.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for sink.done[kind] == nil {
+		select {
+		case m := <-sink.received:
+			sink.done[m.GetType()] = m
+		case <-deadline:
+			sink.t.Fatalf("no %v within 10 s", kind)
+		}
+	}
+	m := new(dns.Msg)
+	if err := m.Unpack(sink.done[kind].ResponseMessage); err != nil {
+		sink.t.Fatal(err)
+	}
+	return m
+}
+
+// log writes the status and size of the answer that is sent; errors is silent, since nothing went wrong in the chain.
+func TestServerLogAndErrors(t *testing.T) {
+	f := newNeighbourFarm(t)
+	zone := serverFile(t, "db.example.org", neighbourZone)
+	for _, tt := range []struct {
+		properties, qname, status string
+	}{
+		{"", "www.example.org.", "NOERROR"},
+		{"fallback nodata", "dead.example.org.", "NOERROR"},
+		{"fallback servfail", "dead.example.org.", "SERVFAIL"},
+	} {
+		written := serverLog(t)
+		s := serverStart(t, f.neighbourCorefile(tt.properties, `errors
+			log . "asked {name} {type}: {rcode} {rsize}"
+			file `+zone+" example.org\n"))
+		m := s.ask(tt.qname, dns.TypeA)
+		m.Compress = false
+		want := fmt.Sprintf("asked %s A: %s %d\n", tt.qname, tt.status, m.Len())
+		deadline := time.Now().Add(10 * time.Second)
+		for !strings.Contains(written.String(), want) { // the line comes after the answer
+			if time.Now().After(deadline) {
+				t.Fatalf("no %q in\n%s", want, written)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if strings.Contains(written.String(), "plugin/errors") {
+			t.Errorf("%s: something for errors:\n%s", tt.qname, written)
+		}
+	}
+}
+
+// What goes wrong below reaches errors, and the client, as without shaker.
+func TestServerErrorsBelow(t *testing.T) {
+	f := newNeighbourFarm(t)
+	written := serverLog(t)
+	s := serverStart(t, f.neighbourCorefile("", "errors\nforward . 127.0.0.1:"+freeDNSPort(t)+" {\nmax_fails 0\n}"))
+	if m := s.ask("www.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure || len(m.Answer) > 0 {
+		t.Errorf("answer\n%v", m)
+	}
+	line := regexp.MustCompile(`plugin/errors: 2 www\.example\.org\. A: `)
+	deadline := time.Now().Add(10 * time.Second)
+	for !line.MatchString(written.String()) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in\n%s", line, written)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// prometheus counts the status that the client sees, and names the first plugin below it as the one that answered.
+func TestServerPrometheus(t *testing.T) {
+	f := newNeighbourFarm(t)
+	zone := serverFile(t, "db.example.org", neighbourZone)
+	s := serverStart(t, f.neighbourCorefile("fallback servfail", "prometheus 127.0.0.1:0\nfile "+zone+" example.org\n"))
+	for qname, status := range map[string]string{"www.example.org.": "NOERROR", "dead.example.org.": "SERVFAIL"} {
+		want := responsesCounted(t, name, status) + 1
+		s.ask(qname, dns.TypeA)
+		deadline := time.Now().Add(10 * time.Second)
+		for responsesCounted(t, name, status) != want {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %v answers with %s, want %v", qname, responsesCounted(t, name, status), status, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// responsesCounted returns CoreDNS's own count of the answers by a plugin with this status.
+func responsesCounted(t *testing.T, plugin, status string) (n float64) {
+	t.Helper()
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "coredns_dns_responses_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			labels := make(map[string]string)
+			for _, label := range metric.GetLabel() {
+				labels[label.GetName()] = label.GetValue()
+			}
+			if labels["plugin"] == plugin && labels["rcode"] == status {
+				n += metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
