@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -10,7 +11,6 @@ import (
 // edit makes a new message out of one that must not be changed.
 type edit struct {
 	*anatomy
-	message *dns.Msg
 	request *dns.Msg
 	zone    *zonePolicy // by value, its strings would take the anatomy with them to the heap
 	removed int
@@ -23,22 +23,34 @@ func (e *edit) make() *dns.Msg {
 	reason, fails := e.fallback()
 	m := new(dns.Msg)
 	*m = *e.message
+	if e.removed > 0 {
+		m.AuthenticatedData = false
+	}
 	switch {
 	case left > 0:
 		m.Answer = answer
+		e.trim(m)
 	case fails:
 		m.Rcode, m.Authoritative = dns.RcodeServerFailure, false
 		m.Answer, m.Ns, m.Extra = nil, nil, options(e.message)
 	default:
 		m.Answer, m.Ns, m.Extra = answer, []dns.RR{e.soa()}, options(e.message)
 	}
-	if e.removed > 0 {
-		m.AuthenticatedData = false
-	}
 	if reason != "" && e.request.IsEdns0() != nil {
 		m.Extra = explain(m.Extra, reason)
 	}
 	return m
+}
+
+// trim takes addresses that SRV records do not need any more out of the additional section. That is not
+// covered by AD (RFC 4035, section 3.2.3).
+func (e *edit) trim(m *dns.Msg) {
+	if !e.glue.goes() {
+		return
+	}
+	extra, removed := e.glue.trim(m.Extra)
+	m.Extra = extra
+	e.remove(removed, filtered)
 }
 
 // fallback tells where the fallback applied, in words for the client, and whether it is SERVFAIL.
@@ -53,30 +65,35 @@ func (e *edit) fallback() (reason string, fails bool) {
 			continue
 		}
 		e.outcome = substituted
-		reason = fmt.Sprintf("%s: %d of %d addresses of %s are down", name, s.down, s.size, s.owner)
+		members := "addresses"
+		if s.rrtype == dns.TypeSRV {
+			members = "targets"
+		}
+		reason = fmt.Sprintf("%s: %d of %d %s of %s are down", name, s.down, s.size, members, e.index.keys[n].owner)
 	}
 	return reason, fails
 }
 
-// answerSection returns the new answer section, and how many addresses there are in it.
+// answerSection returns the new answer section, and how many records in it are not there for the sake of
+// others.
 func (e *edit) answerSection() (answer []dns.RR, left int) {
 	e.sort()
-	answer = make([]dns.RR, 0, len(e.answer))
+	answer = make([]dns.RR, 0, len(e.message.Answer))
 	members := e.members
-	for i, rr := range e.answer {
+	for i, rr := range e.message.Answer {
 		if len(members) == 0 || members[0].index != i {
-			answer = append(answer, e.other(rr))
+			if rr, goes := e.other(rr); !goes {
+				answer = append(answer, rr)
+				left += weight(rr)
+			}
 			continue
 		}
 		m := &members[0]
 		members = members[1:]
 		s := &e.sets[m.set]
 		switch {
-		case s.fate == failed, s.fate == thinned && m.down:
-			e.remove(filtered)
-			continue
 		case s.fate == replaced:
-			e.remove(substituted)
+			e.remove(1, substituted)
 			if !s.placed {
 				s.placed = true
 				before := len(answer)
@@ -84,9 +101,16 @@ func (e *edit) answerSection() (answer []dns.RR, left int) {
 				left += len(answer) - before
 			}
 			continue
-		case s.fate == sorted:
-			e.outcome = max(e.outcome, reordered)
-			rr, s.order = e.answer[s.order[0]], s.order[1:]
+		case !s.remains(m):
+			e.remove(1, filtered)
+			continue
+		case s.sorts:
+			rr, s.order = e.message.Answer[e.members[s.order[0]].index], s.order[1:]
+		case hasHints(s.rrtype):
+			var removed int
+			if rr, removed = withoutHints(rr, e.pairs[m.from:m.to]); removed > 0 {
+				e.remove(removed, filtered)
+			}
 		}
 		answer = append(answer, e.capped(rr, s.watched))
 		left++
@@ -94,32 +118,52 @@ func (e *edit) answerSection() (answer []dns.RR, left int) {
 	return answer, left
 }
 
-func (e *edit) remove(o outcome) {
-	e.removed++
+// weight is 0 for records that make no answer by themselves, 1 for all others.
+func weight(rr dns.RR) int {
+	switch rr.(type) {
+	case *dns.CNAME, *dns.DNAME, *dns.RRSIG:
+		return 0
+	default:
+		return 1
+	}
+}
+
+func (e *edit) remove(n int, o outcome) {
+	e.removed += n
 	e.outcome = max(e.outcome, o)
 }
 
-// sort puts the addresses that are down at the end of their RRset, where it is to be sorted.
+// sort finds the new order of the RRsets that are to be sorted.
 func (e *edit) sort() {
-	for _, down := range []bool{false, true} {
-		for i := range e.members {
-			m := &e.members[i]
-			if s := &e.sets[m.set]; s.fate == sorted && m.down == down {
-				s.order = append(s.order, m.index)
-			}
+	for i := range e.members {
+		m := &e.members[i]
+		if s := &e.sets[m.set]; s.sorts && s.remains(m) {
+			s.order = append(s.order, i)
 		}
+	}
+	for n := range e.sets {
+		s := &e.sets[n]
+		if s.fate == sorted {
+			e.outcome = max(e.outcome, reordered)
+		}
+		slices.SortStableFunc(s.order, func(i, j int) int { return cmp.Compare(e.members[i].rank, e.members[j].rank) })
 	}
 }
 
-// other returns a record that is not an address. The TTL of a signature follows that of the RRset it
-// covers (RFC 4034, section 3); validation goes by the original TTL inside it.
-func (e *edit) other(rr dns.RR) dns.RR {
+// other returns a record that no verdict is about, and whether it goes. The TTL of a signature follows that
+// of the RRset it covers (RFC 4034, section 3); validation goes by the original TTL inside it. Without its
+// RRset, it goes.
+func (e *edit) other(rr dns.RR) (_ dns.RR, goes bool) {
 	sig, ok := rr.(*dns.RRSIG)
 	if !ok {
-		return rr
+		return rr, false
 	}
-	n, found := e.find(sig.Hdr.Name, sig.TypeCovered)
-	return e.capped(rr, found && e.sets[n].watched)
+	n, found := e.index.find(sig.Hdr.Name, sig.TypeCovered)
+	if !found {
+		return rr, false
+	}
+	s := &e.sets[n]
+	return e.capped(rr, s.watched), s.fate == failed
 }
 
 // capped returns rr, or a copy with a shorter TTL if rr is watched and its TTL too long.
@@ -201,7 +245,7 @@ func isName(s string) bool {
 // apex returns the zone that the emptied name is in, as far as anybody can tell from here: that of the
 // NS records beside the answer, else that of the stanza, else the name itself.
 func (e *edit) apex() string {
-	owner := e.sets[len(e.sets)-1].owner // the end of a CNAME chain
+	owner := e.index.keys[len(e.sets)-1].owner // the end of a CNAME chain
 	for _, rr := range e.message.Ns {
 		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, owner) {
 			return ns.Hdr.Name

@@ -8,26 +8,30 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/health"
 )
 
-// filterStates is a stateSource. Addresses that are not in it are not watched.
+// filterStates is a stateSource. Addresses and ports that are not in it are not watched.
 type filterStates struct {
-	states map[netip.Addr]health.State
-	later  map[netip.Addr]health.State // what settle brings, if anything
-	asked  []netip.Addr
+	states filterBook
+	later  filterBook // what settle brings, if anything
+	asked  []netip.AddrPort
 }
 
-func (s *filterStates) of(addr netip.Addr) (health.State, bool) {
-	s.asked = append(s.asked, addr)
-	state, watched := s.states[addr]
+// filterBook is what is known. Port 0 stands for the ports of the policy.
+type filterBook map[netip.AddrPort]verdict
+
+func (s *filterStates) of(addr netip.Addr, port uint16) verdict {
+	s.asked = append(s.asked, netip.AddrPortFrom(addr, port))
+	v, watched := s.states[netip.AddrPortFrom(addr, port)]
 	if !watched {
-		state = health.Down // which must not be looked at
+		v.state = health.Down // which must not be looked at
 	}
-	return state, watched
+	return v
 }
 
 func (s *filterStates) settle() bool {
@@ -38,18 +42,32 @@ func (s *filterStates) settle() bool {
 	return true
 }
 
-// filterVerdicts reads verdicts such as "10.0.0.1=down 10.0.0.2=up".
+// filterVerdicts reads verdicts such as "10.0.0.1=down 10.0.0.2=up,1500us [2001:db8::1]:443=unknown", with the
+// round trip where there is one.
 func filterVerdicts(t testing.TB, s string) *filterStates {
 	t.Helper()
-	states := make(map[netip.Addr]health.State)
-	for _, verdict := range strings.Fields(s) {
-		addr, state, _ := strings.Cut(verdict, "=")
+	states := make(filterBook)
+	for _, word := range strings.Fields(s) {
+		at, what, _ := strings.Cut(word, "=")
+		state, rtt, hasRTT := strings.Cut(what, ",")
+		v := verdict{watched: true}
 		i := slices.IndexFunc([]health.State{health.Unknown, health.Up, health.Down},
 			func(s health.State) bool { return s.String() == state })
 		if i < 0 {
-			t.Fatalf("no such state: %q", verdict)
+			t.Fatalf("no such state: %q", word)
 		}
-		states[netip.MustParseAddr(addr)] = health.State(i)
+		v.state = health.State(i)
+		if hasRTT {
+			var err error
+			if v.rtt, err = time.ParseDuration(rtt); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if addr, err := netip.ParseAddr(at); err == nil {
+			states[netip.AddrPortFrom(addr, 0)] = v
+		} else {
+			states[netip.MustParseAddrPort(at)] = v
+		}
 	}
 	return &filterStates{states: states}
 }
@@ -74,14 +92,20 @@ func filterRecords(t testing.TB, text string) []dns.RR {
 // filterPolicy is a policy with a fallback as in a Corefile, for the zone example.org.
 func filterPolicy(t testing.TB, fallbackIs string, panics int) zonePolicy {
 	t.Helper()
-	p := defaultPolicy()
-	p.panics = panics
-	s := stanza{policy: p}
+	zone := filterPolicyOf(fallback{})
+	zone.panics = panics
+	s := stanza{policy: zone.policy}
 	if fallbackIs != "" {
 		if err := s.fallback(strings.Fields(fallbackIs)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return zone
+}
+
+func filterPolicyOf(f fallback) zonePolicy {
+	p := defaultPolicy()
+	p.fallback = f
 	p.complete()
 	return zonePolicy{"example.org.", p}
 }
@@ -418,7 +442,7 @@ func TestFilterOddAddresses(t *testing.T) {
 
 // More RRsets than are compared one by one.
 func TestFilterManySets(t *testing.T) {
-	for _, sets := range []int{manySets - 1, manySets, manySets + 1, 300} {
+	for _, sets := range []int{manyKeys - 1, manyKeys, manyKeys + 1, 300} {
 		var answer, verdicts strings.Builder
 		for i := range sets {
 			// The addresses of a set come apart and under different cases.
@@ -449,15 +473,15 @@ func TestFilterAsks(t *testing.T) {
 		a.example.org. 1 IN A 10.0.0.1
 		b.example.org. 1 IN A 10.0.0.2
 		b.example.org. 1 IN A 10.0.0.3`
-	for fallbackIs, want := range map[string][]netip.Addr{
-		"all":    setupAddrs("10.0.0.2", "10.0.0.3"),
-		"nodata": setupAddrs("10.0.0.1", "10.0.0.1", "10.0.0.2", "10.0.0.3"),
+	for fallbackIs, want := range map[string]string{
+		"all":    "10.0.0.2:0 10.0.0.3:0",
+		"nodata": "10.0.0.1:0 10.0.0.1:0 10.0.0.2:0 10.0.0.3:0",
 	} {
 		request, m := filterMessages(t, answer)
 		states := filterVerdicts(t, "")
 		filter(m, request, filterPolicy(t, fallbackIs, 0), states)
-		if !slices.Equal(states.asked, want) {
-			t.Errorf("fallback %s: asked for %v, want %v", fallbackIs, states.asked, want)
+		if got := strings.Trim(fmt.Sprint(states.asked), "[]"); got != want {
+			t.Errorf("fallback %s: asked for %s, want %s", fallbackIs, got, want)
 		}
 	}
 }
@@ -484,7 +508,7 @@ func TestFilterStatesVanish(t *testing.T) {
 	request, m := filterMessages(t, `a.example.org. 300 IN A 10.0.0.1
 		a.example.org. 300 IN A 10.0.0.2`)
 	states := filterVerdicts(t, "10.0.0.1=down")
-	states.later = map[netip.Addr]health.State{} // nothing is watched any more
+	states.later = filterBook{} // nothing is watched any more
 	if got, _ := filter(m, request, filterPolicy(t, "all", 0), states); got != m {
 		t.Errorf("got\n%s", filterText(got.Answer))
 	}

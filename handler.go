@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/coredns/coredns/plugin"
 
@@ -39,7 +40,12 @@ func concerns(r *dns.Msg) bool {
 		return false
 	}
 	q := &r.Question[0]
-	return (q.Qtype == dns.TypeA || q.Qtype == dns.TypeAAAA) && q.Qclass == dns.ClassINET && r.Opcode == dns.OpcodeQuery
+	switch q.Qtype {
+	case dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeSVCB, dns.TypeHTTPS, dns.TypeANY:
+		return q.Qclass == dns.ClassINET && r.Opcode == dns.OpcodeQuery
+	default:
+		return false
+	}
 }
 
 // pass is one query on its way through the plugins below. It is both the writer and the context that
@@ -139,20 +145,30 @@ type verdicts struct {
 	waited  bool
 }
 
-// of returns the state of an address. It reports false where the address is not watched: it may not be
-// probed, or the table of targets is full. What is overridden is still probed, so that there is a verdict when
-// that ends.
-func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
+// of implements stateSource. An address is not watched where it may not be probed, or the table of targets
+// is full. What is overridden is still probed, so that there is a verdict when that ends.
+func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 	p := v.policy
 	allowed := p.probed.allowed(addr) && (!addr.Is4In6() || p.probed.allowed(addr.Unmap()))
 	addr = addr.Unmap()
 	forced, key := p.forced.current(), p.key(addr)
 	var states [3]int
+	var rtt time.Duration
 	before := len(v.pending)
-	for _, port := range p.ports {
+	ports := p.ports
+	if port != 0 {
+		own := [1]uint16{port}
+		ports = own[:]
+	}
+	for _, port := range ports {
 		var t *health.Target
 		if allowed {
 			t = v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
+		}
+		if t != nil {
+			if known := t.RTT(); known > 0 && (rtt == 0 || known < rtt) {
+				rtt = known
+			}
 		}
 		switch o := forced.of(addr, port); {
 		case o == forcedUp:
@@ -164,7 +180,7 @@ func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
 				unfiltered.Add(1)
 			}
 			v.pending = v.pending[:before]
-			return health.Unknown, false
+			return verdict{}
 		default:
 			state := t.State()
 			states[state]++
@@ -178,7 +194,7 @@ func (v *verdicts) of(addr netip.Addr) (health.State, bool) {
 		// What is still pending at other ports could not change it.
 		v.pending = v.pending[:before]
 	}
-	return state, true
+	return verdict{true, state, rtt}
 }
 
 // combine makes the state of an address from those of its ports; states has the number of ports by

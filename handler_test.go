@@ -266,6 +266,11 @@ func TestHandlerLetsPass(t *testing.T) {
 	}{
 		{"A", dns.OpcodeQuery, plain, false},
 		{"AAAA", dns.OpcodeQuery, question("a.example.org.", dns.TypeAAAA, dns.ClassINET), false},
+		{"SRV", dns.OpcodeQuery, question("a.example.org.", dns.TypeSRV, dns.ClassINET), false},
+		{"HTTPS", dns.OpcodeQuery, question("a.example.org.", dns.TypeHTTPS, dns.ClassINET), false},
+		{"SVCB", dns.OpcodeQuery, question("a.example.org.", dns.TypeSVCB, dns.ClassINET), false},
+		{"ANY", dns.OpcodeQuery, question("a.example.org.", dns.TypeANY, dns.ClassINET), false},
+		{"MX", dns.OpcodeQuery, question("a.example.org.", dns.TypeMX, dns.ClassINET), true},
 		{"mixed case", dns.OpcodeQuery, question("A.eXample.ORG.", dns.TypeA, dns.ClassINET), false},
 		{"apex", dns.OpcodeQuery, question("example.org.", dns.TypeA, dns.ClassINET), false},
 		{"other zone", dns.OpcodeQuery, question("a.example.net.", dns.TypeA, dns.ClassINET), true},

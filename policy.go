@@ -22,6 +22,7 @@ type policy struct {
 	source6  netip.Addr
 	hold     time.Duration
 	ttl      uint32 // seconds
+	sortRTT  bool   // nearest addresses first
 	idle     time.Duration
 	fallback fallback
 	panics   int // per cent of healthy addresses below which the fallback applies

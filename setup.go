@@ -131,6 +131,7 @@ var properties = []struct {
 	{"fallback", "all | nodata | servfail | ADDRESS...", false, (*stanza).fallback},
 	{"panic", "PERCENT", false, (*stanza).panic},
 	{"ttl", "DURATION", false, (*stanza).ttl},
+	{"sort", "rtt", false, (*stanza).sort},
 	{"idle", "DURATION", false, (*stanza).idle},
 	{"allow", "CIDR...", true, (*stanza).allow},
 	{"deny", "CIDR...", true, (*stanza).deny},
@@ -271,6 +272,14 @@ func (s *stanza) ttl(args []string) error {
 	}
 	s.policy.ttl = uint32(ttl / time.Second)
 	return nil
+}
+
+func (s *stanza) sort(args []string) error {
+	if args[0] != "rtt" {
+		return fmt.Errorf("%q is not an order, want rtt", args[0])
+	}
+	s.policy.sortRTT = true
+	return single(args)
 }
 
 func (s *stanza) idle(args []string) (err error) {

@@ -111,6 +111,7 @@ func TestSetupProperties(t *testing.T) {
 		{"ttl 1m", func(p *policy) { p.ttl = 60 }},
 		{"ttl 168h", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
 		{"ttl 604800", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
+		{"sort rtt", func(p *policy) { p.sortRTT = true }},
 		{"idle 1s", func(p *policy) { p.idle = time.Second }},
 		{"idle 720h", func(p *policy) { p.idle = 30 * 24 * time.Hour }},
 		{"allow 10.1.2.3/8", func(p *policy) { rule(p, "10.0.0.0/8", true) }},
@@ -387,7 +388,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, idle, allow, deny, overrides, source, method, limit"
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, source, method, limit"
 
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
@@ -479,7 +480,9 @@ func TestSetupMistakes(t *testing.T) {
 		{"limit rate 10000001", 3, `limit: rate: "10000001" is not possible, want a number from 1 to 10000000`},
 		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
 		// What later issues bring is an error until it works.
-		{"sort rtt", 3, `unknown property "sort", want one of ` + setupNames},
+		{"sort", 3, "sort has no value, want sort rtt"},
+		{"sort random", 3, `sort: "random" is not an order, want rtt`},
+		{"sort rtt rtt", 3, `sort: "rtt" is one value too many, want a single one`},
 		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
 		{"watch www.example.org", 3, `unknown property "watch", want one of ` + setupNames},
 		{"status 127.0.0.1:8080", 3, `unknown property "status", want one of ` + setupNames},

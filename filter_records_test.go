@@ -1,0 +1,280 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// What happens to records other than addresses, and to their additional addresses. "--" begins the additional
+// section.
+func TestFilterRecords(t *testing.T) {
+	const same = "same" // the message itself, not a copy
+	const services = `_sip._tcp.example.org. 10 IN SRV 0 0 5060 a.example.org.
+		_sip._tcp.example.org. 10 IN SRV 0 0 5061 b.example.org.`
+	const glue = `a.example.org. 10 IN A 10.0.0.1
+		a.example.org. 10 IN AAAA 2001:db8::1
+		b.example.org. 10 IN A 10.0.0.2`
+	const signature = ` IN RRSIG SRV 8 3 10 20380101000000 20200101000000 1 example.org. c2ln`
+	for _, tt := range []struct {
+		name     string
+		fallback string
+		answer   string
+		verdicts string
+		want     string
+		removed  int
+		outcome  outcome
+	}{
+		{"all up", "nodata", services + "\n--\n" + glue, "10.0.0.1:5060=up [2001:db8::1]:5060=up 10.0.0.2:5061=up", same, 0, untouched},
+		{"the port of the record counts", "all", services + "\n--\n" + glue,
+			"10.0.0.1=down 10.0.0.2=down 10.0.0.1:5061=down 10.0.0.2:5060=down", same, 0, untouched},
+		{"a target goes with its addresses", "all", services + "\n--\n" + glue, "10.0.0.2:5061=down",
+			`_sip._tcp.example.org. 10 IN SRV 0 0 5060 a.example.org.
+			--
+			a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN AAAA 2001:db8::1`, 2, filtered},
+		{"one address of a target goes", "all", services + "\n--\n" + glue, "10.0.0.1:5060=down",
+			services + "\n--\na.example.org. 10 IN AAAA 2001:db8::1\nb.example.org. 10 IN A 10.0.0.2", 1, filtered},
+		{"an address that another port needs stays", "all", `_sip._tcp.example.org. 10 IN SRV 0 0 5060 a.example.org.
+			_sip._tcp.example.org. 10 IN SRV 0 0 5061 a.example.org.
+			--
+			a.example.org. 10 IN A 10.0.0.1`, "10.0.0.1:5060=down 10.0.0.1:5061=up",
+			`_sip._tcp.example.org. 10 IN SRV 0 0 5061 a.example.org.
+			--
+			a.example.org. 10 IN A 10.0.0.1`, 1, filtered},
+		{"a target without addresses stays", "all", services + "\n--\na.example.org. 10 IN A 10.0.0.1", "10.0.0.1:5060=down",
+			"_sip._tcp.example.org. 10 IN SRV 0 0 5061 b.example.org.\n--\n", 2, filtered},
+		{"all down", "all", services + "\n--\n" + glue, "10.0.0.1:5060=down [2001:db8::1]:5060=down 10.0.0.2:5061=down",
+			services + "\n--\n" + glue, 0, substituted},
+		{"addresses cannot stand in", "192.0.2.80", services + "\n--\n" + glue,
+			"10.0.0.1:5060=down [2001:db8::1]:5060=down 10.0.0.2:5061=down", services + "\n--\n" + glue, 0, substituted},
+		{"signed", "all", services + "\n_sip._tcp.example.org. 10" + signature + "\n--\n" + glue,
+			"10.0.0.1:5060=down [2001:db8::1]:5060=down 10.0.0.2:5061=up",
+			`_sip._tcp.example.org. 10 IN SRV 0 0 5061 b.example.org.
+			_sip._tcp.example.org. 10 IN SRV 0 0 5060 a.example.org.
+			_sip._tcp.example.org. 10` + signature + "\n--\n" + glue, 0, reordered},
+		{"mixed case", "all", `_SIP._TCP.Example.org. 10 IN SRV 0 0 5060 A.example.ORG.
+			_sip._tcp.example.org. 10 IN SRV 0 0 5061 b.example.org.
+			--
+			` + glue, "10.0.0.1:5060=down [2001:db8::1]:5060=down",
+			"_sip._tcp.example.org. 10 IN SRV 0 0 5061 b.example.org.\n--\nb.example.org. 10 IN A 10.0.0.2", 3, filtered},
+		{"not over TCP", "all", `_sip._udp.example.org. 10 IN SRV 0 0 5060 a.example.org.
+			_sip._udp.example.org. 10 IN SRV 0 0 5061 b.example.org.
+			--
+			` + glue, "10.0.0.1:5060=down [2001:db8::1]:5060=down 10.0.0.2:5061=up", same, 0, untouched},
+		{"another class", "all", `_sip._tcp.example.org. 10 CH SRV 0 0 5060 a.example.org.
+			_sip._tcp.example.org. 10 CH SRV 0 0 5061 b.example.org.
+			--
+			` + glue, "10.0.0.1:5060=down [2001:db8::1]:5060=down", same, 0, untouched},
+		{"mail exchangers", "all", `example.org. 10 IN MX 10 a.example.org.
+			example.org. 10 IN MX 20 b.example.org.
+			--
+			` + glue, "10.0.0.1=down [2001:db8::1]:443=down 10.0.0.2=down", same, 0, untouched},
+
+		{"hints are thinned", "all", `a.example.org. 10 IN HTTPS 1 . alpn="h2" ipv4hint="10.0.0.1,10.0.0.2" ipv6hint="2001:db8::1"`,
+			"10.0.0.1:443=down 10.0.0.2:443=up [2001:db8::1]:443=up",
+			`a.example.org. 10 IN HTTPS 1 . alpn="h2" ipv4hint="10.0.0.2" ipv6hint="2001:db8::1"`, 1, filtered},
+		{"on the port of the record", "all", `a.example.org. 10 IN HTTPS 1 . port="8443" ipv4hint="10.0.0.1,10.0.0.2"`,
+			"10.0.0.1:443=down 10.0.0.2:8443=down", `a.example.org. 10 IN HTTPS 1 . port="8443" ipv4hint="10.0.0.1"`, 1, filtered},
+		{"an empty hint goes", "all", `a.example.org. 10 IN SVCB 1 b. ipv4hint="10.0.0.1" ipv6hint="2001:db8::1"`,
+			"10.0.0.1:443=down [2001:db8::1]:443=up", `a.example.org. 10 IN SVCB 1 b. ipv6hint="2001:db8::1"`, 1, filtered},
+		{"unless it is mandatory", "all", `a.example.org. 10 IN HTTPS 1 . mandatory="ipv4hint" ipv4hint="10.0.0.1,10.0.0.2"`,
+			"10.0.0.1:443=down 10.0.0.2:443=down", same, 0, untouched},
+		{"the fallback is not for hints", "servfail", `a.example.org. 10 IN HTTPS 1 . ipv4hint="10.0.0.1"`, "10.0.0.1:443=down",
+			"a.example.org. 10 IN HTTPS 1 .", 1, filtered},
+		{"an alias has no hints", "all", "a.example.org. 10 IN HTTPS 0 b.example.org.", "", same, 0, untouched},
+		{"signed hints", "all", `a.example.org. 10 IN HTTPS 1 . ipv4hint="10.0.0.1,10.0.0.2"
+			a.example.org. 10` + strings.Replace(signature, "SRV", "HTTPS", 1), "10.0.0.1:443=down 10.0.0.2:443=up", same, 0, untouched},
+
+		{"everything of a name", "all", `a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN A 10.0.0.2
+			a.example.org. 10 IN AAAA 2001:db8::1
+			a.example.org. 10 IN MX 10 a.example.org.
+			a.example.org. 10 IN HTTPS 1 . ipv4hint="10.0.0.1,10.0.0.2"
+			a.example.org. 10 IN TXT "x"`, "10.0.0.1=down 10.0.0.2=up 10.0.0.1:443=down 10.0.0.2:443=up",
+			`a.example.org. 10 IN A 10.0.0.2
+			a.example.org. 10 IN AAAA 2001:db8::1
+			a.example.org. 10 IN MX 10 a.example.org.
+			a.example.org. 10 IN HTTPS 1 . ipv4hint="10.0.0.2"
+			a.example.org. 10 IN TXT "x"`, 2, filtered},
+		{"the rest of a name stays", "nodata", `a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN TXT "x"`, "10.0.0.1=down", `a.example.org. 10 IN TXT "x"`, 1, substituted},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			request, m := filterSections(t, tt.answer)
+			before := filterTake(m)
+			got, result := filter(m, request, filterPolicy(t, tt.fallback, 0), filterVerdicts(t, tt.verdicts))
+			before.expectUnchanged(t)
+			want := m
+			if tt.want == same {
+				if got != m {
+					t.Error("the message was copied")
+				}
+			} else {
+				_, want = filterSections(t, tt.want)
+			}
+			if filterText(got.Answer) != filterText(want.Answer) || filterText(got.Extra) != filterText(want.Extra) {
+				t.Errorf("got\n%s--\n%swant\n%s--\n%s",
+					filterText(got.Answer), filterText(got.Extra), filterText(want.Answer), filterText(want.Extra))
+			}
+			if result.removed != tt.removed || result.outcome != tt.outcome {
+				t.Errorf("%d removed, %v; want %d, %v", result.removed, result.outcome, tt.removed, tt.outcome)
+			}
+		})
+	}
+}
+
+// filterSections is filterMessages for text with an additional section.
+func filterSections(t testing.TB, text string) (request, m *dns.Msg) {
+	t.Helper()
+	answer, extra, _ := strings.Cut(text, "--")
+	request, m = filterMessages(t, answer)
+	m.Extra = filterRecords(t, extra)
+	return request, m
+}
+
+// Nearest first, by whole milliseconds; what is down is last, and equals keep their order.
+func TestFilterSort(t *testing.T) {
+	const four = `a.example.org. 10 IN A 10.0.0.1
+		a.example.org. 10 IN A 10.0.0.2
+		a.example.org. 10 IN A 10.0.0.3
+		a.example.org. 10 IN A 10.0.0.4`
+	for _, tt := range []struct {
+		name, answer, verdicts string
+		want                   []byte // last octets
+		outcome                outcome
+	}{
+		{"by round trip", four, "10.0.0.1=up,4ms 10.0.0.2=up,3ms 10.0.0.3=up,2ms 10.0.0.4=up,1ms", []byte{4, 3, 2, 1}, reordered},
+		{"ties", four, "10.0.0.1=up,2100us 10.0.0.2=up,1900us 10.0.0.3=up,2000us 10.0.0.4=up,1100us", []byte{2, 4, 1, 3}, reordered},
+		{"in order already", four, "10.0.0.1=up,900us 10.0.0.2=up,100us 10.0.0.3=up,1ms 10.0.0.4=up,9s", []byte{1, 2, 3, 4}, untouched},
+		{"not known", four, "10.0.0.1=unknown 10.0.0.2=up,9s 10.0.0.4=up,1ms", []byte{4, 2, 1, 3}, reordered},
+		{"some down", four, "10.0.0.1=up,4ms 10.0.0.2=down,1ms 10.0.0.3=up,2ms 10.0.0.4=up,3ms", []byte{3, 4, 1}, filtered},
+		{"signed, some down", four + "\na.example.org. 10" + filterSig,
+			"10.0.0.1=up,4ms 10.0.0.2=down,1ms 10.0.0.3=up,2ms 10.0.0.4=up,3ms", []byte{3, 4, 1, 2}, reordered},
+		{"all down", four, "10.0.0.1=down,4ms 10.0.0.2=down,3ms 10.0.0.3=down,2ms 10.0.0.4=down,1ms", []byte{1, 2, 3, 4}, substituted},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			request, m := filterMessages(t, tt.answer)
+			zone := filterPolicy(t, "all", 0)
+			zone.sortRTT = true
+			before := filterTake(m)
+			got, result := filter(m, request, zone, filterVerdicts(t, tt.verdicts))
+			before.expectUnchanged(t)
+			var order []byte
+			for _, rr := range got.Answer {
+				if a, ok := rr.(*dns.A); ok {
+					order = append(order, a.A.To4()[3])
+				}
+			}
+			if !slices.Equal(order, tt.want) || result.outcome != tt.outcome {
+				t.Errorf("%v, %v; want %v, %v", order, result.outcome, tt.want, tt.outcome)
+			}
+		})
+	}
+}
+
+// Who can make up answers cannot have us compare millions of addresses.
+func TestFilterManyPairs(t *testing.T) {
+	for _, records := range []int{64, 65} {
+		var text strings.Builder
+		for i := range records {
+			fmt.Fprintf(&text, "_x._tcp.example.org. 10 IN SRV 0 0 %d a.example.org.\n", 1000+i)
+		}
+		text.WriteString("--\n")
+		for i := range 64 {
+			fmt.Fprintf(&text, "a.example.org. 10 IN A 10.0.0.%d\n", i)
+		}
+		request, m := filterSections(t, text.String())
+		states := filterVerdicts(t, "")
+		if got, _ := filter(m, request, filterPolicy(t, "nodata", 0), states); got != m {
+			t.Error("the message was copied")
+		}
+		if want := map[int]int{64: 64 * 64, 65: 0}[records]; len(states.asked) != want {
+			t.Errorf("%d records with 64 addresses: asked for %d verdicts, want %d", records, len(states.asked), want)
+		}
+	}
+}
+
+// filterAnswer returns an answer of the type with n addresses at port 443, of which the last ones are down.
+func filterAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNetwork, request, m *dns.Msg) {
+	tb.Helper()
+	network = newHandlerNetwork(tb, "")
+	var text, extra strings.Builder
+	var hints []string
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
+		if rrtype == dns.TypeAAAA {
+			addr = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})
+		}
+		network.results[addr] = checker.Answered
+		if i >= n-down {
+			network.results[addr] = checker.Refused
+		}
+		network.settle(addr)
+		switch rrtype {
+		case dns.TypeSRV:
+			fmt.Fprintf(&text, "_x._tcp.example.org. 30 IN SRV 0 0 443 t%d.example.org.\n", i)
+			fmt.Fprintf(&extra, "t%d.example.org. 30 IN A %s\n", i, addr)
+		case dns.TypeHTTPS:
+			hints = append(hints, addr.String())
+		default:
+			fmt.Fprintf(&text, "a.example.org. 30 IN %s %s\n", dns.TypeToString[rrtype], addr)
+		}
+	}
+	if hints != nil {
+		fmt.Fprintf(&text, "a.example.org. 30 IN HTTPS 1 . alpn=h2 ipv4hint=%s\n", strings.Join(hints, ","))
+	}
+	request, m = filterSections(tb, text.String()+"--\n"+extra.String())
+	return network, request, m
+}
+
+var filterTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS}
+
+// An answer in which nothing has to change costs no allocation, whatever records it has.
+func TestFilterRecordsDoNotAllocate(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
+	}
+	for _, rrtype := range filterTypes {
+		for _, n := range []int{1, 4, 16, 100} {
+			network, request, m := filterAnswer(t, rrtype, n, 0)
+			zone := filterPolicy(t, "nodata", 50)
+			v := benchVerdicts(zone, network)
+			allocs := testing.AllocsPerRun(1000, func() {
+				if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
+					t.Fatal("the answer was changed")
+				}
+			})
+			if allocs != 0 {
+				t.Errorf("%s with %d addresses: %v allocations", dns.TypeToString[rrtype], n, allocs)
+			}
+		}
+	}
+}
+
+func BenchmarkFilterRecords(b *testing.B) {
+	for _, rrtype := range filterTypes {
+		for _, n := range []int{1, 4, 16, 64} {
+			for _, down := range []int{0, 1, n} {
+				if n == 1 && down == 1 {
+					continue // the same as all down
+				}
+				network, request, m := filterAnswer(b, rrtype, n, down)
+				zone := filterPolicy(b, "nodata", 0)
+				v := benchVerdicts(zone, network)
+				b.Run(fmt.Sprintf("%s, %d addresses, %d down", dns.TypeToString[rrtype], n, down), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						filter(m, request, zone, v)
+					}
+				})
+			}
+		}
+	}
+}
