@@ -147,8 +147,11 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 	}
 	s := settings(t.key.settings)
 	first := !t.checked
+	m.statusMu.Lock()
 	t.checked = true
 	c := t.judge(r, s)
+	t.record(r, c.Target != nil, now)
+	m.statusMu.Unlock()
 	if c.Target != nil {
 		m.states[c.To].Add(1)
 		m.states[c.From].Add(-1)

@@ -95,6 +95,9 @@ type Monitor struct {
 	mu    sync.Mutex
 	added list // targets that the goroutine has not seen
 
+	// statusMu is held while what Target.Status returns is changed or read.
+	statusMu sync.Mutex
+
 	inboxMu sync.Mutex
 	inbox   []checker.Report
 
@@ -171,7 +174,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 		return nil
 	}
 	now := m.now()
-	t := &Target{key: k, monitor: m, born: now, due: now}
+	t := &Target{key: k, monitor: m, born: now, due: now, since: now, heard: now}
 	t.want(keep)
 	m.table.Store(k, t)
 	m.size.Add(1)

@@ -143,8 +143,12 @@ func TestStress(t *testing.T) {
 	users.Go(func() {
 		for i := range rounds / 20 {
 			m.SetLimits(50+rand.IntN(400), []int{0, 10000, 100000}[i%3])
-			for range m.All() {
+			for target := range m.All() {
 				m.Counts()
+				target.AddName("a")
+				if s := target.Status(); s.Since.IsZero() || s.Checked.After(time.Now()) {
+					t.Errorf("%+v", s)
+				}
 			}
 			m.Deliver([]checker.Report{{}, {Tag: (*Target)(nil)}})
 			runtime.Gosched()

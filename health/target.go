@@ -24,6 +24,7 @@ type Target struct {
 	// or gone. Readers store a duration instead of an instant because that spares them the clock
 	// and, between two probes, all but the first store.
 	wanted atomic.Int64
+	names  atomic.Pointer[name] // the newest first
 
 	// What follows belongs to the monitor's goroutine.
 	next     *Target // in the list that holds the target, if one does
@@ -33,6 +34,12 @@ type Target struct {
 	run      int32   // see verdict
 	inFlight bool
 	checked  bool // has had a result
+
+	// The goroutine changes these with Monitor.statusMu held, and checked too.
+	history history
+	since   int64 // when the state began
+	heard   int64 // when the newest result came in
+	err     error // of the newest result
 }
 
 // gone is the value of Target.wanted once the target has left the table.

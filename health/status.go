@@ -1,0 +1,182 @@
+package health
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+const (
+	// HistorySlots is how many slots of time a target's history has.
+	HistorySlots = 30
+	// HistorySlot is how long each of them is.
+	HistorySlot = 10 * time.Second
+
+	// maxNames bounds the names of a target: whoever controls a zone can make up any number of them.
+	maxNames = 4
+)
+
+// Status is what is known of a target at one moment.
+type Status struct {
+	State State
+	// Since is when the state began. For Unknown that is when the target entered the table.
+	Since time.Time
+	// Result is the newest result and Err its reason: nil for Answered and where there is no result yet,
+	// an errno where there was one, otherwise an error as in [checker.Report].
+	Result checker.Result
+	Err    error
+	// Checked is when the newest result came in, the zero time before the first.
+	Checked time.Time
+	// RTT is as [Target.RTT] returns it.
+	RTT time.Duration
+	// History is the results of the last HistorySlots times HistorySlot, the oldest first. The last slot
+	// is the one that time is in.
+	History [HistorySlots]Slot
+}
+
+// Slot is what came back in one stretch of time.
+type Slot struct {
+	// Checked is false if nothing did. The other fields then mean nothing.
+	Checked bool
+	// Result is the newest failure, or Inconclusive if there was none, or else Answered.
+	Result checker.Result
+	// Mixed tells that there was an answer although Result is another.
+	Mixed bool
+}
+
+// Status returns what is known of the target. It holds the monitor up no longer than it takes to copy that.
+func (t *Target) Status() Status {
+	m := t.monitor
+	now := m.now()
+	m.statusMu.Lock()
+	defer m.statusMu.Unlock()
+	mark := t.load()
+	s := Status{
+		State:   mark.state(),
+		Since:   m.epoch.Add(time.Duration(t.since)),
+		Result:  mark.result(),
+		Err:     t.err,
+		RTT:     t.RTT(),
+		History: t.history.slots(t.heard, now),
+	}
+	if t.checked {
+		s.Checked = m.epoch.Add(time.Duration(t.heard))
+	}
+	return s
+}
+
+// record notes a report for Status. The caller holds statusMu.
+func (t *Target) record(r *checker.Report, changed bool, now int64) {
+	if changed {
+		t.since = now
+	}
+	t.err = reason(r.Err)
+	t.history.record(r.Result, t.heard, now)
+	t.heard = now
+}
+
+// reason returns what is worth keeping of an error: not the addresses and names of calls around an errno,
+// which would take more room than all the rest of a target.
+func reason(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	return err
+}
+
+// history is a ring of slots of half a byte each: 0 where nothing came in, otherwise 1 + Result, and slotMixed.
+type history [HistorySlots / 2]byte
+
+const slotMixed = 8
+
+func slotAt(now int64) int64 { return now / int64(HistorySlot) }
+
+func (h *history) at(slot int64) byte {
+	i := slot % HistorySlots
+	return h[i/2] >> (i % 2 * 4) & 0xf
+}
+
+func (h *history) set(slot int64, value byte) {
+	i := slot % HistorySlots
+	shift := i % 2 * 4
+	h[i/2] = h[i/2]&^(0xf<<shift) | value<<shift
+}
+
+// record notes a result that came in now; last is when the one before it did.
+func (h *history) record(r checker.Result, last, now int64) {
+	slot := slotAt(now)
+	for old := max(slotAt(last)+1, slot-HistorySlots+1); old <= slot; old++ {
+		h.set(old, 0)
+	}
+	h.set(slot, mix(h.at(slot), r))
+}
+
+// mix returns the value of a slot with one more result in it.
+func mix(value byte, r checker.Result) byte {
+	mixed := value & slotMixed
+	had := checker.Result(value&^slotMixed) - 1
+	switch {
+	case value == 0:
+		return byte(r) + 1
+	case r == checker.Answered && had != checker.Answered:
+		return value | slotMixed
+	case r == checker.Answered, r == checker.Inconclusive && had != checker.Answered:
+		return value
+	case had == checker.Answered:
+		mixed = slotMixed
+	}
+	return byte(r) + 1 | mixed
+}
+
+// slots returns the history as seen now; last is when the newest result came in.
+func (h *history) slots(last, now int64) (all [HistorySlots]Slot) {
+	newest, first := slotAt(last), slotAt(now)-HistorySlots+1
+	for i := range all {
+		slot := first + int64(i)
+		if slot < 0 || slot > newest {
+			continue
+		}
+		if value := h.at(slot); value != 0 {
+			all[i] = Slot{true, checker.Result(value&^slotMixed) - 1, value&slotMixed != 0}
+		}
+	}
+	return all
+}
+
+// name is one of the names of a target, in a list.
+type name struct {
+	name string
+	next *name
+}
+
+// AddName notes a name that led to the target, in lower case. A target has room for the first four; more are
+// dropped. It takes no lock, and allocates nothing where there is no room or the name is there already.
+func (t *Target) AddName(s string) {
+	for {
+		head := t.names.Load()
+		n := 0
+		for have := head; have != nil; have = have.next {
+			if have.name == s || strings.EqualFold(have.name, s) {
+				return
+			}
+			n++
+		}
+		if n == maxNames || t.names.CompareAndSwap(head, &name{strings.Clone(strings.ToLower(s)), head}) {
+			return
+		}
+	}
+}
+
+// Names returns the names of the target in the order in which they were added.
+func (t *Target) Names() []string {
+	var names []string
+	for n := t.names.Load(); n != nil; n = n.next {
+		names = append(names, n.name)
+	}
+	slices.Reverse(names)
+	return names
+}

@@ -1,0 +1,210 @@
+package health
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+// Each slot against what its definition says, for every sequence of up to four results.
+func TestSlot(t *testing.T) {
+	var try func(results []checker.Result)
+	try = func(results []checker.Result) {
+		var h history
+		want := Slot{Checked: len(results) > 0}
+		answered := slices.Contains(results, checker.Answered)
+		failed := false
+		for i, r := range results {
+			h.record(r, int64(max(0, i-1)), int64(i))
+			if r != checker.Answered && r != checker.Inconclusive {
+				want.Result, failed = r, true
+			}
+		}
+		if !failed && answered && !slices.Contains(results, checker.Inconclusive) {
+			want.Result = checker.Answered
+		}
+		want.Mixed = answered && want.Result != checker.Answered
+		got := h.slots(0, int64(len(results)))
+		if got[HistorySlots-1] != want {
+			t.Errorf("%v became %+v, want %+v", results, got[HistorySlots-1], want)
+		}
+		if len(results) < 4 {
+			for _, r := range checker.Results() {
+				try(append(slices.Clip(results), r))
+			}
+		}
+	}
+	try(nil)
+}
+
+// The ring against a list of everything that happened.
+func TestHistory(t *testing.T) {
+	type event struct {
+		at     int64
+		result checker.Result
+	}
+	var h history
+	var events []event
+	var last, now int64
+	for range 5000 {
+		// Mostly within a slot or two, now and then longer than the history.
+		now += rand.Int64N(int64(2 * HistorySlot))
+		if rand.IntN(50) == 0 {
+			now += rand.Int64N(int64(3 * HistorySlots * HistorySlot))
+		}
+		r := checker.Results()[rand.IntN(5)]
+		h.record(r, last, now)
+		last = now
+		events = append(events, event{now, r})
+		look := now + rand.Int64N(int64(2*HistorySlots*HistorySlot))
+		var want [HistorySlots]byte
+		for _, e := range events[max(0, len(events)-500):] {
+			if i := slotAt(e.at) - slotAt(look) + HistorySlots - 1; i >= 0 {
+				want[i] = mix(want[i], e.result)
+			}
+		}
+		for i, slot := range h.slots(last, look) {
+			if slot.Checked != (want[i] != 0) || slot.Checked && byte(slot.Result)+1 != want[i]&^slotMixed ||
+				slot.Mixed != (want[i]&slotMixed != 0) {
+				t.Fatalf("slot %d is %+v, want %04b", i, slot, want[i])
+			}
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Options{})
+		defer m.Close()
+		time.Sleep(time.Hour)
+		born := time.Now()
+		var report atomic.Pointer[checker.Report]
+		answer := func(checker.Check) (checker.Report, time.Duration) { return *report.Load(), time.Millisecond }
+		report.Store(&checker.Report{Result: checker.Answered, RTT: time.Millisecond})
+		target := m.Target(addr(1), plain, time.Hour)
+		want := Status{Since: born}
+		if got := target.Status(); got != want {
+			t.Errorf("new: %+v", got)
+		}
+		time.Sleep(time.Minute)
+		m.SetProber(newNetwork(t, m, answer))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		got := target.Status()
+		up := born.Add(time.Minute + time.Millisecond)
+		if got.State != Up || !got.Since.Equal(up) || got.Result != checker.Answered || got.Err != nil || got.RTT != time.Millisecond {
+			t.Errorf("up: %+v", got)
+		}
+		if first := (Slot{Checked: true, Result: checker.Answered}); got.History[HistorySlots-1] != first || got.History[HistorySlots-2] != (Slot{}) {
+			t.Errorf("up: %+v", got.History)
+		}
+
+		noRoute := os.NewSyscallError("connect", syscall.EHOSTUNREACH)
+		report.Store(&checker.Report{Result: checker.Unreachable, Err: noRoute})
+		fails := time.Now()
+		time.Sleep(65 * time.Second)
+		synctest.Wait()
+		got = target.Status()
+		if got.State != Down || got.Since.Before(fails) || got.Since.Sub(fails) > 4*time.Second || got.Err != syscall.EHOSTUNREACH {
+			t.Errorf("down: %+v", got)
+		}
+		if age := time.Since(got.Checked); age < 0 || age > 2*time.Second {
+			t.Errorf("down: the newest result is %v old", age)
+		}
+		var rest []string
+		for _, slot := range got.History[HistorySlots-7:] {
+			rest = append(rest, fmt.Sprint(slot.Result, slot.Mixed))
+		}
+		failed := "unreachable false"
+		if !slices.Equal(rest, []string{"unreachable true", failed, failed, failed, failed, failed, failed}) {
+			t.Errorf("down: %q", rest)
+		}
+
+		since := got.Since
+		report.Store(&checker.Report{Result: checker.Inconclusive, Err: checker.ErrBusy})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		got = target.Status()
+		if got.State != Down || got.Since != since || got.Result != checker.Inconclusive || got.Err != checker.ErrBusy {
+			t.Errorf("inconclusive: %+v", got)
+		}
+	})
+}
+
+func TestReason(t *testing.T) {
+	other := errors.New("other")
+	tests := []struct{ err, want error }{
+		{nil, nil},
+		{other, other},
+		{checker.ErrTimeout, checker.ErrTimeout},
+		{syscall.ECONNREFUSED, syscall.ECONNREFUSED},
+		{&fs.PathError{Op: "x", Path: "y", Err: os.NewSyscallError("z", syscall.EPERM)}, syscall.EPERM},
+	}
+	for _, tt := range tests {
+		if got := reason(tt.err); got != tt.want {
+			t.Errorf("of %v: %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	m := newMonitor(Options{})
+	target := m.Target(addr(1), plain, time.Hour)
+	if got := target.Names(); got != nil {
+		t.Errorf("no name was added, but there is %q", got)
+	}
+	for _, name := range []string{"b.", "B.", "A.example.", "b.", "a.Example.", "c.", "d.", "e.", "b."} {
+		target.AddName(name)
+	}
+	if got, want := target.Names(), []string{"b.", "a.example.", "c.", "d."}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, name := range []string{"b.", "A.example.", "full."} {
+		if n := testing.AllocsPerRun(100, func() { target.AddName(name) }); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func TestNamesConcurrently(t *testing.T) {
+	m := newMonitor(Options{})
+	for i := range 200 {
+		target := m.Target(addr(i), plain, time.Hour)
+		var users sync.WaitGroup
+		for n := range 8 {
+			users.Go(func() {
+				target.AddName(fmt.Sprint(n % 6))
+				target.Names()
+			})
+		}
+		users.Wait()
+		got := target.Names()
+		slices.Sort(got)
+		if len(got) != maxNames || len(slices.Compact(got)) != maxNames {
+			t.Fatalf("%q, want %d different ones", got, maxNames)
+		}
+	}
+}
+
+func TestNameKeepsNothingElse(t *testing.T) {
+	m := newMonitor(Options{})
+	target := m.Target(addr(1), plain, time.Hour)
+	message := []byte("www.example.org. and all the rest")
+	long := string(message)
+	target.AddName(long[:16])
+	if got := target.Names()[0]; got != long[:16] || unsafe.StringData(got) == unsafe.StringData(long) {
+		t.Errorf("%q keeps the string it was cut from in memory", got)
+	}
+}
