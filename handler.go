@@ -30,7 +30,9 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		zone:           zone,
 		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor},
 	}
-	p.outer, _ = ctx.Value(passKey{}).(*pass)
+	if p.outer, _ = ctx.Value(passKey{}).(*pass); p.outer != nil {
+		p.verdicts.lookup = p.outer.verdicts.lookup
+	}
 	return plugin.NextOrFailure(name, s.Next, p, p, r)
 }
 
@@ -90,13 +92,16 @@ func (p *pass) WriteMsg(m *dns.Msg) error {
 	if m == nil || m.Rcode != dns.RcodeSuccess || m.Truncated || len(m.Answer) == 0 {
 		return p.ResponseWriter.WriteMsg(m)
 	}
-	m, result := filter(m, p.request, p.zone, &p.verdicts)
+	filtered, result := filter(m, p.request, p.zone, &p.verdicts)
+	if p.verdicts.lookup != nil && p.outer == nil {
+		return p.ResponseWriter.WriteMsg(m)
+	}
 	p.count(result)
-	return p.ResponseWriter.WriteMsg(m)
+	return p.ResponseWriter.WriteMsg(filtered)
 }
 
 func (p *pass) count(r filterResult) {
-	if r.addresses == 0 {
+	if r.addresses == 0 || p.verdicts.lookup != nil {
 		return
 	}
 	o := p.raise(r.outcome)
@@ -143,6 +148,7 @@ type verdicts struct {
 	monitor *health.Monitor
 	pending []*health.Target // worth waiting for
 	waited  bool
+	lookup  *lookup // of a watched name, nil in queries of clients
 }
 
 // of implements stateSource. An address is not watched where it may not be probed, or the table of targets
@@ -151,7 +157,10 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 	p := v.policy
 	allowed := p.probed.allowed(addr) && (!addr.Is4In6() || p.probed.allowed(addr.Unmap()))
 	addr = addr.Unmap()
-	forced, key := p.forced.current(), p.key(addr)
+	forced, key, keep := p.forced.current(), p.key(addr), p.idle
+	if v.lookup != nil {
+		keep = max(keep, v.lookup.keep)
+	}
 	var states [3]int
 	var rtt time.Duration
 	before := len(v.pending)
@@ -163,9 +172,12 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 	for _, port := range ports {
 		var t *health.Target
 		if allowed {
-			t = v.monitor.Target(netip.AddrPortFrom(addr, port), key, p.idle)
+			t = v.monitor.Target(netip.AddrPortFrom(addr, port), key, keep)
 		}
 		if t != nil {
+			if v.lookup != nil {
+				v.lookup.note(t)
+			}
 			if known := t.RTT(); known > 0 && (rtt == 0 || known < rtt) {
 				rtt = known
 			}
@@ -176,7 +188,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		case o == forcedDown:
 			states[health.Down]++
 		case t == nil:
-			if allowed && !v.waited {
+			if allowed && !v.waited && v.lookup == nil {
 				unfiltered.Add(1)
 			}
 			v.pending = v.pending[:before]
@@ -184,7 +196,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		default:
 			state := t.State()
 			states[state]++
-			if state == health.Unknown && !v.waited && t.Holds(p.hold) {
+			if state == health.Unknown && !v.waited && v.lookup == nil && t.Holds(p.hold) {
 				v.pending = append(v.pending, t)
 			}
 		}

@@ -67,6 +67,11 @@ var (
 		Name: "panics_total",
 		Help: "Counter of panics that were recovered from.",
 	})
+	watchLookups = promauto.NewCounterVec(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "watch_lookups_total",
+		Help: "Counter of look-ups of watched names by result.",
+	}, []string{"result"})
 	_ = promauto.NewCounterFunc(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "unfiltered_addresses_total",
@@ -158,6 +163,10 @@ var causes = slices.DeleteFunc(checker.Causes(), func(c string) bool { return c 
 var (
 	checksBy  = make(map[checker.Result]prometheus.Counter)
 	changesTo = make(map[health.State]prometheus.Counter)
+	lookupsBy = map[bool]prometheus.Counter{ // whether they worked
+		true:  watchLookups.WithLabelValues("success"),
+		false: watchLookups.WithLabelValues("failure"),
+	}
 )
 
 // Describe implements prometheus.Collector.

@@ -56,6 +56,7 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_state_changes_total":         "COUNTER state",
 		"coredns_shaker_targets":                     "GAUGE state",
 		"coredns_shaker_unfiltered_addresses_total":  "COUNTER",
+		"coredns_shaker_watch_lookups_total":         "COUNTER result",
 	}
 	families := metricsOurs(prometheus.DefaultGatherer.Gather())
 	for metric, family := range families {

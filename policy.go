@@ -28,6 +28,7 @@ type policy struct {
 	panics   int // per cent of healthy addresses below which the fallback applies
 	probed   prefixes
 	forced   *overridesFile // nil without
+	watched  []string       // names, lower case and fully qualified
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key

@@ -29,6 +29,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/ready"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -349,6 +350,7 @@ func TestReadmeMetrics(t *testing.T) {
 		"coredns_shaker_targets":                   {health.Unknown.String(), health.Up.String(), health.Down.String()},
 		"coredns_shaker_state_changes_total":       {health.Up.String(), health.Down.String()},
 		"coredns_shaker_inconclusive_checks_total": causes,
+		"coredns_shaker_watch_lookups_total":       {"success", "failure"},
 	}
 	for _, result := range checker.Results() {
 		values["coredns_shaker_checks_total"] = append(values["coredns_shaker_checks_total"], result.String())
@@ -395,6 +397,10 @@ func TestReadmeNumbers(t *testing.T) {
 		fmt.Sprintf("round trip | %v |", refusal),
 		fmt.Sprintf("*timeout* | %v |", silence),
 		fmt.Sprintf("round trip, %v by default", back),
+		fmt.Sprintf("no sooner than after %.0f seconds", leastRefresh.Seconds()),
+		fmt.Sprintf("tried again after %.0f second, then after twice as long each time, up to %.0f seconds",
+			firstRetry.Seconds(), lastRetry.Seconds()),
+		fmt.Sprintf("after %.0f seconds, a name that cannot be resolved", patience.Seconds()),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
 		"`" + describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise}) + "`",
 	} {
@@ -518,6 +524,7 @@ func readmeRewrite(corefile, upstream, port string) string {
 	}
 	corefile = regexp.MustCompile(`(?m)^( *forward \S+) .*$`).ReplaceAllString(corefile, "$1 "+upstream)
 	corefile = regexp.MustCompile(`(?m)^( *prometheus).*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
+	corefile = regexp.MustCompile(`(?m)^( *ready)$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
 	return strings.ReplaceAll(corefile, "1053", port)
 }
 

@@ -13,6 +13,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 
+	"github.com/miekg/dns"
+
 	"github.com/coredns-shaker/shaker/checker"
 )
 
@@ -26,7 +28,9 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(name, err)
 	}
-	s := &Shaker{policies: policies, instance: inst}
+	s := &Shaker{policies: policies, instance: inst, controller: c}
+	s.watches = newWatches(s)
+	inst.handlers = append(inst.handlers, s)
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		s.Next = next
 		return s
@@ -51,7 +55,7 @@ func parse(c *caddy.Controller, process *processSettings) (zonePolicies, error) 
 			policies[zone] = zonePolicy{zone, p}
 		}
 	}
-	return policies, nil
+	return policies, checkWatched(c, policies)
 }
 
 func parseStanza(c *caddy.Controller, process *processSettings, others zonePolicies) (*policy, error) {
@@ -136,6 +140,7 @@ var properties = []struct {
 	{"allow", "CIDR...", true, (*stanza).allow},
 	{"deny", "CIDR...", true, (*stanza).deny},
 	{"overrides", "FILE", false, (*stanza).overrides},
+	{"watch", "NAME...", true, (*stanza).watch},
 	{"source", "ADDRESS...", false, (*stanza).source},
 	{"method", "socket | raw | dial", false, (*stanza).method},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
@@ -326,6 +331,40 @@ func (s *stanza) overrides(args []string) error {
 	}
 	s.process.overrides[path] = file
 	s.policy.forced = file
+	return nil
+}
+
+func (s *stanza) watch(args []string) error {
+	for _, arg := range args {
+		qname := plugin.Name(arg).Normalize()
+		_, valid := dns.IsDomainName(arg)
+		_, err := netip.ParseAddr(arg)
+		if !valid || err == nil || strings.ContainsAny(arg, ":/*") {
+			return fmt.Errorf("%q is not possible, want a domain name without wildcard or port", arg)
+		}
+		inZone := func(zone string) bool { return plugin.Name(zone).Matches(qname) }
+		if !slices.ContainsFunc(s.policy.zones, inZone) {
+			return fmt.Errorf("%q is in none of the stanza's zones, %s", arg, strings.Join(s.policy.zones, ", "))
+		}
+		if slices.Contains(s.policy.watched, qname) {
+			return fmt.Errorf("%q is given twice", arg)
+		}
+		s.policy.watched = append(s.policy.watched, qname)
+	}
+	return nil
+}
+
+// checkWatched makes sure that watched names are not in the longer zone of another stanza, whose policy it is that
+// decides then.
+func checkWatched(c *caddy.Controller, policies zonePolicies) error {
+	for _, p := range policies {
+		for _, qname := range p.watched {
+			if other := policies.find(qname); other.policy != p.policy {
+				return c.Errf("watch: %q in the stanza at %s is in zone %q of that at %s, want it there",
+					qname, p.place, other.zone, other.place)
+			}
+		}
+	}
 	return nil
 }
 

@@ -127,6 +127,10 @@ func TestSetupProperties(t *testing.T) {
 			rule(p, "10.1.0.0/16", true)
 			rule(p, "10.1.1.1/32", false)
 		}},
+		{"watch Www.Example.ORG example.org.", func(p *policy) { p.watched = []string{"www.example.org.", "example.org."} }},
+		{"watch a.example.org\nwatch b.example.org", func(p *policy) {
+			p.watched = []string{"a.example.org.", "b.example.org."}
+		}},
 		{"source 192.0.2.1", func(p *policy) { p.source4 = netip.MustParseAddr("192.0.2.1") }},
 		{"source ::ffff:192.0.2.1", func(p *policy) { p.source4 = netip.MustParseAddr("192.0.2.1") }},
 		{"source 2001:db8::1 192.0.2.1", func(p *policy) {
@@ -388,7 +392,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, source, method, limit"
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit"
 
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
@@ -463,6 +467,18 @@ func TestSetupMistakes(t *testing.T) {
 		{"deny 10.0.0.1\nallow 10.0.0.1/32", 4, `allow: "10.0.0.1/32" is both allowed and denied`},
 		{"deny", 3, "deny has no value, want deny CIDR..."},
 		{"deny all", 3, `deny: "all" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"watch", 3, "watch has no value, want watch NAME..."},
+		{"watch www.example.net", 3, `watch: "www.example.net" is in none of the stanza's zones, example.org.`},
+		{"watch www.example.org notexample.org", 3, `watch: "notexample.org" is in none of the stanza's zones, example.org.`},
+		{"watch www.example.org WWW.example.org.", 3, `watch: "WWW.example.org." is given twice`},
+		{"watch www.example.org\nwatch www.example.org", 4, `watch: "www.example.org" is given twice`},
+		{"watch *.example.org", 3, `watch: "*.example.org" is not possible, want a domain name without wildcard or port`},
+		{"watch www.example.org:443", 3, `watch: "www.example.org:443" is not possible, want a domain name without wildcard or port`},
+		{"watch 192.0.2.1", 3, `watch: "192.0.2.1" is not possible, want a domain name without wildcard or port`},
+		{"watch a..example.org", 3, `watch: "a..example.org" is not possible, want a domain name without wildcard or port`},
+		{`watch ""`, 3, `watch: "" is not possible, want a domain name without wildcard or port`},
+		{"watch a.b.example.org\n}\nshaker b.example.org {", 6,
+			`watch: "a.b.example.org." in the stanza at Corefile:2 is in zone "b.example.org." of that at Corefile:5, want it there`},
 		{"source", 3, "source has no value, want source ADDRESS..."},
 		{"source eth0", 3, `source: "eth0" is not an IP address`},
 		{"source fe80::1%eth0", 3, `source: "fe80::1%eth0" is not an IP address`},
@@ -484,7 +500,6 @@ func TestSetupMistakes(t *testing.T) {
 		{"sort random", 3, `sort: "random" is not an order, want rtt`},
 		{"sort rtt rtt", 3, `sort: "rtt" is one value too many, want a single one`},
 		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
-		{"watch www.example.org", 3, `unknown property "watch", want one of ` + setupNames},
 		{"status 127.0.0.1:8080", 3, `unknown property "status", want one of ` + setupNames},
 		{"Port 80", 3, `unknown property "Port", want one of ` + setupNames},
 		// Braces where none belong.

@@ -5,6 +5,7 @@
 package shaker
 
 import (
+	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 )
@@ -18,8 +19,10 @@ var log = clog.NewWithPlugin(name)
 type Shaker struct {
 	Next plugin.Handler
 
-	policies zonePolicies
-	instance *instance
+	policies   zonePolicies
+	instance   *instance
+	controller *caddy.Controller
+	watches    []*watch
 }
 
 // Name implements plugin.Handler.

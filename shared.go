@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"context"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -62,7 +63,10 @@ type processSettings struct {
 type instance struct {
 	settings processSettings
 	monitor  *health.Monitor
+	handlers []*Shaker // of each server block, set up before the lease
 	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
+
+	endWatches context.CancelFunc // nil before they begin
 }
 
 type instanceKey struct{}
@@ -74,6 +78,7 @@ func instanceOf(c *caddy.Controller) *instance {
 	}
 	inst := new(instance)
 	c.Set(instanceKey{}, inst)
+	hookStartup()
 	c.OnStartup(func() error { return shared.lease(inst) })
 	c.OnRestart(func() error { shared.restarting(inst); return nil })
 	c.OnRestartFailed(func() error { shared.restartFailed(inst); return nil })
@@ -124,6 +129,9 @@ func (s *sharedState) giveBack(inst *instance) {
 	defer s.mu.Unlock()
 	if s.restart == inst {
 		s.restart = nil
+	}
+	if inst.endWatches != nil {
+		inst.endWatches()
 	}
 	for _, successor := range s.leases {
 		if successor.replaces == inst {

@@ -11,15 +11,17 @@ import (
 // isChecked tells whether the addresses behind an SRV record can be checked: its second label names the
 // protocol (RFC 2782), and that has to be TCP.
 func isChecked(rr *dns.SRV) bool {
-	if rr.Hdr.Class != dns.ClassINET || rr.Hdr.Rrtype != dns.TypeSRV || rr.Port == 0 {
-		return false
-	}
+	return rr.Hdr.Class == dns.ClassINET && rr.Hdr.Rrtype == dns.TypeSRV && rr.Port != 0 && isTCPService(rr.Hdr.Name)
+}
+
+// isTCPService tells whether a name is one that SRV records of a TCP service have.
+func isTCPService(name string) bool {
 	const label = "_tcp."
-	off, end := dns.NextLabel(rr.Hdr.Name, 0)
-	if end || len(rr.Hdr.Name) < off+len(label) {
+	off, end := dns.NextLabel(name, 0)
+	if end || len(name) < off+len(label) {
 		return false
 	}
-	return strings.EqualFold(rr.Hdr.Name[off:off+len(label)], label)
+	return strings.EqualFold(name[off:off+len(label)], label)
 }
 
 // glue is the addresses in the additional section, for the SRV records whose targets they belong to.
