@@ -10,6 +10,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/miekg/dns"
+	"github.com/opentracing/opentracing-go"
 
 	"github.com/coredns-shaker/shaker/health"
 )
@@ -30,7 +31,13 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		zone:           zone,
 		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor},
 	}
-	if p.outer, _ = ctx.Value(passKey{}).(*pass); p.outer != nil {
+	switch around := ctx.Value(passKey{}).(type) {
+	case *pass:
+		p.outer = around
+	case *record:
+		p.outer, p.record = around.outer, around
+	}
+	if p.outer != nil {
 		p.verdicts.lookup = p.outer.verdicts.lookup
 	}
 	return plugin.NextOrFailure(name, s.Next, p, p, r)
@@ -62,13 +69,17 @@ type pass struct {
 	verdicts verdicts
 	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
 	// leaves its zone, asks this server again. The client sees one answer, so one is counted.
-	outer *pass
-	// outcome is raised by this query and by those within it, which a prefetch of cache may have let run on
-	// in another goroutine.
+	outer  *pass
+	record *record // nil without the metadata plugin
+
+	// These are of this query and of those within it, which a prefetch of cache may have let run on in
+	// another goroutine.
 	outcome atomic.Uint32
-	held    atomic.Bool // this query, or one within it, waited for a verdict
+	held    atomic.Int64 // for how many nanoseconds it waited for verdicts
+	removed atomic.Int64 // addresses
 }
 
+// passKey finds what is around a query in its context: a *pass, or a *record if that is closer.
 type passKey struct{}
 
 // Value implements context.Context.
@@ -101,23 +112,30 @@ func (p *pass) WriteMsg(m *dns.Msg) error {
 }
 
 func (p *pass) count(r filterResult) {
-	if r.addresses == 0 || p.verdicts.lookup != nil {
+	if p.verdicts.lookup != nil || r.addresses == 0 && p.removed.Load() == 0 {
 		return
 	}
 	o := p.raise(r.outcome)
 	counters := countersFor(p.Context, p.zone.zone)
 	if r.removed > 0 {
 		counters.removed.Add(float64(r.removed))
+		p.removed.Add(int64(r.removed))
 	}
-	if p.verdicts.waited {
-		p.held.Store(true)
+	if h := p.verdicts.hold; h != nil {
+		p.held.Add(int64(h.took))
+		holdDuration.Observe(h.took.Seconds())
+		h.trace(p.Context)
+	}
+	if p.record != nil {
+		p.record.pass.CompareAndSwap(nil, p)
 	}
 	if p.outer != nil {
 		p.outer.raise(o)
-		p.outer.held.CompareAndSwap(false, p.held.Load())
+		p.outer.held.Add(p.held.Load())
+		p.outer.removed.Add(p.removed.Load())
 		return
 	}
-	if p.held.Load() {
+	if p.held.Load() > 0 {
 		counters.held.Inc()
 	}
 	counters.outcomes[o].Inc()
@@ -147,8 +165,34 @@ type verdicts struct {
 	policy  *policy
 	monitor *health.Monitor
 	pending []*health.Target // worth waiting for
-	waited  bool
-	lookup  *lookup // of a watched name, nil in queries of clients
+	hold    *hold            // nil before it has waited
+	lookup  *lookup          // of a watched name, nil in queries of clients
+}
+
+// hold is a wait for verdicts.
+type hold struct {
+	began   time.Time
+	took    time.Duration
+	targets []*health.Target
+}
+
+// trace adds the wait to the trace of the query, if there is one.
+func (h *hold) trace(ctx context.Context) {
+	span := opentracing.SpanFromContext(ctx)
+	if span == nil {
+		return
+	}
+	unknown := 0
+	for _, t := range h.targets {
+		if t.State() == health.Unknown {
+			unknown++
+		}
+	}
+	span.Tracer().StartSpan("shaker hold",
+		opentracing.ChildOf(span.Context()),
+		opentracing.StartTime(h.began),
+		opentracing.Tags{"targets": len(h.targets), "unknown": unknown},
+	).FinishWithOptions(opentracing.FinishOptions{FinishTime: h.began.Add(h.took)})
 }
 
 // of implements stateSource. An address is not watched where it may not be probed, or the table of targets
@@ -188,7 +232,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		case o == forcedDown:
 			states[health.Down]++
 		case t == nil:
-			if allowed && !v.waited && v.lookup == nil {
+			if allowed && v.hold == nil && v.lookup == nil {
 				unfiltered.Add(1)
 			}
 			v.pending = v.pending[:before]
@@ -196,7 +240,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		default:
 			state := t.State()
 			states[state]++
-			if state == health.Unknown && !v.waited && v.lookup == nil && t.Holds(p.hold) {
+			if state == health.Unknown && v.hold == nil && v.lookup == nil && t.Holds(p.hold) {
 				v.pending = append(v.pending, t)
 			}
 		}
@@ -229,14 +273,16 @@ func combine(states [3]int, anyPort bool) health.State {
 // settle waits for the verdicts that are about to come, once. It reports whether it has waited, so that
 // the states are to be asked for again.
 func (v *verdicts) settle() bool {
-	if len(v.pending) == 0 || v.waited {
+	if len(v.pending) == 0 || v.hold != nil {
 		return false
 	}
 	defer held.Add(-1)
 	if held.Add(1) > maxHeld {
 		return false
 	}
+	h := &hold{began: time.Now(), targets: v.pending}
 	v.monitor.Await(v.pending, v.policy.hold)
-	v.pending, v.waited = nil, true
+	h.took = max(time.Since(h.began), 1) // also where the clock is too coarse to tell
+	v.pending, v.hold = nil, h
 	return true
 }

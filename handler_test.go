@@ -18,6 +18,8 @@ import (
 	"github.com/coredns/coredns/plugin/test"
 
 	"github.com/miekg/dns"
+	"github.com/opentracing/opentracing-go"
+	"github.com/opentracing/opentracing-go/mocktracer"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -191,6 +193,43 @@ func TestHandlerFirstAnswer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer that was held is seen in the histogram and in the trace of its query, if it has one.
+func TestHandlerTracesHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "10.0.0.1=refused")
+		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
+		tracer := mocktracer.New()
+		query := tracer.StartSpan("shaker").(*mocktracer.MockSpan)
+		ctx := opentracing.ContextWithSpan(t.Context(), query)
+		observed := metricsCount(t, "coredns_shaker_hold_duration_seconds")
+		began := time.Now()
+		for range 2 { // the second answer is not held
+			if _, err := s.ServeDNS(ctx, new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := metricsCount(t, "coredns_shaker_hold_duration_seconds") - observed; n != 1 {
+			t.Errorf("%d holds observed, want 1", n)
+		}
+		var holds []*mocktracer.MockSpan
+		for _, span := range tracer.FinishedSpans() {
+			if span.OperationName == "shaker hold" {
+				holds = append(holds, span)
+			}
+		}
+		if len(holds) != 1 {
+			t.Fatalf("%d spans, want 1", len(holds))
+		}
+		hold := holds[0]
+		if hold.ParentID != query.SpanContext.SpanID || !hold.StartTime.Equal(began) || hold.FinishTime.Sub(began) != 100*time.Millisecond {
+			t.Errorf("%v, from %v to %v, began at %v", hold, hold.StartTime, hold.FinishTime, began)
+		}
+		if tags := hold.Tags(); tags["targets"] != 2 || tags["unknown"] != 1 {
+			t.Errorf("tags %v", tags)
+		}
+	})
 }
 
 // With hold 0 no answer waits.

@@ -28,6 +28,13 @@ var (
 		Name: "held_answers_total",
 		Help: "Counter of answers that waited for a first verdict.",
 	}, []string{"server", "zone", "view"})
+	holdDuration = promauto.NewHistogram(prometheus.HistogramOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name:                        "hold_duration_seconds",
+		Help:                        "Histogram of how long answers waited for first verdicts.",
+		Buckets:                     plugin.TimeBuckets,
+		NativeHistogramBucketFactor: plugin.NativeHistogramBucketFactor,
+	})
 	removedAddresses = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "removed_addresses_total",

@@ -49,6 +49,7 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_check_delay_seconds":         "HISTOGRAM",
 		"coredns_shaker_checks_total":                "COUNTER result",
 		"coredns_shaker_held_answers_total":          "COUNTER server view zone",
+		"coredns_shaker_hold_duration_seconds":       "HISTOGRAM",
 		"coredns_shaker_inconclusive_checks_total":   "COUNTER cause",
 		"coredns_shaker_panics_total":                "COUNTER",
 		"coredns_shaker_removed_addresses_total":     "COUNTER server view zone",

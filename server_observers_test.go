@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"path/filepath"
 	"regexp"
@@ -15,7 +16,9 @@ import (
 	_ "github.com/coredns/coredns/plugin/dnstap"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/log"
+	_ "github.com/coredns/coredns/plugin/metadata"
 	_ "github.com/coredns/coredns/plugin/metrics"
+	"github.com/coredns/coredns/plugin/pkg/dnstest"
 
 	tap "github.com/dnstap/golang-dnstap"
 	"github.com/miekg/dns"
@@ -144,6 +147,74 @@ func TestServerLogAndErrors(t *testing.T) {
 		}
 		if strings.Contains(written.String(), "plugin/errors") {
 			t.Errorf("%s: something for errors:\n%s", tt.qname, written)
+		}
+	}
+}
+
+// log tells what metadata knows of an answer.
+func TestServerMetadata(t *testing.T) {
+	f := newNeighbourFarm(t)
+	zone := serverFile(t, "db.example.org", neighbourZone)
+	written := serverLog(t)
+	s := serverStart(t, f.neighbourCorefile("fallback nodata", `metadata
+		log . "{type} {name}: zone={/shaker/zone} outcome={/shaker/outcome} removed={/shaker/removed} held={/shaker/held}."
+		file `+zone+" example.org\n"))
+	for _, tt := range []struct {
+		qname string
+		qtype uint16
+		want  string
+	}{
+		{"www.example.org.", dns.TypeA, `zone=example\.org\. outcome=filtered removed=1 held=0\.\d+s\.`},
+		{"alias.example.org.", dns.TypeA, `zone=example\.org\. outcome=filtered removed=1 held=0s\.`},
+		{"dead.example.org.", dns.TypeA, `zone=example\.org\. outcome=fallback removed=1 held=0s\.`},
+		{"six.example.org.", dns.TypeAAAA, `zone=example\.org\. outcome=fallback removed=1 held=0\.\d+s\.`},
+		{"gone.example.org.", dns.TypeA, `zone=example\.org\. outcome=fallback removed=2 held=0\.\d+s\.`},
+		{"text.example.org.", dns.TypeTXT, `zone=example\.org\. outcome= removed= held=\.`},
+		{"www.example.net.", dns.TypeA, `zone= outcome= removed= held=\.`},
+	} {
+		s.ask(tt.qname, tt.qtype)
+		line := regexp.MustCompile(regexp.QuoteMeta(dns.TypeToString[tt.qtype]+" "+tt.qname+": ") + tt.want + "\n")
+		deadline := time.Now().Add(10 * time.Second)
+		for !line.MatchString(written.String()) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %q in\n%s", line, written)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// rewrite comes before the answer: it knows of the zone, and skips what it does not know.
+func TestServerMetadataInRewrite(t *testing.T) {
+	f := newNeighbourFarm(t)
+	queries := make(chan *dns.Msg, 1)
+	upstream := dnstest.NewServer(func(w dns.ResponseWriter, r *dns.Msg) {
+		queries <- r
+		m := new(dns.Msg)
+		w.WriteMsg(m.SetReply(r))
+	})
+	t.Cleanup(upstream.Close)
+	s := serverStart(t, f.neighbourCorefile("", `metadata
+		rewrite continue {
+			edns0 local set 0xffee {shaker/zone}
+		}
+		rewrite edns0 local set 0xffef {shaker/outcome}
+		forward . `+upstream.Addr))
+	for qname, want := range map[string]map[uint16]string{
+		"www.example.org.": {0xffee: "example.org."},
+		"www.example.net.": {},
+	} {
+		s.ask(qname, dns.TypeA)
+		got := make(map[uint16]string)
+		if opt := (<-queries).IsEdns0(); opt != nil {
+			for _, o := range opt.Option {
+				if local, ok := o.(*dns.EDNS0_LOCAL); ok {
+					got[local.Code] = string(local.Data)
+				}
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: the upstream got %v, want %v", qname, got, want)
 		}
 	}
 }
