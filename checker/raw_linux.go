@@ -398,7 +398,8 @@ func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
 			return
 		}
 		pr := p.find(netip.AddrPortFrom(to, q.to), q.from)
-		if pr == nil || pr.isn != q.seq {
+		// "Packet too big" says nothing of a SYN, which is smaller than any limit may be.
+		if pr == nil || pr.isn != q.seq || e.errno == unix.EMSGSIZE {
 			continue
 		}
 		self := pr.source
