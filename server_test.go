@@ -35,6 +35,7 @@ var serverSetUp = sync.OnceFunc(func() {
 	if !slices.Contains(directives, name) {
 		directives = slices.Insert(directives, slices.Index(directives, "cache"), name)
 	}
+	directives = slices.Insert(directives, slices.Index(directives, name), cacheAboveDirective)
 	// The test's own backend, see serverBackend.
 	directives = append(directives, backendDirective)
 	if err := dnsserver.SetDirectives(directives); err != nil {
