@@ -163,7 +163,7 @@ func duration(to *time.Duration, least, most time.Duration, want string) func(st
 }
 
 const usage = `usage: synping [-n COUNT] [-c CONCURRENCY] [-i INTERVAL] [-t TIMEOUT]
-               [-method socket|dial] [-4|-6] [-json] HOST:PORT...
+               [-method socket|raw|dial] [-4|-6] [-json] HOST:PORT...
 
 Sends a SYN to each HOST:PORT, COUNT times, and shows what came back and when.
 
@@ -174,6 +174,8 @@ Sends a SYN to each HOST:PORT, COUNT times, and shows what came back and when.
   -t TIMEOUT      how long an answer may take (default 1s)
   -method METHOD  socket  the kernel connects, cut off before its last ACK
                           (Linux; the default there)
+                  raw     SYNs of our own, which cannot complete a handshake
+                          (Linux, with CAP_NET_RAW)
                   dial    completes the handshake, then resets it: the
                           application may notice (the default elsewhere)
   -4, -6          IPv4 or IPv6 only
