@@ -17,10 +17,14 @@ import (
 // rawPool is the default pool of MethodRaw, where a check in flight holds memory and no descriptor.
 const rawPool = 1 << 18
 
-// firstRetry is when a SYN without an answer is sent again, and every further one after twice the wait, if
-// the check's timeout has not come before (RFC 6298, sections 2.1 and 5.5). That is what the kernel does
-// for MethodSocket, so that both take a lost packet alike and send alike.
-const firstRetry = time.Second
+// A SYN without an answer is sent again after firstRetry, and after as long linearRetries times more; from then on
+// each wait is twice the last (RFC 6298, sections 2.1 and 5.5), if the check's timeout has not come before. That
+// is what Linux does since 6.5 for MethodSocket (tcp_syn_linear_timeouts in ip-sysctl.rst), so that both take a
+// lost packet alike and send alike.
+const (
+	firstRetry    = time.Second
+	linearRetries = 4
+)
 
 // The numbers of the descriptors in epoll events.
 const (
@@ -246,7 +250,7 @@ func (p *rawProber) lapse(f *flight, now time.Time) {
 	case now.Before(deadline):
 		// This SYN leaves before any answer is read, so that pr cannot have another check by then.
 		pr.retries++
-		next := now.Add(firstRetry << pr.retries)
+		next := now.Add(firstRetry << max(0, int(pr.retries)-linearRetries))
 		if deadline.Before(next) {
 			next = deadline
 		}
