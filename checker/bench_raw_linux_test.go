@@ -20,7 +20,7 @@ func benchBareRaw(b *testing.B, w wire) {
 		b.Fatal(err)
 	}
 	defer reserve.close()
-	conn, err := openRaw(false, reserve.first, egress{})
+	conn, err := openRaw(false, reserve.ports, egress{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func benchBareRaw(b *testing.B, w wire) {
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, conn.fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
 		b.Fatal(err)
 	}
-	packets := barePackets(w, reserve.first)
+	packets := barePackets(w, reserve.ports)
 	events := make([]unix.EpollEvent, 1)
 	measureCPU(b, func() {
 		for sent, received := 0, 0; received < b.N; {
@@ -58,7 +58,7 @@ func benchBareRaw(b *testing.B, w wire) {
 }
 
 // barePackets returns a SYN to each target, ready to be sent any number of times.
-func barePackets(w wire, first uint16) []mmsghdr {
+func barePackets(w wire, ports []uint16) []mmsghdr {
 	type packet struct {
 		segment [synLength]byte
 		vector  unix.Iovec
@@ -67,7 +67,7 @@ func barePackets(w wire, first uint16) []mmsghdr {
 	packets, headers := make([]packet, len(w.targets)), make([]mmsghdr, len(w.targets))
 	for i, target := range w.targets {
 		p, h := &packets[i], &headers[i]
-		putSYN(&p.segment, first+uint16(i)%portBlock, target.Port(), uint32(i), mss4)
+		putSYN(&p.segment, ports[i%reservedPorts], target.Port(), uint32(i), mss4)
 		putChecksum4(p.segment[:], w.source.As4(), target.Addr().As4())
 		p.vector.Base = &p.segment[0]
 		p.vector.SetLen(synLength)

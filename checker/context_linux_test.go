@@ -14,7 +14,7 @@ func TestCheckCancelledInLineForPort(t *testing.T) {
 	hole := blackHole(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for range 3 * portBlock {
+	for range 3 * reservedPorts {
 		all.Go(func() { c.Check(ctx, hole) })
 	}
 	soon, cancelSoon := context.WithTimeout(t.Context(), 30*time.Millisecond)

@@ -118,8 +118,8 @@ func lowestDescriptor() int {
 // NewProber fails as a whole wherever it runs out of descriptors.
 func TestStartWithoutDescriptors(t *testing.T) {
 	for m, least := range map[Method]int{
-		MethodSocket: 2,                     // epoll, eventfd
-		MethodRaw:    portBlock + 2 + 2 + 2, // ports, routes, raw sockets, epoll and eventfd
+		MethodSocket: 2,                         // epoll, eventfd
+		MethodRaw:    reservedPorts + 2 + 2 + 2, // ports, routes, raw sockets, epoll and eventfd
 	} {
 		t.Run(m.String(), func(t *testing.T) {
 			needs(t, m)

@@ -93,10 +93,10 @@ func newRawProber(o Options, deliver func([]Report)) (_ backend, err error) {
 	if p.routes, err = newRoutes(p.egress); err != nil {
 		return nil, err
 	}
-	if p.conns[event4], err = openRaw(false, p.reserve.first, p.egress); err != nil {
+	if p.conns[event4], err = openRaw(false, p.reserve.ports, p.egress); err != nil {
 		return nil, err
 	}
-	p.conns[event6], err = openRaw(true, p.reserve.first, p.egress)
+	p.conns[event6], err = openRaw(true, p.reserve.ports, p.egress)
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, err
 	}
@@ -192,8 +192,8 @@ func (p *rawProber) isn(at path) uint32 {
 
 // assignPort gives pr a port that no other probe of the target has, and a sequence number.
 func (p *rawProber) assignPort(pr *probe) bool {
-	for range portBlock {
-		port := p.reserve.first + p.nextPort%portBlock
+	for range reservedPorts {
+		port := p.reserve.ports[p.nextPort%reservedPorts]
 		p.nextPort++
 		at := newPath(pr.job.Target, port)
 		if _, taken := p.inFlight[at]; !taken {

@@ -59,8 +59,8 @@ type incoming struct {
 	from   unix.RawSockaddrInet6
 }
 
-// openRaw makes a raw socket that receives answers to a block of ports.
-func openRaw(v6 bool, first uint16, e egress) (*rawConn, error) {
+// openRaw makes a raw socket that receives answers to these ports.
+func openRaw(v6 bool, ports []uint16, e egress) (*rawConn, error) {
 	family := unix.AF_INET
 	if v6 {
 		family = unix.AF_INET6
@@ -75,7 +75,7 @@ func openRaw(v6 bool, first uint16, e egress) (*rawConn, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	c := &rawConn{fd: fd, v6: v6}
-	if err := c.configure(first, e); err != nil {
+	if err := c.configure(ports, e); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -83,8 +83,8 @@ func openRaw(v6 bool, first uint16, e egress) (*rawConn, error) {
 	return c, nil
 }
 
-func (c *rawConn) configure(first uint16, e egress) error {
-	program, err := replyFilter(c.v6, first)
+func (c *rawConn) configure(ports []uint16, e egress) error {
+	program, err := replyFilter(c.v6, ports)
 	if err != nil {
 		return err
 	}
