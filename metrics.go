@@ -150,7 +150,7 @@ func init() {
 	prometheus.MustRegister(targetsCollector{prometheus.NewDesc(
 		prometheus.BuildFQName(plugin.Namespace, name, "targets"),
 		"Number of targets by state.", []string{"state"}, nil)})
-	prometheus.MustRegister(newOverridesCollector())
+	prometheus.MustRegister(newOverridesCollector(), newTargetCollector())
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}

@@ -6,13 +6,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unique"
 
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
 
@@ -42,22 +45,28 @@ func metricsCount(t *testing.T, histogram string) uint64 {
 
 // Names, types and labels are an interface to other people's dashboards.
 func TestMetrics(t *testing.T) {
+	network := newHandlerNetwork(t, "10.0.0.1=answered")
+	network.settle(netip.MustParseAddr("10.0.0.1"))
+	metricsOf(t, network.monitor)
 	countersFor(t.Context(), "metrics.test.")
 	want := map[string]string{
-		"coredns_shaker_answers_total":               "COUNTER outcome server view zone",
-		"coredns_shaker_build_info":                  "GAUGE goversion version",
-		"coredns_shaker_check_delay_seconds":         "HISTOGRAM",
-		"coredns_shaker_checks_total":                "COUNTER result",
-		"coredns_shaker_held_answers_total":          "COUNTER server view zone",
-		"coredns_shaker_hold_duration_seconds":       "HISTOGRAM",
-		"coredns_shaker_inconclusive_checks_total":   "COUNTER cause",
-		"coredns_shaker_panics_total":                "COUNTER",
-		"coredns_shaker_removed_addresses_total":     "COUNTER server view zone",
-		"coredns_shaker_round_trip_duration_seconds": "HISTOGRAM",
-		"coredns_shaker_state_changes_total":         "COUNTER state",
-		"coredns_shaker_targets":                     "GAUGE state",
-		"coredns_shaker_unfiltered_addresses_total":  "COUNTER",
-		"coredns_shaker_watch_lookups_total":         "COUNTER result",
+		"coredns_shaker_answers_total":                    "COUNTER outcome server view zone",
+		"coredns_shaker_build_info":                       "GAUGE goversion version",
+		"coredns_shaker_check_delay_seconds":              "HISTOGRAM",
+		"coredns_shaker_checks_total":                     "COUNTER result",
+		"coredns_shaker_held_answers_total":               "COUNTER server view zone",
+		"coredns_shaker_hold_duration_seconds":            "HISTOGRAM",
+		"coredns_shaker_inconclusive_checks_total":        "COUNTER cause",
+		"coredns_shaker_panics_total":                     "COUNTER",
+		"coredns_shaker_removed_addresses_total":          "COUNTER server view zone",
+		"coredns_shaker_round_trip_duration_seconds":      "HISTOGRAM",
+		"coredns_shaker_state_changes_total":              "COUNTER state",
+		"coredns_shaker_targets":                          "GAUGE state",
+		"coredns_shaker_target_changed_timestamp_seconds": "GAUGE address port settings",
+		"coredns_shaker_target_round_trip_seconds":        "GAUGE address port settings",
+		"coredns_shaker_target_up":                        "GAUGE address port settings",
+		"coredns_shaker_unfiltered_addresses_total":       "COUNTER",
+		"coredns_shaker_watch_lookups_total":              "COUNTER result",
 	}
 	families := metricsOurs(prometheus.DefaultGatherer.Gather())
 	for metric, family := range families {
@@ -114,6 +123,98 @@ func TestMetricsSeriesAreThere(t *testing.T) {
 	} {
 		if got := values(tt.metric, tt.label); !slices.Equal(got, tt.want) {
 			t.Errorf("%s by %s: %q, want %q", tt.metric, tt.label, got, tt.want)
+		}
+	}
+}
+
+// metricsOf has the metrics, those of each target included, report on a monitor until the end of the test.
+func metricsOf(t testing.TB, m *health.Monitor) {
+	before := live.Swap(m)
+	targetMetrics.Store(true)
+	t.Cleanup(func() {
+		live.Store(before)
+		targetMetrics.Store(false)
+	})
+}
+
+// Each target has its own series, if that is asked for.
+func TestMetricsOfEachTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=refused 2001:db8::3=answered")
+		time.Sleep(1500 * time.Millisecond)
+		for _, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.4"} {
+			network.settle(netip.MustParseAddr(addr))
+		}
+		key := unique.Make(health.Settings{Interval: time.Minute, Source: netip.MustParseAddr("2001:db8::1")})
+		for _, port := range []uint16{25, 587} {
+			target := network.monitor.Target(netip.AddrPortFrom(netip.MustParseAddr("2001:db8::3"), port), key, time.Hour)
+			network.monitor.Await([]*health.Target{target}, time.Hour)
+		}
+		// The same address and port with other settings is another target.
+		other := network.monitor.Target(netip.MustParseAddrPort("10.0.0.1:443"), unique.Make(health.Settings{Fall: 7}), time.Hour)
+		network.monitor.Await([]*health.Target{other}, time.Hour)
+		metricsOf(t, network.monitor)
+		const usual = `settings="interval 2s 500ms timeout 1s rise 2 fall 3"`
+		const fall7 = `settings="interval 2s 500ms timeout 1s rise 2 fall 7"`
+		const minute = `settings="interval 1m0s 500ms timeout 1s rise 2 fall 3 source 2001:db8::1"`
+		const want = `# HELP coredns_shaker_target_changed_timestamp_seconds When the target entered its state, as Unix time.
+# TYPE coredns_shaker_target_changed_timestamp_seconds gauge
+coredns_shaker_target_changed_timestamp_seconds{address="10.0.0.1",port="443",` + usual + `} 9.466848015e+08
+coredns_shaker_target_changed_timestamp_seconds{address="10.0.0.1",port="443",` + fall7 + `} 9.466848015e+08
+coredns_shaker_target_changed_timestamp_seconds{address="10.0.0.2",port="443",` + usual + `} 9.466848015e+08
+coredns_shaker_target_changed_timestamp_seconds{address="10.0.0.4",port="443",` + usual + `} 9.466848015e+08
+coredns_shaker_target_changed_timestamp_seconds{address="2001:db8::3",port="25",` + minute + `} 9.466848015e+08
+coredns_shaker_target_changed_timestamp_seconds{address="2001:db8::3",port="587",` + minute + `} 9.466848015e+08
+# HELP coredns_shaker_target_round_trip_seconds Smoothed time from SYN to SYN-ACK, missing before the first.
+# TYPE coredns_shaker_target_round_trip_seconds gauge
+coredns_shaker_target_round_trip_seconds{address="10.0.0.1",port="443",` + usual + `} 0.001
+coredns_shaker_target_round_trip_seconds{address="10.0.0.1",port="443",` + fall7 + `} 0.001
+coredns_shaker_target_round_trip_seconds{address="2001:db8::3",port="25",` + minute + `} 0.001
+coredns_shaker_target_round_trip_seconds{address="2001:db8::3",port="587",` + minute + `} 0.001
+# HELP coredns_shaker_target_up 1 while the target is up, 0 while it is down, missing while that is unknown.
+# TYPE coredns_shaker_target_up gauge
+coredns_shaker_target_up{address="10.0.0.1",port="443",` + usual + `} 1
+coredns_shaker_target_up{address="10.0.0.1",port="443",` + fall7 + `} 1
+coredns_shaker_target_up{address="10.0.0.2",port="443",` + usual + `} 0
+coredns_shaker_target_up{address="2001:db8::3",port="25",` + minute + `} 1
+coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
+`
+		if err := testutil.CollectAndCompare(newTargetCollector(), strings.NewReader(want)); err != nil {
+			t.Error(err)
+		}
+		targetMetrics.Store(false)
+		if n := testutil.CollectAndCount(newTargetCollector()); n != 0 {
+			t.Errorf("%d series that nobody asked for", n)
+		}
+		targetMetrics.Store(true)
+		live.Store(nil)
+		if n := testutil.CollectAndCount(newTargetCollector()); n != 0 {
+			t.Errorf("%d series without a monitor", n)
+		}
+	})
+}
+
+// BenchmarkMetricsOfEachTarget is a scrape with a full table.
+func BenchmarkMetricsOfEachTarget(b *testing.B) {
+	network := newHandlerNetwork(b, "")
+	network.monitor.SetProber(nil) // or it would look at the results while they are made up
+	p := defaultPolicy()
+	p.complete()
+	for i := range defaultTargets {
+		addr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		network.results[addr] = checker.Answered
+		network.monitor.Target(netip.AddrPortFrom(addr, 443), p.key4, time.Hour)
+	}
+	network.monitor.SetProber(network)
+	for network.monitor.Counts().Up < defaultTargets {
+		time.Sleep(time.Millisecond)
+	}
+	metricsOf(b, network.monitor)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newTargetCollector())
+	for b.Loop() {
+		if _, err := registry.Gather(); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

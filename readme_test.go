@@ -271,8 +271,8 @@ func TestReadmeDefaultsAndBounds(t *testing.T) {
 
 // readmeProcess tells which settings of the process are in force.
 func readmeProcess(p processSettings) string {
-	return fmt.Sprintf("method %s, %d targets, %d checks a second",
-		p.method.or(checker.MethodDefault), p.targets.or(defaultTargets), p.rate.or(defaultRate))
+	return fmt.Sprintf("method %s, %d targets, %d checks a second, metrics of targets %v",
+		p.method.or(checker.MethodDefault), p.targets.or(defaultTargets), p.rate.or(defaultRate), p.targetMetrics)
 }
 
 // readmeBeyond returns the values next to these bounds, outside of them.
@@ -322,6 +322,9 @@ func TestReadmeMetrics(t *testing.T) {
 	}
 	liveOverrides.Store(&map[string]*overridesFile{file.path: file})
 	t.Cleanup(func() { liveOverrides.Store(nil) })
+	network := newHandlerNetwork(t, "10.0.0.1=answered")
+	network.settle(netip.MustParseAddr("10.0.0.1"))
+	metricsOf(t, network.monitor)
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -169,7 +169,7 @@ func TestServerReload(t *testing.T) {
 	broken := map[string]string{
 		"broken":                     corefile(free, "port zero"),
 		"a port that is taken":       corefile(takenPort, ""),
-		"a limit that must not stay": corefile(takenPort, "limit targets 1\nmethod dial"),
+		"a limit that must not stay": corefile(takenPort, "limit targets 1\nmethod dial\nmetrics targets"),
 	}
 	for what, bad := range broken {
 		for range reloads(t, 60) / 10 {
@@ -179,8 +179,8 @@ func TestServerReload(t *testing.T) {
 			queries.more(10)
 		}
 	}
-	if method, n := shared.method.String(), len(shared.leases); n != 1 || method == "dial" {
-		t.Errorf("after the failed reloads: %d leases, method %s", n, method)
+	if method, n := shared.method.String(), len(shared.leases); n != 1 || method == "dial" || targetMetrics.Load() {
+		t.Errorf("after the failed reloads: %d leases, method %s, metrics of targets %v", n, method, targetMetrics.Load())
 	}
 	queries.stop()
 	t.Logf("%d queries, %d of them wrong", queries.sent.Load(), len(queries.wrong))

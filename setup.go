@@ -144,6 +144,7 @@ var properties = []struct {
 	{"source", "ADDRESS...", false, (*stanza).source},
 	{"method", "socket | raw | dial", false, (*stanza).method},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
+	{"metrics", "targets", false, (*stanza).metrics},
 }
 
 // property reads one property. Errors name it, its value and what would be right.
@@ -417,6 +418,14 @@ func (s *stanza) limit(args []string) error {
 		return fmt.Errorf("%s: %w", args[0], err)
 	}
 	return nil
+}
+
+func (s *stanza) metrics(args []string) error {
+	if args[0] != "targets" {
+		return fmt.Errorf("%q is not possible, want targets", args[0])
+	}
+	s.process.targetMetrics = true
+	return single(args)
 }
 
 func single(args []string) error {

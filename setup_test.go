@@ -157,7 +157,7 @@ func TestSetupProperties(t *testing.T) {
 	}
 	t.Run("every property is in the table", func(t *testing.T) {
 		for _, known := range properties {
-			elsewhere := known.name == "method" || known.name == "limit" || known.name == "overrides"
+			elsewhere := known.name == "method" || known.name == "limit" || known.name == "metrics" || known.name == "overrides"
 			if !elsewhere && !slices.ContainsFunc(tests, func(tt struct {
 				properties string
 				want       func(*policy)
@@ -392,7 +392,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit"
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit, metrics"
 
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
@@ -494,6 +494,10 @@ func TestSetupMistakes(t *testing.T) {
 		{"limit memory 5", 3, `limit: "memory" cannot be limited, want targets COUNT or rate COUNT`},
 		{"limit targets 0", 3, `limit: targets: "0" is not possible, want a number from 1 to 10000000`},
 		{"limit rate 10000001", 3, `limit: rate: "10000001" is not possible, want a number from 1 to 10000000`},
+		{"metrics", 3, "metrics has no value, want metrics targets"},
+		{"metrics all", 3, `metrics: "all" is not possible, want targets`},
+		{"metrics targets all", 3, `metrics: "all" is one value too many, want a single one`},
+		{"metrics targets\nmetrics targets", 4, "metrics is given twice, on line 3 already"},
 		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
 		// What later issues bring is an error until it works.
 		{"sort", 3, "sort has no value, want sort rtt"},

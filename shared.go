@@ -54,6 +54,8 @@ type processSettings struct {
 	method  setting[checker.Method]
 	targets setting[int]
 	rate    setting[int]
+	// targetMetrics is set if any stanza asks for metrics of each target.
+	targetMetrics bool
 	// overrides are the files that stanzas name, by their path.
 	overrides map[string]*overridesFile
 }
@@ -217,6 +219,7 @@ func (s *sharedState) stop() {
 func (s *sharedState) apply() error {
 	settings := &s.leases[len(s.leases)-1].settings
 	liveOverrides.Store(&settings.overrides)
+	targetMetrics.Store(settings.targetMetrics)
 	method := settings.method.or(checker.MethodDefault)
 	if s.prober == nil || s.method != method {
 		if err := s.replaceProber(method); err != nil {
