@@ -346,3 +346,18 @@ func behave(t *testing.T, s *scene, m Method) {
 		t.Errorf("%d SYN cookies were sent, want at least one per family", n)
 	}
 }
+
+// expect checks one target and compares the result.
+func expect(t *testing.T, name string, p *Prober, c *collector, check Check, want Result, wantErr error) {
+	t.Helper()
+	if check.Timeout == 0 {
+		check.Timeout = 300 * time.Millisecond
+	}
+	if err := p.Submit(check); err != nil {
+		t.Fatal(err)
+	}
+	r := c.take(t, 1)[check.Tag]
+	if r.Result != want || wantErr != nil && !errors.Is(r.Err, wantErr) {
+		t.Errorf("%s: %v (%v), want %v (%v)", name, r.Result, r.Err, want, wantErr)
+	}
+}

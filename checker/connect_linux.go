@@ -73,10 +73,15 @@ func (s *socket) configure() error {
 	if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
-	if s.origin.v6 {
-		return os.NewSyscallError("bind", unix.Bind(s.fd, &unix.SockaddrInet6{Addr: s.origin.source.As16()}))
+	return os.NewSyscallError("bind", bindTo(s.fd, s.origin.source))
+}
+
+// bindTo gives a socket its source address, and no port yet.
+func bindTo(fd int, source netip.Addr) error {
+	if source.Is6() {
+		return unix.Bind(fd, &unix.SockaddrInet6{Addr: source.As16()})
 	}
-	return os.NewSyscallError("bind", unix.Bind(s.fd, &unix.SockaddrInet4{Addr: s.origin.source.As4()}))
+	return unix.Bind(fd, &unix.SockaddrInet4{Addr: source.As4()})
 }
 
 // connect sends the SYN. EINPROGRESS is the normal outcome.

@@ -229,8 +229,8 @@ func (p *rawProber) flushConn(conn *rawConn) {
 		case pr.retries > 0:
 			// What becomes of a repeated SYN does not matter: the first has left.
 		case err != nil:
-			if pr.job.Source.IsValid() && errors.Is(err, unix.EINVAL) {
-				err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // as bind(2) calls it
+			if pr.job.Source.IsValid() && !p.egress.owns(pr.job.Source) {
+				err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // rather than EINVAL or ENETUNREACH
 			}
 			p.giveUp(&pr.job, err)
 			p.release(pr)

@@ -52,11 +52,8 @@ func (r *routes) prepare() error {
 		}
 	}
 	var err error
-	r.asking, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	return r.egress.apply(r.asking)
+	r.asking, err = r.egress.udpSocket(netip.IPv4Unspecified())
+	return err
 }
 
 // changed forgets what may have become wrong. It is called when changes is readable.
@@ -107,20 +104,43 @@ func (r *routes) ask(dst [4]byte) (src [4]byte, err error) {
 
 // sourceOf is ask for both families, for rare occasions.
 func (e egress) sourceOf(dst netip.AddrPort) netip.Addr {
-	family := unix.AF_INET
-	if dst.Addr().Is6() {
-		family = unix.AF_INET6
-	}
-	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := e.udpSocket(dst.Addr())
 	if err != nil {
 		return netip.Addr{}
 	}
 	defer unix.Close(fd)
-	if e.apply(fd) != nil || connectTo(fd, dst, 0) != nil {
+	if connectTo(fd, dst, 0) != nil {
 		return netip.Addr{}
 	}
 	local, _ := localAddr(fd, dst.Addr().Is6())
 	return local.Addr()
+}
+
+// owns reports false if addr is not one of this machine's, for rare occasions.
+func (e egress) owns(addr netip.Addr) bool {
+	fd, err := e.udpSocket(addr)
+	if err != nil {
+		return true // as far as anybody knows
+	}
+	defer unix.Close(fd)
+	return bindTo(fd, addr) != unix.EADDRNOTAVAIL
+}
+
+// udpSocket makes a socket of addr's family that sends nothing.
+func (e egress) udpSocket(addr netip.Addr) (int, error) {
+	family := unix.AF_INET
+	if addr.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := e.apply(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 func (r *routes) close() {

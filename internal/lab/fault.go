@@ -152,8 +152,8 @@ func (h *Host) divert(match4, match6 string) {
 	}
 	h.diverted[match4] = true
 	// iif lo stands for what the host itself sends, see ip-rule(8).
-	h.run([]string{"rule add pref 100 iif lo lookup 100 " + match4}, "ip", "-4", "-batch", "-")
-	h.run([]string{"rule add pref 100 iif lo lookup 100 " + match6}, "ip", "-6", "-batch", "-")
+	h.IP("rule add pref 100 iif lo lookup 100 " + match4)
+	h.IP6("rule add pref 100 iif lo lookup 100 " + match6)
 }
 
 // Clear ends every fault of the host.

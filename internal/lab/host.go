@@ -259,6 +259,12 @@ func (h *Host) IP(lines ...string) {
 	h.run(lines, "ip", "-batch", "-")
 }
 
+// IP6 is IP for commands that are about IPv4 unless told otherwise: IP6("rule add fwmark 7 lookup 7").
+func (h *Host) IP6(lines ...string) {
+	h.t.Helper()
+	h.run(lines, "ip", "-6", "-batch", "-")
+}
+
 // NFT runs nft(8) in the host's namespace, all lines as one transaction.
 func (h *Host) NFT(lines ...string) {
 	h.t.Helper()
