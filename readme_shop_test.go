@@ -1,0 +1,116 @@
+package shaker
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/miekg/dns"
+)
+
+// shopPort is where a service of the shop is in the test, which may not use the lower ports.
+func shopPort(port string) string {
+	n, _ := strconv.Atoi(port)
+	return strconv.Itoa(20000 + n)
+}
+
+// The shop is served, loses a machine of each service, and serves what is left.
+func TestReadmeShop(t *testing.T) {
+	r := readReadme(t)
+	local := func(text string) string { return strings.ReplaceAll(text, "192.0.2.", "127.0.12.") }
+	ports := func(text, pattern string) string {
+		return regexp.MustCompile(pattern).ReplaceAllStringFunc(text, func(match string) string {
+			return regexp.MustCompile(`\b\d+\b`).ReplaceAllStringFunc(match, shopPort)
+		})
+	}
+	t.Chdir(t.TempDir())
+	zone := ports(local(r.fencesOf(t, "dns")[0].text), `port=\d+|(543\d)`)
+	if err := os.WriteFile("db.shop.example", []byte(zone), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(r.fences, func(f readmeFence) bool { return strings.Contains(f.text, "cdn.example") })
+	corefile := ports(local(r.fences[i].text), `(?m)^ *port .*$`)
+	// The first stanza has no port of its own, and its interval would take the test's time.
+	corefile = strings.Replace(corefile, "shaker {", "shaker {\nport "+shopPort("443"), 1)
+	corefile = regexp.MustCompile(`shaker .*\{`).ReplaceAllString(corefile, "$0\nallow 127.0.0.0/8")
+	corefile = regexp.MustCompile(`(?m)^\S.*\{$`).ReplaceAllString(corefile, "$0\nbind 127.0.0.1")
+	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
+	dnsserver.Port = freeDNSPort(t)
+
+	listening := make(map[string]net.Listener)
+	listen := func(at ...string) {
+		for _, target := range at {
+			host, port, _ := strings.Cut(target, ":")
+			l, err := net.Listen("tcp", "127.0.12."+host+":"+shopPort(port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			listening[target] = l
+		}
+	}
+	listen("11:443", "12:443", "21:443", "21:8443", "22:443", "22:8443", "31:25", "31:587", "32:25", "32:587",
+		"51:5432", "52:5433", "41:80", "42:80", "43:80", "44:80")
+	s := serverStart(t, corefile)
+	addrs := func(hosts ...int) (addrs []netip.Addr) {
+		for _, h := range hosts {
+			addrs = append(addrs, netip.AddrFrom4([4]byte{127, 0, 12, byte(h)}))
+		}
+		return addrs
+	}
+	expect := func(qname string, hosts ...int) { t.Helper(); s.until(qname, dns.TypeA, addrs(hosts...)) }
+	services := func() (view string) {
+		m := s.ask("_postgresql._tcp.shop.example.", dns.TypeSRV)
+		for _, rr := range m.Answer {
+			view += rr.(*dns.SRV).Target + " "
+		}
+		return view + fmt.Sprint(len(m.Extra))
+	}
+	hints := func() []string {
+		m := s.ask("api.shop.example.", dns.TypeHTTPS)
+		var hints []string
+		for _, kv := range m.Answer[0].(*dns.HTTPS).Value {
+			if kv.Key() == dns.SVCB_IPV4HINT {
+				hints = strings.Split(kv.String(), ",")
+			}
+		}
+		return hints
+	}
+
+	expect("www.shop.example.", 11, 12)
+	expect("api.shop.example.", 21, 22)
+	expect("mail.shop.example.", 31, 32)
+	expect("img.cdn.example.", 41, 42, 43, 44)
+	if got := services(); got != "db1.shop.example. db2.shop.example. 2" {
+		t.Errorf("services %s", got)
+	}
+	if got := hints(); !slices.Equal(got, []string{"127.0.12.21", "127.0.12.22"}) {
+		t.Errorf("hints %v", got)
+	}
+
+	for _, dead := range []string{"11:443", "21:443", "22:8443", "31:587", "52:5433", "41:80"} {
+		listening[dead].Close()
+	}
+	expect("www.shop.example.", 12)
+	expect("mail.shop.example.", 32)
+	expect("img.cdn.example.", 42, 43, 44)
+	expect("api.shop.example.", 21, 22) // each has a port that is left
+	watchUntil(t, "the database to be gone", func() bool { return services() == "db1.shop.example. 1" })
+	watchUntil(t, "the hint to be gone", func() bool { return slices.Equal(hints(), []string{"127.0.12.21"}) })
+
+	for _, dead := range []string{"12:443", "21:8443", "32:25", "42:80", "43:80"} {
+		listening[dead].Close()
+	}
+	expect("www.shop.example.", 80) // the page for the worst case
+	expect("api.shop.example.", 22)
+	watchUntil(t, "mail to fail", func() bool { return s.ask("mail.shop.example.", dns.TypeA).Rcode == dns.RcodeServerFailure })
+	expect("img.cdn.example.") // less than half are left
+}
