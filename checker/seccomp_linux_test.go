@@ -26,16 +26,22 @@ var epollWait = map[string]struct{ call, arch uint32 }{
 
 // killOnEpollWait loads a seccomp(2) filter for all threads of the process.
 func killOnEpollWait() error {
-	const number, arch = 0, 4 // offsets in struct seccomp_data
 	forbidden := epollWait[runtime.GOARCH]
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: arch},
+	return loadSeccomp([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: seccompArch},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: forbidden.arch},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: number},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: seccompNumber},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: forbidden.call},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_KILL_PROCESS},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
+	})
+}
+
+// Offsets in struct seccomp_data; an argument takes 8 bytes.
+const seccompNumber, seccompArch, seccompArguments = 0, 4, 16
+
+// loadSeccomp has the filter decide about all system calls of the process from now on.
+func loadSeccomp(filter []unix.SockFilter) error {
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
