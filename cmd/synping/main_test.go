@@ -53,6 +53,7 @@ func TestParse(t *testing.T) {
 		{"-i 0.2 -t 3 a:1", with(func(s *settings) { s.interval, s.timeout = 200*time.Millisecond, 3*time.Second }, "a:1")},
 		{"-i 24h -t 1h a:1", with(func(s *settings) { s.interval, s.timeout = 24*time.Hour, time.Hour }, "a:1")},
 		{"-method dial a:1", with(func(s *settings) { s.method = checker.MethodDial }, "a:1")},
+		{"-method raw a:1", with(func(s *settings) { s.method = checker.MethodRaw }, "a:1")},
 		{"-4 a:1", with(func(s *settings) { s.network = "ip4" }, "a:1")},
 		{"-6 a:1", with(func(s *settings) { s.network = "ip6" }, "a:1")},
 		{"a:1 -json b:2 -c 1", with(func(s *settings) { s.json, s.concurrency = true, 1 }, "a:1", "b:2")},
