@@ -187,8 +187,8 @@ func TestServerDNSSEC(t *testing.T) {
 	}
 }
 
-// validator returns the path of a program, or skips the test.
-func validator(t *testing.T, program, debian string) string {
+// installed returns the path of a program, or skips the test.
+func installed(t *testing.T, program, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -199,7 +199,7 @@ func validator(t *testing.T, program, debian string) string {
 
 // delv validates what comes, by the key of the zone alone.
 func TestServerDelv(t *testing.T) {
-	delv := validator(t, "delv", "bind9-dnsutils")
+	delv := installed(t, "delv", "bind9-dnsutils")
 	z := newDNSSECZone(t)
 	fields := strings.Fields(z.key.String())
 	anchor := fmt.Sprintf("trust-anchors {\n\"example.org.\" static-key %s %s %s \"%s\";\n};\n", fields[4], fields[5], fields[6], strings.Join(fields[7:], ""))
@@ -221,7 +221,7 @@ func TestServerDelv(t *testing.T) {
 // unbound starts an unbound that validates by a key and forwards to s.
 func unbound(t *testing.T, s *server, key *dns.DNSKEY) *server {
 	t.Helper()
-	path := validator(t, "unbound", "unbound")
+	path := installed(t, "unbound", "unbound")
 	upstream := netip.MustParseAddrPort(s.addr)
 	port := freePort(t)
 	dir := t.TempDir()
@@ -272,7 +272,7 @@ forward-zone:
 // A resolver that validates finds the signed answer secure, with a living address first. With another key
 // it finds it bogus, so it does look.
 func TestServerUnbound(t *testing.T) {
-	validator(t, "unbound", "unbound")
+	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	other := newDNSSECZone(t).key
 	for name, directives := range z.backends(t) {
@@ -297,7 +297,7 @@ func TestServerUnbound(t *testing.T) {
 
 // Behind shaker, a resolver that validates: its AD goes where something was removed, and stays where not.
 func TestServerForwardToValidator(t *testing.T) {
-	validator(t, "unbound", "unbound")
+	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	authority := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+z.signed(t)+"\n}\n")
 	s := z.serve(t, "forward . "+unbound(t, authority, z.key).addr)
