@@ -574,7 +574,7 @@ func TestStrayReports(t *testing.T) {
 		m, other := New(Options{Observer: &seen}), New(Options{})
 		defer m.Close()
 		defer other.Close()
-		net := newNetwork(t, m, always(checker.Answered, time.Millisecond))
+		net := newNetwork(t, m, always(checker.Answered, time.Microsecond))
 		m.SetProber(net)
 		target := m.Target(addr(1), plain, time.Hour)
 		time.Sleep(10 * time.Millisecond)
@@ -585,8 +585,10 @@ func TestStrayReports(t *testing.T) {
 			{Tag: other.Target(addr(1), plain, time.Hour), Result: checker.Refused},
 		})
 		synctest.Wait()
-		if len(seen.checked) != 1 || target.State() != Up || target.Result() != checker.Answered {
-			t.Errorf("%d results, %v after %v", len(seen.checked), target.State(), target.Result())
+		// The second check may be due already: its time is random.
+		stray := slices.ContainsFunc(seen.checked, func(r checker.Report) bool { return r.Result != checker.Answered })
+		if len(seen.checked) == 0 || stray || target.State() != Up || target.Result() != checker.Answered {
+			t.Errorf("%v, %v after %v", seen.checked, target.State(), target.Result())
 		}
 	})
 }
