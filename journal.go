@@ -3,6 +3,7 @@ package shaker
 import (
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -71,6 +72,12 @@ func (j *journal) Changed(c health.Change) {
 	} else {
 		log.Info(line)
 	}
+}
+
+// reportPanic tells of a panic that was recovered from. It is called while that happens.
+func reportPanic(where string, reason any) {
+	panics.Inc()
+	log.Errorf("Recovered from a panic %s: %v\n%s", where, reason, debug.Stack())
 }
 
 // describe makes the log line of a change.

@@ -92,6 +92,11 @@ var (
 	}, func() float64 { return 1 })
 )
 
+// newDesc describes a metric of a collector.
+func newDesc(metric, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, name, metric), help, labels, nil)
+}
+
 // unfiltered is a plain number: under attack it is counted for every address of every answer.
 var unfiltered atomic.Uint64
 
@@ -105,13 +110,11 @@ var liveOverrides atomic.Pointer[map[string]*overridesFile]
 type overridesCollector struct{ rules, modified, failed *prometheus.Desc }
 
 func newOverridesCollector() overridesCollector {
-	desc := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, name, metric), help, []string{"file"}, nil)
-	}
 	return overridesCollector{
-		rules:    desc("overrides_rules", "Number of overrides in force."),
-		modified: desc("overrides_modified_timestamp_seconds", "When the overrides in force were written, as Unix time."),
-		failed:   desc("overrides_failed", "1 while the file cannot be used and the overrides in force are older, otherwise 0."),
+		rules:    newDesc("overrides_rules", "Number of overrides in force.", "file"),
+		modified: newDesc("overrides_modified_timestamp_seconds", "When the overrides in force were written, as Unix time.", "file"),
+		failed: newDesc("overrides_failed", "1 while the file cannot be used and the overrides in force are older, otherwise 0.",
+			"file"),
 	}
 }
 
@@ -147,10 +150,8 @@ func (c overridesCollector) Collect(ch chan<- prometheus.Metric) {
 type targetsCollector struct{ desc *prometheus.Desc }
 
 func init() {
-	prometheus.MustRegister(targetsCollector{prometheus.NewDesc(
-		prometheus.BuildFQName(plugin.Namespace, name, "targets"),
-		"Number of targets by state.", []string{"state"}, nil)})
-	prometheus.MustRegister(newOverridesCollector(), newTargetCollector())
+	prometheus.MustRegister(targetsCollector{newDesc("targets", "Number of targets by state.", "state")},
+		newOverridesCollector(), newTargetCollector())
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}

@@ -5,8 +5,6 @@ import (
 	"strconv"
 	"sync/atomic"
 
-	"github.com/coredns/coredns/plugin"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-shaker/shaker/health"
@@ -21,8 +19,7 @@ type targetCollector struct{ up, changed, roundTrip *prometheus.Desc }
 
 func newTargetCollector() targetCollector {
 	desc := func(metric, help string) *prometheus.Desc {
-		return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, name, metric), help,
-			[]string{"address", "port", "settings"}, nil)
+		return newDesc(metric, help, "address", "port", "settings")
 	}
 	return targetCollector{
 		up:        desc("target_up", "1 while the target is up, 0 while it is down, missing while that is unknown."),

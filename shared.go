@@ -3,7 +3,6 @@ package shaker
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -132,9 +131,6 @@ func (s *sharedState) giveBack(inst *instance) {
 	if s.restart == inst {
 		s.restart = nil
 	}
-	if inst.endWatches != nil {
-		inst.endWatches()
-	}
 	for _, successor := range s.leases {
 		if successor.replaces == inst {
 			successor.replaces = nil // or every instance there ever was would be kept in memory
@@ -182,6 +178,9 @@ func (s *sharedState) drop(which func(*instance) bool) {
 
 // end stops what runs for an instance alone.
 func (inst *instance) end() {
+	if inst.endWatches != nil {
+		inst.endWatches()
+	}
 	for _, file := range inst.settings.overrides {
 		file.stop()
 	}
@@ -193,10 +192,7 @@ func (s *sharedState) start() {
 	s.monitor = health.New(health.Options{
 		Observer: s.journal,
 		Late:     func(d time.Duration) { checkDelay.Observe(d.Seconds()) },
-		Panic: func(reason any) {
-			panics.Inc()
-			log.Errorf("Recovered from a panic in the monitor: %v\n%s", reason, debug.Stack())
-		},
+		Panic:    func(reason any) { reportPanic("in the monitor", reason) },
 	})
 	live.Store(s.monitor)
 }

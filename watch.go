@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -198,8 +197,8 @@ func (w *watch) lookUp(ctx context.Context) *lookup {
 	defer cancel()
 	// A minute more than until the next look-up, in case that one fails.
 	l := &lookup{keep: w.refresh(math.MaxUint32) + time.Minute, ttl: math.MaxUint32}
-	useful := 0
-	for _, qtype := range w.types() {
+	useful, types := 0, w.types()
+	for _, qtype := range types {
 		m, err := w.ask(ctx, l, qtype)
 		if err != nil {
 			l.err = errors.Join(l.err, fmt.Errorf("%s: %w", dns.TypeToString[qtype], err))
@@ -207,13 +206,13 @@ func (w *watch) lookUp(ctx context.Context) *lookup {
 		}
 		for _, rr := range m.Answer {
 			l.ttl = min(l.ttl, rr.Header().Ttl)
-			if slices.Contains(w.types(), rr.Header().Rrtype) {
+			if slices.Contains(types, rr.Header().Rrtype) {
 				useful++
 			}
 		}
 	}
 	if useful == 0 && l.err == nil {
-		l.err = fmt.Errorf("it has no %s records", strings.Join(typeNames(w.types()), " or "))
+		l.err = fmt.Errorf("it has no %s records", strings.Join(typeNames(types), " or "))
 	}
 	return l
 }
@@ -237,8 +236,7 @@ func typeNames(types []uint16) (names []string) {
 func (w *watch) ask(ctx context.Context, l *lookup, qtype uint16) (m *dns.Msg, err error) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			panics.Inc()
-			log.Errorf("Recovered from a panic while %s was looked up: %v\n%s", w.name, reason, debug.Stack())
+			reportPanic("while "+w.name+" was looked up", reason)
 			err = fmt.Errorf("panic: %v", reason)
 		}
 	}()
