@@ -16,90 +16,87 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 )
 
-// benchNetwork returns a network where the first n-down of n addresses are up, and their records.
-func benchNetwork(tb testing.TB, n, down int, ttl int) (*handlerNetwork, string) {
-	tb.Helper()
-	network := newHandlerNetwork(tb, "")
-	var answer strings.Builder
-	for i := range n {
-		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
-		network.results[addr] = checker.Answered
-		if i >= n-down {
-			network.results[addr] = checker.Refused
-		}
-		fmt.Fprintf(&answer, "a.example.org. %d IN A %s\n", ttl, addr)
-	}
-	for addr := range network.results {
-		network.settle(addr)
-	}
-	return network, answer.String()
-}
-
 // benchVerdicts is the source of states that queries use.
 func benchVerdicts(zone zonePolicy, network *handlerNetwork) *verdicts {
 	return &verdicts{policy: zone.policy, monitor: network.monitor}
 }
 
-// An answer in which nothing has to change costs no allocation.
+// benchAnswer returns an answer of the type with n addresses at port 443, of which the last ones are down.
+func benchAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNetwork, request, m *dns.Msg) {
+	tb.Helper()
+	network = newHandlerNetwork(tb, "")
+	var text, extra strings.Builder
+	var hints []string
+	for i := range n {
+		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
+		if rrtype == dns.TypeAAAA {
+			addr = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})
+		}
+		network.results[addr] = checker.Answered
+		if i >= n-down {
+			network.results[addr] = checker.Refused
+		}
+		network.settle(addr)
+		switch rrtype {
+		case dns.TypeSRV:
+			fmt.Fprintf(&text, "_x._tcp.example.org. 30 IN SRV 0 0 443 t%d.example.org.\n", i)
+			fmt.Fprintf(&extra, "t%d.example.org. 30 IN A %s\n", i, addr)
+		case dns.TypeHTTPS:
+			hints = append(hints, addr.String())
+		default:
+			fmt.Fprintf(&text, "a.example.org. 30 IN %s %s\n", dns.TypeToString[rrtype], addr)
+		}
+	}
+	if hints != nil {
+		fmt.Fprintf(&text, "a.example.org. 30 IN HTTPS 1 . alpn=h2 ipv4hint=%s\n", strings.Join(hints, ","))
+	}
+	request, m = filterSections(tb, text.String()+"--\n"+extra.String())
+	return network, request, m
+}
+
+var benchTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS}
+
+// An answer in which nothing has to change costs no allocation, whatever records it has.
 func TestFilterDoesNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
 	}
-	for _, n := range []int{1, 2, 4, 16, 100} {
-		network, answer := benchNetwork(t, n, 0, 30)
-		request, m := filterMessages(t, "w.example.org. 30 IN CNAME a.example.org.\n"+answer)
-		zone := filterPolicy(t, "nodata", 50)
-		v := benchVerdicts(zone, network)
-		allocs := testing.AllocsPerRun(1000, func() {
-			if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
-				t.Fatal("the answer was changed")
+	alias := filterRecords(t, "w.example.org. 30 IN CNAME a.example.org.")
+	for _, rrtype := range benchTypes {
+		for _, n := range []int{1, 2, 4, 16, 100} {
+			network, request, m := benchAnswer(t, rrtype, n, 0)
+			m.Answer = append(alias, m.Answer...)
+			zone := filterPolicy(t, "nodata", 50)
+			v := benchVerdicts(zone, network)
+			allocs := testing.AllocsPerRun(1000, func() {
+				if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
+					t.Fatal("the answer was changed")
+				}
+			})
+			if allocs != 0 {
+				t.Errorf("%s with %d addresses: %v allocations", dns.TypeToString[rrtype], n, allocs)
 			}
-		})
-		if allocs != 0 {
-			t.Errorf("%d addresses: %v allocations", n, allocs)
 		}
-	}
-}
-
-// A query whose addresses are all up costs one allocation of ours, for the writer. The other is of
-// plugin.NextOrFailure, as for every plugin.
-func TestServeDNSAllocations(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
-	}
-	network, answer := benchNetwork(t, 4, 0, 30)
-	request, m := filterMessages(t, answer)
-	below := plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
-		return dns.RcodeSuccess, w.WriteMsg(m)
-	})
-	s := network.above(filterPolicy(t, "all", 0), below)
-	var writer benchWriter
-	allocs := testing.AllocsPerRun(1000, func() {
-		if _, err := s.ServeDNS(t.Context(), &writer, request); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if allocs != 2 {
-		t.Errorf("%v allocations, want 2", allocs)
 	}
 }
 
 func BenchmarkFilter(b *testing.B) {
-	for _, n := range []int{1, 4, 16, 64} {
-		for _, down := range []int{0, 1, n} {
-			if n == 1 && down == 1 {
-				continue // the same as all down
-			}
-			network, answer := benchNetwork(b, n, down, 30)
-			request, m := filterMessages(b, answer)
-			zone := filterPolicy(b, "nodata", 0)
-			v := benchVerdicts(zone, network)
-			b.Run(fmt.Sprintf("%d addresses, %d down", n, down), func(b *testing.B) {
-				b.ReportAllocs()
-				for b.Loop() {
-					filter(m, request, zone, v)
+	for _, rrtype := range benchTypes {
+		for _, n := range []int{1, 4, 16, 64} {
+			for _, down := range []int{0, 1, n} {
+				if n == 1 && down == 1 {
+					continue // the same as all down
 				}
-			})
+				network, request, m := benchAnswer(b, rrtype, n, down)
+				zone := filterPolicy(b, "nodata", 0)
+				v := benchVerdicts(zone, network)
+				b.Run(fmt.Sprintf("%s, %d addresses, %d down", dns.TypeToString[rrtype], n, down), func(b *testing.B) {
+					b.ReportAllocs()
+					for b.Loop() {
+						filter(m, request, zone, v)
+					}
+				})
+			}
 		}
 	}
 }
@@ -115,7 +112,11 @@ func (*benchWriter) WriteMsg(*dns.Msg) error { return nil }
 func BenchmarkServeDNS(b *testing.B) {
 	for _, packed := range []bool{false, true} {
 		for _, ttl := range []int{30, 300} {
-			network, answer := benchNetwork(b, 4, 0, ttl)
+			network, _, m := benchAnswer(b, dns.TypeA, 4, 0)
+			for _, rr := range m.Answer {
+				rr.Header().Ttl = uint32(ttl)
+			}
+			answer := filterText(m.Answer)
 			zone, err := file.Parse(strings.NewReader("example.org. 300 IN SOA ns.example.org. host.example.org. 1 2 3 4 5\n"+
 				"example.org. 300 IN NS ns.example.org.\n"+answer), "example.org.", "stdin", 0)
 			if err != nil {

@@ -2,14 +2,11 @@ package shaker
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
-
-	"github.com/coredns-shaker/shaker/checker"
 )
 
 // What happens to records other than addresses, and to their additional addresses. "--" begins the additional
@@ -197,84 +194,6 @@ func TestFilterManyPairs(t *testing.T) {
 		}
 		if want := map[int]int{64: 64 * 64, 65: 0}[records]; len(states.asked) != want {
 			t.Errorf("%d records with 64 addresses: asked for %d verdicts, want %d", records, len(states.asked), want)
-		}
-	}
-}
-
-// filterAnswer returns an answer of the type with n addresses at port 443, of which the last ones are down.
-func filterAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNetwork, request, m *dns.Msg) {
-	tb.Helper()
-	network = newHandlerNetwork(tb, "")
-	var text, extra strings.Builder
-	var hints []string
-	for i := range n {
-		addr := netip.AddrFrom4([4]byte{10, 1, 0, byte(i)})
-		if rrtype == dns.TypeAAAA {
-			addr = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})
-		}
-		network.results[addr] = checker.Answered
-		if i >= n-down {
-			network.results[addr] = checker.Refused
-		}
-		network.settle(addr)
-		switch rrtype {
-		case dns.TypeSRV:
-			fmt.Fprintf(&text, "_x._tcp.example.org. 30 IN SRV 0 0 443 t%d.example.org.\n", i)
-			fmt.Fprintf(&extra, "t%d.example.org. 30 IN A %s\n", i, addr)
-		case dns.TypeHTTPS:
-			hints = append(hints, addr.String())
-		default:
-			fmt.Fprintf(&text, "a.example.org. 30 IN %s %s\n", dns.TypeToString[rrtype], addr)
-		}
-	}
-	if hints != nil {
-		fmt.Fprintf(&text, "a.example.org. 30 IN HTTPS 1 . alpn=h2 ipv4hint=%s\n", strings.Join(hints, ","))
-	}
-	request, m = filterSections(tb, text.String()+"--\n"+extra.String())
-	return network, request, m
-}
-
-var filterTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS}
-
-// An answer in which nothing has to change costs no allocation, whatever records it has.
-func TestFilterRecordsDoNotAllocate(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
-	}
-	for _, rrtype := range filterTypes {
-		for _, n := range []int{1, 4, 16, 100} {
-			network, request, m := filterAnswer(t, rrtype, n, 0)
-			zone := filterPolicy(t, "nodata", 50)
-			v := benchVerdicts(zone, network)
-			allocs := testing.AllocsPerRun(1000, func() {
-				if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
-					t.Fatal("the answer was changed")
-				}
-			})
-			if allocs != 0 {
-				t.Errorf("%s with %d addresses: %v allocations", dns.TypeToString[rrtype], n, allocs)
-			}
-		}
-	}
-}
-
-func BenchmarkFilterRecords(b *testing.B) {
-	for _, rrtype := range filterTypes {
-		for _, n := range []int{1, 4, 16, 64} {
-			for _, down := range []int{0, 1, n} {
-				if n == 1 && down == 1 {
-					continue // the same as all down
-				}
-				network, request, m := filterAnswer(b, rrtype, n, down)
-				zone := filterPolicy(b, "nodata", 0)
-				v := benchVerdicts(zone, network)
-				b.Run(fmt.Sprintf("%s, %d addresses, %d down", dns.TypeToString[rrtype], n, down), func(b *testing.B) {
-					b.ReportAllocs()
-					for b.Loop() {
-						filter(m, request, zone, v)
-					}
-				})
-			}
 		}
 	}
 }

@@ -89,6 +89,13 @@ func (n *handlerNetwork) settle(addr netip.Addr) {
 	}
 }
 
+// settleAll does so for every address that has a result.
+func (n *handlerNetwork) settleAll() {
+	for addr := range n.results {
+		n.settle(addr)
+	}
+}
+
 // shaker returns a handler for example.org above a plugin that gives this answer.
 func (n *handlerNetwork) shaker(zone zonePolicy, answer string) *Shaker {
 	return n.above(zone, handlerAnswers(answer))
@@ -325,9 +332,7 @@ func TestHandlerLetsPass(t *testing.T) {
 		{"two questions", dns.OpcodeQuery, slices.Concat(plain, plain), true},
 	}
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	oops := errors.New("oops")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -458,9 +463,7 @@ func (w handlerTLSWriter) ConnectionState() *tls.ConnectionState { return w.stat
 // the inner pass did to it counts for the outer.
 func TestHandlerNestedPass(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	zone := filterPolicy(t, "all", 0)
 	zone.zone = handlerZone("nested.test.")
 	var s *Shaker
@@ -504,9 +507,7 @@ func TestHandlerNestedPass(t *testing.T) {
 // SERVFAIL as a return code would make the server write a second answer.
 func TestHandlerReturnsWhatNextReturned(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	if m := handlerAsk(t, network.shaker(filterPolicy(t, "servfail", 0), handlerTwo), "a.example.org."); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("rcode %s", dns.RcodeToString[m.Rcode])
 	}
@@ -515,9 +516,7 @@ func TestHandlerReturnsWhatNextReturned(t *testing.T) {
 // After the last shutdown callback servers still answer, from the last verdicts.
 func TestHandlerAfterClose(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	s := network.shaker(filterPolicy(t, "all", 0), handlerTwo+"\na.example.org. 10 IN A 10.0.0.3")
 	network.monitor.Close()
 	if m := handlerAsk(t, s, "a.example.org."); len(m.Answer) != 2 {
@@ -626,9 +625,7 @@ a.example.org. 300 IN A 10.0.0.4`
 // A prefetch of cache runs on with the context of a query that is being answered.
 func TestHandlerNestedPassInTheBackground(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	zone := filterPolicy(t, "all", 0)
 	zone.zone = handlerZone("background.test.")
 	var (
@@ -665,9 +662,7 @@ func TestHandlerHoldsForWhatCounts(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			network := newHandlerNetwork(t, tt.first)
-			for addr := range network.results {
-				network.settle(addr)
-			}
+			network.settleAll()
 			network.mu.Lock()
 			clear(network.results)
 			network.mu.Unlock()

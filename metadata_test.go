@@ -60,9 +60,7 @@ func TestMetadata(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := newHandlerNetwork(t, tt.results)
 				s := network.shaker(filterPolicy(t, tt.fallback, 0), tt.answer)
-				for addr := range network.results {
-					network.settle(addr)
-				}
+				network.settleAll()
 				before, after := metadataOf(t, s, handlerRequest(tt.qname, tt.qtype))
 				want := map[string]string{"shaker/zone": tt.zone, "shaker/outcome": "", "shaker/removed": "", "shaker/held": ""}
 				if !maps.Equal(before, want) {
@@ -81,9 +79,7 @@ func TestMetadata(t *testing.T) {
 // a prefetch of cache.
 func TestMetadataNestedPass(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	zone := filterPolicy(t, "nodata", 0)
 	zone.zone = handlerZone("nested.test.")
 	var s *Shaker
@@ -121,9 +117,7 @@ func TestMetadataNestedPass(t *testing.T) {
 // The block of a view that a query is not in has collected metadata as well.
 func TestMetadataOfAnotherView(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=answered")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	other := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
 	s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
 	w, r := new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)

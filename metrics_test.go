@@ -291,9 +291,7 @@ func TestMetricsOutcomes(t *testing.T) {
 	for _, tt := range tests {
 		tt.zone = handlerZone(tt.zone)
 		network := newHandlerNetwork(t, tt.results)
-		for addr := range network.results {
-			network.settle(addr)
-		}
+		network.settleAll()
 		zone := filterPolicy(t, tt.fallback, 0)
 		zone.zone = tt.zone
 		s := network.shaker(zone, tt.answer)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -156,14 +155,10 @@ func TestServerOverrides(t *testing.T) {
 // overridesUntilFailed waits until a mistake in the file was noticed.
 func overridesUntilFailed(t *testing.T, path string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, _, failed := (*liveOverrides.Load())[path].report(); failed {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the mistake was not noticed")
-		}
-	}
+	watchUntil(t, "the mistake to be noticed", func() bool {
+		_, _, failed := (*liveOverrides.Load())[path].report()
+		return failed
+	})
 }
 
 func appendFile(t *testing.T, path, text string) {

@@ -169,16 +169,8 @@ func faithfulQuery(r *rand.Rand) *dns.Msg {
 // faithfulAsk returns the answer as it came.
 func faithfulAsk(t *testing.T, s *server, network string, query []byte) []byte {
 	t.Helper()
-	addr := s.addr
-	if network == "tcp" {
-		addr = s.tcp
-	}
-	conn, err := dns.DialTimeout(network, addr, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := s.dial(network)
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
 	conn.UDPSize = dns.MaxMsgSize
 	if _, err := conn.Write(query); err != nil {
 		t.Fatal(err)

@@ -174,13 +174,7 @@ func TestServerMetadata(t *testing.T) {
 	} {
 		s.ask(tt.qname, tt.qtype)
 		line := regexp.MustCompile(regexp.QuoteMeta(dns.TypeToString[tt.qtype]+" "+tt.qname+": ") + tt.want + "\n")
-		deadline := time.Now().Add(10 * time.Second)
-		for !line.MatchString(written.String()) {
-			if time.Now().After(deadline) {
-				t.Fatalf("no %q in\n%s", line, written)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		written.expect(t, line)
 	}
 }
 
@@ -228,13 +222,7 @@ func TestServerErrorsBelow(t *testing.T) {
 		t.Errorf("answer\n%v", m)
 	}
 	line := regexp.MustCompile(`plugin/errors: 2 www\.example\.org\. A: `)
-	deadline := time.Now().Add(10 * time.Second)
-	for !line.MatchString(written.String()) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %q in\n%s", line, written)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	written.expect(t, line)
 }
 
 // prometheus counts the status that the client sees, and names the first plugin below it as the one that answered.

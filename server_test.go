@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -103,6 +104,21 @@ func (s *server) ask(qname string, qtype uint16, options ...func(*dns.Msg)) *dns
 	return m
 }
 
+// dial returns a connection that the test closes, for queries and answers as they are on the wire.
+func (s *server) dial(network string) *dns.Conn {
+	s.t.Helper()
+	addr := s.addr
+	if network == "tcp" {
+		addr = s.tcp
+	}
+	conn, err := dns.DialTimeout(network, addr, 10*time.Second)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
 func withEDNS(m *dns.Msg) { m.SetEdns0(1232, false) }
 
 // serverAddresses returns the addresses in an answer, sorted.
@@ -159,6 +175,16 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// expect waits until a line is there.
+func (b *lockedBuffer) expect(t testing.TB, line *regexp.Regexp) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !line.MatchString(b.String()); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %q in\n%s", line, b)
+		}
+	}
 }
 
 // farm is a set of TCP services on one port of several addresses, each of which can die and come back.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 )
@@ -65,16 +64,8 @@ func transferZone(n int) string {
 // is the zone's SOA record again, or a message without records.
 func transfer(t *testing.T, s *server, network string, query *dns.Msg) (octets []byte, records int) {
 	t.Helper()
-	addr := s.tcp
-	if network == "udp" {
-		addr = s.addr
-	}
-	c, err := dns.DialTimeout(network, addr, 10*time.Second)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := s.dial(network)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(10 * time.Second))
 	query.Id = 4711
 	if err := c.WriteMsg(query); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,6 @@ import (
 	_ "github.com/coredns/coredns/plugin/view"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-shaker/shaker/health"
 )
@@ -96,16 +95,6 @@ func watchIsReady(t *testing.T, addr string) (ready bool, body string) {
 	return r.StatusCode == http.StatusOK, string(text)
 }
 
-// watchCounted sums up a counter over all its series.
-func watchCounted(metric string) (sum float64) {
-	if f := metricsOurs(prometheus.DefaultGatherer.Gather())[metric]; f != nil {
-		for _, m := range f.GetMetric() {
-			sum += m.GetCounter().GetValue()
-		}
-	}
-	return sum
-}
-
 // Of a name that is watched, the first answer ever lacks the address that is dead, and is not held. CoreDNS was
 // not ready before that.
 func TestServerWatch(t *testing.T) {
@@ -121,7 +110,7 @@ func TestServerWatch(t *testing.T) {
 	for backend, directives := range backends {
 		t.Run(backend, func(t *testing.T) {
 			ready := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-			answers, held := watchCounted("coredns_shaker_answers_total"), watchCounted("coredns_shaker_held_answers_total")
+			answers, held := counted(t, "coredns_shaker_answers_total", nil), counted(t, "coredns_shaker_held_answers_total", nil)
 			begin := time.Now()
 			s := serverStart(t, fmt.Sprintf(`example.org:0 {
 				bind 127.0.0.1
@@ -138,7 +127,7 @@ func TestServerWatch(t *testing.T) {
 			up := time.Since(begin)
 			watchUntil(t, "ready", func() bool { ok, _ := watchIsReady(t, ready); return ok })
 			after := time.Since(begin)
-			if n := watchCounted("coredns_shaker_answers_total") - answers; n != 0 {
+			if n := counted(t, "coredns_shaker_answers_total", nil) - answers; n != 0 {
 				t.Errorf("%v answers counted before the first query", n)
 			}
 			asked := time.Now()
@@ -148,10 +137,10 @@ func TestServerWatch(t *testing.T) {
 			if got, want := serverAddresses(m), f.without(f.addrs[1]); !slices.Equal(got, want) {
 				t.Errorf("first answer %v, want %v", got, want)
 			}
-			if n := watchCounted("coredns_shaker_held_answers_total") - held; n != 0 {
+			if n := counted(t, "coredns_shaker_held_answers_total", nil) - held; n != 0 {
 				t.Errorf("%v answers held", n)
 			}
-			if n := watchCounted("coredns_shaker_answers_total") - answers; n != 1 {
+			if n := counted(t, "coredns_shaker_answers_total", nil) - answers; n != 1 {
 				t.Errorf("%v answers counted after the first query", n)
 			}
 			watchExpectServers(t, s.inst)

@@ -352,9 +352,7 @@ func TestWatchAllDown(t *testing.T) {
 // What a plugin asks this server in the course of a look-up is as quiet, and is filtered as for a client.
 func TestWatchWithin(t *testing.T) {
 	network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=refused")
-	for addr := range network.results {
-		network.settle(addr)
-	}
+	network.settleAll()
 	inner := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
 	zone := filterPolicy(t, "all", 0)
 	zone.zone = handlerZone("within.test.")
