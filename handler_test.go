@@ -30,6 +30,7 @@ import (
 type handlerNetwork struct {
 	monitor *health.Monitor
 	results map[netip.Addr]checker.Result
+	delay   time.Duration // of results, for synctest: while it has not passed, whoever asks finds no verdict
 
 	mu     sync.Mutex
 	probed map[netip.AddrPort]checker.Check
@@ -63,7 +64,12 @@ func (n *handlerNetwork) Submit(checks ...checker.Check) error {
 	for _, c := range checks {
 		n.probed[c.Target] = c
 		if result, ok := n.results[c.Target.Addr()]; ok {
-			n.monitor.Deliver([]checker.Report{{Tag: c.Tag, Result: result, RTT: time.Millisecond}})
+			reports := []checker.Report{{Tag: c.Tag, Result: result, RTT: time.Millisecond}}
+			if n.delay > 0 {
+				time.AfterFunc(n.delay, func() { n.monitor.Deliver(reports) })
+			} else {
+				n.monitor.Deliver(reports)
+			}
 		}
 	}
 	return nil
@@ -206,6 +212,7 @@ func TestHandlerFirstAnswer(t *testing.T) {
 func TestHandlerTracesHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := newHandlerNetwork(t, "10.0.0.1=refused")
+		network.delay = time.Millisecond // both have no verdict when the answer comes
 		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
 		tracer := mocktracer.New()
 		query := tracer.StartSpan("shaker").(*mocktracer.MockSpan)
