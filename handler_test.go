@@ -176,14 +176,15 @@ func TestHandlerFirstAnswer(t *testing.T) {
 		held    time.Duration
 		want    []string
 	}{
-		{"10.0.0.1=answered 10.0.0.2=refused", 0, []string{"10.0.0.1"}},
-		{"10.0.0.1=answered 10.0.0.2=inconclusive", 0, []string{"10.0.0.1", "10.0.0.2"}},
+		{"10.0.0.1=answered 10.0.0.2=refused", time.Millisecond, []string{"10.0.0.1"}},
+		{"10.0.0.1=answered 10.0.0.2=inconclusive", time.Millisecond, []string{"10.0.0.1", "10.0.0.2"}},
 		{"10.0.0.1=answered", 100 * time.Millisecond, []string{"10.0.0.1", "10.0.0.2"}},
 		{"10.0.0.1=refused", 100 * time.Millisecond, []string{"10.0.0.2"}},
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
 			network := newHandlerNetwork(t, tt.results)
+			network.delay = time.Millisecond // no target has a verdict when the answer comes
 			zone := filterPolicy(t, "all", 0)
 			zone.zone = handlerZone("first.test.")
 			s := network.shaker(zone, handlerTwo)
