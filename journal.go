@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
@@ -47,6 +49,9 @@ func (j *journal) Checked(t *health.Target, r checker.Report) {
 		if j.isNews(cause) {
 			log.Warningf("Checks are inconclusive, the first of them that of %s: %s (%v). Their targets keep their state", t.Addr(), cause, r.Err)
 		}
+	}
+	if clog.D.Value() { // log.Debug looks too, but only once there is a line
+		log.Debug(describeCheck(t.Addr(), r, t.State()))
 	}
 }
 
@@ -90,6 +95,18 @@ func describe(target netip.AddrPort, c health.Change) string {
 		return fmt.Sprintf("%s is up: %d of %d %s answered", target, c.Run, c.Run, checks)
 	}
 	return fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, c.Run, c.Run, checks, c.Result)
+}
+
+// describeCheck makes the line of a check for the debug log. The state is the one that the result has led to.
+func describeCheck(target netip.AddrPort, r checker.Report, state health.State) string {
+	detail := ""
+	switch {
+	case r.RTT > 0:
+		detail = " in " + r.RTT.Round(time.Microsecond).String()
+	case r.Err != nil && r.Result != checker.Timeout:
+		detail = fmt.Sprintf(" (%v)", r.Err)
+	}
+	return fmt.Sprintf("Check of %s: %s%s, %s", target, r.Result, detail, state)
 }
 
 // mayTell counts a change, and tells whether it gets a line of its own.

@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	clog "github.com/coredns/coredns/plugin/pkg/log"
+
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -262,4 +264,29 @@ func TestJournalChecked(t *testing.T) {
 		}
 	}
 	journalExpect(t, logged.take())
+}
+
+// With the debug log, each check is a line. Without, an answer costs no memory.
+func TestJournalDebug(t *testing.T) {
+	logged := journalCapture(t)
+	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
+	j := newJournal()
+	defer j.close()
+	answered := checker.Report{Result: checker.Answered, RTT: 222_333}
+	if n := testing.AllocsPerRun(100, func() { j.Checked(targets[0], answered) }); n != 0 {
+		t.Errorf("%v allocations without the debug log", n)
+	}
+	journalExpect(t, logged.take())
+
+	clog.D.Set()
+	t.Cleanup(clog.D.Clear)
+	j.Checked(targets[0], answered)
+	j.Checked(targets[1], checker.Report{Result: checker.Refused, RTT: time.Millisecond, Err: syscall.ECONNREFUSED})
+	j.Checked(targets[1], checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout})
+	j.Checked(targets[1], checker.Report{Result: checker.Unreachable, Err: syscall.EHOSTUNREACH})
+	journalExpect(t, logged.take(),
+		"[DEBUG] Check of 10.0.0.1:443: answered in 222µs, unknown",
+		"[DEBUG] Check of [2001:db8::1]:80: refused in 1ms, unknown",
+		"[DEBUG] Check of [2001:db8::1]:80: timeout, unknown",
+		fmt.Sprintf("[DEBUG] Check of [2001:db8::1]:80: unreachable (%v), unknown", syscall.EHOSTUNREACH))
 }

@@ -13,16 +13,21 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/coredns/coredns/plugin/debug"
 	_ "github.com/coredns/coredns/plugin/dnstap"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metadata"
 	_ "github.com/coredns/coredns/plugin/metrics"
 	"github.com/coredns/coredns/plugin/pkg/dnstest"
+	clog "github.com/coredns/coredns/plugin/pkg/log"
 
 	tap "github.com/dnstap/golang-dnstap"
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/coredns-shaker/shaker/checker"
 )
 
 // dnstap, log, errors and prometheus are above: they see what the client sees.
@@ -148,6 +153,39 @@ func TestServerLogAndErrors(t *testing.T) {
 		if strings.Contains(written.String(), "plugin/errors") {
 			t.Errorf("%s: something for errors:\n%s", tt.qname, written)
 		}
+	}
+}
+
+// debug switches a line for each check on, and a reload without it off again.
+func TestServerDebug(t *testing.T) {
+	t.Cleanup(clog.D.Clear)
+	f := newFarm(t, "127.0.5.1", "127.0.5.2")
+	f.kill(f.addrs[1])
+	corefile := f.neighbourCorefile("interval 20ms", f.hostsBlock())
+	written := serverLog(t)
+	s := serverStart(t, strings.Replace(corefile, "bind 127.0.0.1", "debug\nbind 127.0.0.1", 1))
+	s.ask("www.example.org.", dns.TypeA)
+	for _, want := range []string{
+		fmt.Sprintf(`127\.0\.5\.1:%d: answered in [0-9.]+[mµ]?s, up`, f.port),
+		fmt.Sprintf(`127\.0\.5\.2:%d: refused in [0-9.]+[mµ]?s, down`, f.port),
+	} {
+		written.expect(t, regexp.MustCompile(`\[DEBUG\] plugin/shaker: Check of `+want+"\n"))
+	}
+
+	inst, err := s.inst.Restart(serverInput(corefile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.inst = inst
+	twoChecks := func() {
+		end := testutil.ToFloat64(checksBy[checker.Refused]) + 2
+		watchUntil(t, "two checks", func() bool { return testutil.ToFloat64(checksBy[checker.Refused]) >= end })
+	}
+	twoChecks() // the line of one may have been on its way
+	written = serverLog(t)
+	twoChecks()
+	if strings.Contains(written.String(), "[DEBUG]") {
+		t.Errorf("without debug:\n%s", written)
 	}
 }
 
