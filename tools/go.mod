@@ -6,12 +6,14 @@ tool (
 	github.com/coredns-shaker/shaker/tools/crosscheck
 	github.com/coredns-shaker/shaker/tools/dashboard
 	github.com/coredns-shaker/shaker/tools/manifests
+	github.com/coredns-shaker/shaker/tools/manpage
 	honnef.co/go/tools/cmd/staticcheck
 )
 
 require (
 	github.com/grafana/grafana-foundation-sdk/go v0.0.22
 	github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring v0.95.1
+	github.com/yuin/goldmark v1.8.7
 	golang.org/x/tools v0.51.0
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2

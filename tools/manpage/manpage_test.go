@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const outline = "# plugin\n\nThe title.\n\n## Start\n\nSoon.\n\n## Name\n\n*plugin* - text.\n\n## Examples\n\nMany.\n"
+
+func TestRender(t *testing.T) {
+	const head = ".nh\n.nr HY 0\n.ad l\n.SH NAME\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"paragraphs", "One\n'two'.\n\n.Three", "One\n\\(aqtwo\\(aq.\n.PP\n\\&.Three\n"},
+		{"fonts", "*a* **b** `c-d`", "\\fIa\\fP \\fBb\\fP \\fBc\\-d\\fP\n"},
+		{"characters", "a\\\\b\\*`c\\*`^~ 2 × 3", "a\\eb*\\fBc\\e*\\fP\\(ha\\(ti 2 \\[u00D7] 3\n"},
+		{"code", "A\n```sh\n.ci/run\t`x`\n\n```", "A\n.PP\n.RS 4\n.EX\n\\&.ci/run    \\(gax\\(ga\n\n.EE\n.RE\n"},
+		{"headings", "A\n\n### b\n\nC\n\n## d's", "A\n.SS b\nC\n.SH D\\(aqS\n"},
+		{"list", "* a\n* b\n\n  c\n* d", ".IP \\(bu 2\na\n.IP \\(bu 2\nb\n.IP \"\" 2\nc\n.IP \\(bu 2\nd\n"},
+		{"list in a list", "* a\n  * b\n\n  c\n\nd", ".IP \\(bu 2\na\n.RS 2\n.IP \\(bu 2\nb\n.RE\n.IP \"\" 2\nc\n.PP\nd\n"},
+		{"links", "[a](#b), [c](c), [d](https://e)", "a, c, d \\[la]https:/\\:/\\:e\\[ra]\n"},
+		{"narrow table", "|a|b|\n|-|-|\n|c|d|\n\nE", ".TS\nallbox;\nl l.\n\\fBa\\fP\t\\fBb\\fP\nc\td\n.TE\n.sp 2\nE\n"},
+		{"wide table", "|a|b|\n|-|-|\n|" + strings.Repeat("c", 30) + "|" + strings.Repeat("d", 40) + "|",
+			".TS\nallbox;\nlw(24n) lx.\nT{\n\\fBa\\fP\nT}\tT{\n\\fBb\\fP\nT}\nT{\n" + strings.Repeat("c", 30) + "\nT}\tT{\n" +
+				strings.Repeat("d", 40) + "\nT}\n.TE\n.sp 2\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := render([]byte(strings.Replace(outline, "*plugin* - text.", tt.text, 1)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := head + tt.want + ".SH START\nSoon.\n.SH EXAMPLES\nMany.\n"
+			if string(got) != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Nothing is left out without a word.
+func TestWhatCannotBeRendered(t *testing.T) {
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"picture", "Soon.", "![a](b.png)", "Image"},
+		{"HTML", "Soon.", "<p>a</p>", "HTMLBlock"},
+		{"numbered list", "Soon.", "1. a", "numbered list"},
+		{"line break", "Soon.", "a  \nb", "line break"},
+		{"quotation", "Soon.", "> a", "Blockquote"},
+		{"no name", "## Name", "## Names", "no section Name"},
+		{"no examples", "## Examples", "## Example", "no section Examples"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := render([]byte(strings.Replace(outline, tt.old, tt.new, 1))); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// A page is as old as its text.
+func TestDate(t *testing.T) {
+	readme, page := filepath.Join(t.TempDir(), "README.md"), filepath.Join(t.TempDir(), "coredns-plugin.7")
+	first, second := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2002, 3, 4, 5, 6, 7, 0, time.UTC)
+	for _, tt := range []struct {
+		name, text string
+		today      time.Time
+		want       string
+	}{
+		{"new", outline, first, "2001-02-03"},
+		{"same text", outline, second, "2001-02-03"},
+		{"other text", outline + "More.\n", second, "2002-03-04"},
+	} {
+		if err := os.WriteFile(readme, []byte(tt.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := generate(readme, page, tt.today); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(got), "\n.TH coredns-plugin 7 "+tt.want+" ") {
+			t.Errorf("%s: got\n%s\nwant the date %s", tt.name, got, tt.want)
+		}
+	}
+}
