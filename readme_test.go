@@ -135,32 +135,6 @@ func TestReadmeSections(t *testing.T) {
 	}
 }
 
-func TestReadmeLinks(t *testing.T) {
-	r := readReadme(t)
-	anchors := make(map[string]bool)
-	for _, heading := range r.headings {
-		anchors["#"+strings.ReplaceAll(strings.ReplaceAll(strings.ToLower(heading), ",", ""), " ", "-")] = true
-	}
-	links := regexp.MustCompile(`\]\(([^)]+)\)`).FindAllStringSubmatch(r.text, -1)
-	if len(links) == 0 {
-		t.Fatal("no links found")
-	}
-	for _, match := range links {
-		link := match[1]
-		switch {
-		case strings.HasPrefix(link, "https://"):
-		case strings.HasPrefix(link, "#"):
-			if !anchors[link] {
-				t.Errorf("no heading for %s", link)
-			}
-		default:
-			if _, err := os.Stat(link); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-}
-
 // The stanza in the README is what setup.go reads, no more and no less.
 func TestReadmeSyntax(t *testing.T) {
 	r := readReadme(t)

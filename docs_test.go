@@ -1,0 +1,97 @@
+package shaker
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// pages returns the text of every page for users, by its path.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob("docs/*.md")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d pages in docs (%v)", len(paths), err)
+	}
+	all := make(map[string]string)
+	for _, path := range append(paths, "README.md", "CONTRIBUTING.md") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[path] = string(text)
+	}
+	return all
+}
+
+// anchors returns the names by which GitHub lets links point at the headings of a page.
+func anchors(page string) map[string]bool {
+	all := make(map[string]bool)
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		all[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			default:
+				return -1
+			}
+		}, heading[1])] = true
+	}
+	return all
+}
+
+// Links lead somewhere, and the README leads to every page.
+func TestPageLinks(t *testing.T) {
+	all := pages(t)
+	link := regexp.MustCompile(`\]\(([^)]+)\)`)
+	for path, text := range all {
+		for _, match := range link.FindAllStringSubmatch(text, -1) {
+			if strings.HasPrefix(match[1], "https://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(match[1], "#")
+			target := path
+			if file != "" {
+				target = filepath.Join(filepath.Dir(path), file)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %v", path, err)
+			} else if anchor != "" && !anchors(all[target])[anchor] {
+				t.Errorf("%s: %s has no heading for %q", path, target, anchor)
+			}
+		}
+		if strings.HasPrefix(path, "docs/") && !strings.Contains(all["README.md"], "]("+path+")") {
+			t.Errorf("README.md has no link to %s", path)
+		}
+	}
+}
+
+// What docs/intervals.md recommends is in its Corefile, and nothing else.
+func TestPageIntervals(t *testing.T) {
+	page := pages(t)["docs/intervals.md"]
+	_, rest, _ := strings.Cut(page, "## Typical situations\n")
+	rows := regexp.MustCompile("(?m)^\\|.*`(interval .*)`").FindAllStringSubmatch(rest, -1)
+	corefile := regexp.MustCompile("(?s)```corefile\n(.*?)```").FindStringSubmatch(rest)
+	if len(rows) == 0 || corefile == nil {
+		t.Fatal("no table or no Corefile of typical situations")
+	}
+	blocks, _ := setupRead(t, "Corefile", strings.Replace(corefile[1], "file db.example.org\n", "", 1))
+	left := make(map[string]bool)
+	for _, p := range blocks[0] {
+		left[describeSettings(p.settings)] = true
+	}
+	for _, row := range rows {
+		if !left[row[1]] {
+			t.Errorf("no stanza has %s", row[1])
+		}
+		delete(left, row[1])
+	}
+	for settings := range left {
+		t.Errorf("no row has %s", settings)
+	}
+}
