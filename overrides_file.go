@@ -93,6 +93,7 @@ func (f *overridesFile) current() *overrides {
 func (f *overridesFile) start() {
 	f.end = make(chan struct{})
 	f.ended.Go(func() {
+		profileAs("overrides")
 		ticks := time.NewTicker(overridesEvery)
 		defer ticks.Stop()
 		for {

@@ -8,6 +8,8 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"testing"
@@ -187,6 +189,58 @@ func TestServerDebug(t *testing.T) {
 	if strings.Contains(written.String(), "[DEBUG]") {
 		t.Errorf("without debug:\n%s", written)
 	}
+}
+
+// Each goroutine of shaker's has a label by which profiles tell it from others.
+func TestServerProfile(t *testing.T) {
+	f := newFarm(t, "127.0.5.3")
+	s := serverStart(t, f.neighbourCorefile("fallback nodata\nwatch www.example.org\noverrides "+
+		serverFile(t, "overrides", ""), f.hostsBlock()))
+	s.until("www.example.org.", dns.TypeA, f.addrs)
+	want := []string{
+		`(*overridesFile).start.func1 {"shaker":"overrides"}`,
+		`(*sharedState).guard {"shaker":"guard"}`,
+		`(*watch).run {"shaker":"watch"}`,
+		`health.(*Monitor).run {"shaker":"monitor"}`,
+	}
+	if runtime.GOOS == "linux" { // elsewhere there is none between two checks
+		want = slices.Insert(want, 3, `checker.(*loop).run {"shaker":"prober"}`)
+	}
+	var got []string
+	for end := time.Now().Add(20 * time.Second); !slices.Equal(got, want); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("goroutines\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		got = ownGoroutines(t) // one that has just begun has no label yet
+	}
+}
+
+// ownGoroutines returns the functions of this module in which goroutines begin, each with their labels, in order.
+func ownGoroutines(t *testing.T) []string {
+	t.Helper()
+	var profile strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		t.Fatal(err)
+	}
+	const module = "github.com/coredns-shaker/shaker"
+	labels := regexp.MustCompile(`(?m)^# labels: .*$`)
+	frames := regexp.MustCompile(`(?m)^#\s+0x\w+\s+(\S+)\+0x\w+\s+(.*):\d+$`)
+	var own []string
+	for goroutine := range strings.SplitSeq(profile.String(), "\n\n") {
+		for _, frame := range slices.Backward(frames.FindAllStringSubmatch(goroutine, -1)) {
+			host, _, path := strings.Cut(frame[1], "/")
+			if !path || !strings.Contains(host, ".") {
+				continue // the standard library's, such as sync.(*WaitGroup).Go
+			}
+			function, ours := strings.CutPrefix(frame[1], module)
+			if ours && !strings.HasSuffix(frame[2], "_test.go") && !strings.HasPrefix(function, "/internal/") {
+				own = append(own, function[1:]+" "+strings.TrimPrefix(labels.FindString(goroutine), "# labels: "))
+			}
+			break
+		}
+	}
+	slices.Sort(own)
+	return slices.Compact(own)
 }
 
 // log tells what metadata knows of an answer.

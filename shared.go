@@ -244,6 +244,7 @@ func (s *sharedState) replaceProber(method checker.Method) error {
 
 // guard replaces a prober that fails, no more often than once in a second.
 func (s *sharedState) guard(prober *checker.Prober, closing chan struct{}) {
+	profileAs("guard")
 	<-prober.Done()
 	err := prober.Err()
 	for err != nil {

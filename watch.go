@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -93,7 +94,7 @@ func (s *sharedState) watch(inst *instance) {
 		}
 		blockCtx := standIn(ctx, block.controller)
 		for _, w := range block.watches {
-			go w.run(blockCtx)
+			go pprof.Do(blockCtx, pprof.Labels("shaker", "watch"), w.run)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/pprof"
 	"sync"
 	"time"
 )
@@ -70,6 +71,7 @@ var defaultChecker = sync.OnceValue(func() *Checker {
 	c := NewChecker()
 	ready, ended := c.WaitReady(), make(chan struct{})
 	go func() {
+		pprof.SetGoroutineLabels(profiled)
 		defer close(ended)
 		c.CheckingLoop(context.Background())
 	}()

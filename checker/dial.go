@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/pprof"
 	"sync"
 	"syscall"
 	"time"
@@ -62,7 +63,7 @@ func (p *dialProber) submit(jobs []job) error {
 		if !ok {
 			break
 		}
-		p.workers.Go(func() { p.work(j, expired) })
+		p.spawn(func() { p.work(j, expired) })
 	}
 	p.setSweep(now)
 	return nil
@@ -94,30 +95,34 @@ func (p *dialProber) expire() {
 	now := time.Now()
 	p.queue.expire(now, func(j job) { expired = append(expired, j) })
 	p.setSweep(now)
-	p.workers.Go(func() {
-		defer p.guard()
+	p.spawn(func() {
 		for i := range expired {
 			p.report(expired[i].report(Inconclusive, ErrBusy))
 		}
 	})
 }
 
+// spawn starts a worker. One that panics ends the prober. The caller holds mu.
+func (p *dialProber) spawn(work func()) {
+	p.workers.Go(func() {
+		pprof.SetGoroutineLabels(profiled)
+		defer func() {
+			if v := recover(); v != nil {
+				p.fail(panicError(v))
+			}
+		}()
+		work()
+	})
+}
+
 // work carries out j, and then others until none may start.
 func (p *dialProber) work(j job, expired bool) {
-	defer p.guard()
 	for ok := true; ok; j, expired, ok = p.advance(&j, expired) {
 		if expired {
 			p.report(j.report(Inconclusive, ErrBusy))
 		} else {
 			p.report(p.check(&j))
 		}
-	}
-}
-
-// guard ends the prober where a worker panics.
-func (p *dialProber) guard() {
-	if v := recover(); v != nil {
-		p.fail(panicError(v))
 	}
 }
 

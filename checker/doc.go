@@ -17,4 +17,6 @@
 //	socket  Linux      nothing      SYN, SYN-ACK, RST
 //	raw     Linux      CAP_NET_RAW  SYN, SYN-ACK, RST
 //	dial    any        nothing      SYN, SYN-ACK, ACK, RST: the listener sees a connection that is reset
+//
+// In profiles (runtime/pprof), the goroutines of a prober have the label shaker=prober.
 package checker

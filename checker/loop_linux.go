@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"runtime/pprof"
 	"sync"
 	"time"
 
@@ -151,6 +152,7 @@ func (l *loop) err() error {
 // run owns its thread, and never returns it: no other goroutine can delay an answer's RST there.
 func (l *loop) run() {
 	runtime.LockOSThread()
+	pprof.SetGoroutineLabels(profiled)
 	defer close(l.finished)
 	err := l.turns()
 	l.mu.Lock()

@@ -4,7 +4,8 @@
 // A target is an address and port together with the [Settings] that make its verdict. It enters the
 // table when somebody asks for it ([Monitor.Target]) and leaves it when nobody has asked for a while.
 // A [Monitor] is one goroutine that sends the probes that are due through a [Prober] and takes their
-// reports ([Monitor.Deliver]). Reading a verdict takes no lock and allocates nothing.
+// reports ([Monitor.Deliver]); in profiles (runtime/pprof) it has the label shaker=monitor. Reading a
+// verdict takes no lock and allocates nothing.
 //
 // # When the verdict changes
 //

@@ -1,9 +1,11 @@
 package health
 
 import (
+	"context"
 	"errors"
 	"math"
 	"math/rand/v2"
+	"runtime/pprof"
 	"time"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -41,6 +43,7 @@ type loop struct {
 
 // run is the monitor's goroutine.
 func (m *Monitor) run() {
+	pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("shaker", "monitor")))
 	defer close(m.done)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
