@@ -115,17 +115,21 @@ func (s *set) checkDeployment(d *apps.Deployment) {
 		s.problem(d, "its selector differs from the labels %v of its pods", template.Labels)
 	}
 	s.need(d, "ServiceAccount", d.Namespace, template.Spec.ServiceAccountName)
-	volumes := make(map[string]bool)
+	volumes := make(map[string]core.Volume)
 	for _, v := range template.Spec.Volumes {
-		volumes[v.Name] = true
+		volumes[v.Name] = v
 		if v.ConfigMap != nil {
 			s.need(d, "ConfigMap", d.Namespace, v.ConfigMap.Name)
 		}
 	}
 	for _, c := range template.Spec.Containers {
 		for _, m := range c.VolumeMounts {
-			if !volumes[m.Name] {
+			v, ok := volumes[m.Name]
+			if !ok {
 				s.problem(d, "container %s mounts %q, which is no volume", c.Name, m.Name)
+			}
+			if v.ConfigMap != nil && m.SubPath != "" {
+				s.problem(d, "container %s never sees a change of ConfigMap %s, because of subPath", c.Name, v.ConfigMap.Name)
 			}
 		}
 		for _, probe := range []*core.Probe{c.LivenessProbe, c.ReadinessProbe} {

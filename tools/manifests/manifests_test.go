@@ -50,6 +50,7 @@ func TestMistakesAreFound(t *testing.T) {
 		{"account", "serviceAccountName: coredns", "serviceAccountName: dns", "refers to ServiceAccount shaker/dns"},
 		{"config map", "configMap:\n            name: coredns", "configMap:\n            name: dns", "refers to ConfigMap shaker/dns"},
 		{"volume", "- name: config\n              mount", "- name: conf\n              mount", `mounts "conf"`},
+		{"part of a config map", "mountPath: /etc/coredns", "mountPath: /etc/coredns/Corefile\n              subPath: Corefile", "because of subPath"},
 		{"namespace", "kind: ConfigMap\nmetadata:\n  name: coredns\n  namespace: shaker", "kind: ConfigMap\nmetadata:\n  name: coredns\n  namespace: shake",
 			"refers to Namespace /shake"},
 		{"no namespace", "kind: ConfigMap\nmetadata:\n  name: coredns\n  namespace: shaker", "kind: ConfigMap\nmetadata:\n  name: coredns", "has no namespace"},
