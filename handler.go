@@ -31,6 +31,7 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		zone:           zone,
 		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor},
 	}
+	p.verdicts.asked = s.instance.noted(r.Question[0].Name)
 	switch around := ctx.Value(passKey{}).(type) {
 	case *pass:
 		p.outer = around
@@ -41,6 +42,18 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		p.verdicts.lookup = p.outer.verdicts.lookup
 	}
 	return plugin.NextOrFailure(name, s.Next, p, p, r)
+}
+
+// longestNoted bounds the names that are noted at targets. Those of hosts are shorter (RFC 1123, section 2.1); only what
+// somebody made up is longer, with most of its octets as \DDD, and would take up four times the memory.
+const longestNoted = 255
+
+// noted returns the name where the status page is to show it, and otherwise nothing.
+func (inst *instance) noted(qname string) string {
+	if !inst.settings.status.isSet() || len(qname) > longestNoted {
+		return ""
+	}
+	return qname
 }
 
 // concerns tells whether the answer to r could hold addresses to filter.
@@ -167,6 +180,7 @@ type verdicts struct {
 	pending []*health.Target // worth waiting for
 	hold    *hold            // nil before it has waited
 	lookup  *lookup          // of a watched name, nil in queries of clients
+	asked   string           // the name to note at the targets, if that is of any use
 }
 
 // hold is a wait for verdicts.
@@ -221,6 +235,9 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		if t != nil {
 			if v.lookup != nil {
 				v.lookup.note(t)
+			}
+			if v.asked != "" {
+				t.AddName(v.asked)
 			}
 			if known := t.RTT(); known > 0 && (rtt == 0 || known < rtt) {
 				rtt = known

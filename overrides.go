@@ -42,11 +42,37 @@ type overrides struct {
 
 // of returns what the rules say of an address at a port.
 func (o *overrides) of(addr netip.Addr, port uint16) override {
+	decided, _ := o.find(addr, port)
+	return decided
+}
+
+// rule returns the rule that decides, as in the file, and what it says. It is empty where there is none.
+func (o *overrides) rule(addr netip.Addr, port uint16) (rule string, says override) {
+	says, bits := o.find(addr, port)
+	switch bits {
+	case noRule:
+		return "", auto
+	case endpointRule:
+		return netip.AddrPortFrom(addr, port).String(), says
+	default:
+		prefix, _ := addr.Prefix(bits)
+		return prefixString(prefix), says
+	}
+}
+
+// What find returns in place of the length of a prefix.
+const (
+	noRule       = -1
+	endpointRule = -2 // the rule is for the address and port
+)
+
+// find returns what the rules say, and how long the prefix is by which they do.
+func (o *overrides) find(addr netip.Addr, port uint16) (decided override, bits int) {
 	if o == nil {
-		return auto
+		return auto, noRule
 	}
 	if decided, ok := o.endpoints[netip.AddrPortFrom(addr, port)]; ok {
-		return decided
+		return decided, endpointRule
 	}
 	lengths := o.bits6
 	if addr.Is4() {
@@ -55,10 +81,10 @@ func (o *overrides) of(addr netip.Addr, port uint16) override {
 	for _, bits := range lengths {
 		prefix, _ := addr.Prefix(bits) // no error, since bits is in the range of the family
 		if decided, ok := o.prefixes[prefix]; ok {
-			return decided
+			return decided, bits
 		}
 	}
-	return auto
+	return auto, noRule
 }
 
 // size returns the number of rules.

@@ -245,8 +245,8 @@ func TestReadmeDefaultsAndBounds(t *testing.T) {
 
 // readmeProcess tells which settings of the process are in force.
 func readmeProcess(p processSettings) string {
-	return fmt.Sprintf("method %s, %d targets, %d checks a second, metrics of targets %v",
-		p.method.or(checker.MethodDefault), p.targets.or(defaultTargets), p.rate.or(defaultRate), p.targetMetrics)
+	return fmt.Sprintf("method %s, %d targets, %d checks a second, metrics of targets %v, status page on %q",
+		p.method.or(checker.MethodDefault), p.targets.or(defaultTargets), p.rate.or(defaultRate), p.targetMetrics, p.status.or(""))
 }
 
 // readmeBeyond returns the values next to these bounds, outside of them.
@@ -501,6 +501,7 @@ func readmeRewrite(corefile, upstream, port string) string {
 	}
 	corefile = regexp.MustCompile(`(?m)^( *forward \S+) .*$`).ReplaceAllString(corefile, "$1 "+upstream)
 	corefile = regexp.MustCompile(`(?m)^( *prometheus).*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
+	corefile = regexp.MustCompile(`(?m)^( *status) .*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
 	corefile = regexp.MustCompile(`(?m)^( *ready)$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
 	return strings.ReplaceAll(corefile, "1053", port)
 }

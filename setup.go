@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -145,6 +146,7 @@ var properties = []struct {
 	{"method", "socket | raw | dial", false, (*stanza).method},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
 	{"metrics", "targets", false, (*stanza).metrics},
+	{"status", "ADDRESS", false, (*stanza).status},
 }
 
 // property reads one property. Errors name it, its value and what would be right.
@@ -426,6 +428,20 @@ func (s *stanza) metrics(args []string) error {
 	}
 	s.process.targetMetrics = true
 	return single(args)
+}
+
+func (s *stanza) status(args []string) error {
+	if err := single(args); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(args[0])
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" {
+		return fmt.Errorf("%q is not possible, want the host to listen on and a port, such as 127.0.0.1:8053", args[0])
+	}
+	return s.process.status.set(args[0], place(s.Controller))
 }
 
 func single(args []string) error {

@@ -157,8 +157,8 @@ func TestSetupProperties(t *testing.T) {
 	}
 	t.Run("every property is in the table", func(t *testing.T) {
 		for _, known := range properties {
-			elsewhere := known.name == "method" || known.name == "limit" || known.name == "metrics" || known.name == "overrides"
-			if !elsewhere && !slices.ContainsFunc(tests, func(tt struct {
+			elsewhere := []string{"method", "limit", "metrics", "overrides", "status"}
+			if !slices.Contains(elsewhere, known.name) && !slices.ContainsFunc(tests, func(tt struct {
 				properties string
 				want       func(*policy)
 			}) bool {
@@ -197,6 +197,8 @@ func TestSetupProcess(t *testing.T) {
 		{"a {\nshaker {\nlimit rate 7\n}\n}\nb {\nshaker {\nlimit rate 7\nlimit targets 5\n}\n}\n", processSettings{
 			rate:    setting[int]{7, "Corefile:3"},
 			targets: setting[int]{5, "Corefile:9"}}},
+		{"a {\nshaker {\nstatus [::1]:8053\n}\n}\nb {\nshaker {\nstatus [::1]:8053\n}\n}\n", processSettings{
+			status: setting[string]{"[::1]:8053", "Corefile:3"}}},
 	}
 	for _, tt := range tests {
 		if _, got := setupRead(t, "Corefile", tt.corefile); !reflect.DeepEqual(got, tt.want) {
@@ -392,7 +394,9 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit, metrics"
+const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit, metrics, status"
+
+const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
@@ -499,12 +503,21 @@ func TestSetupMistakes(t *testing.T) {
 		{"metrics targets all", 3, `metrics: "all" is one value too many, want a single one`},
 		{"metrics targets\nmetrics targets", 4, "metrics is given twice, on line 3 already"},
 		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
-		// What later issues bring is an error until it works.
 		{"sort", 3, "sort has no value, want sort rtt"},
 		{"sort random", 3, `sort: "random" is not an order, want rtt`},
 		{"sort rtt rtt", 3, `sort: "rtt" is one value too many, want a single one`},
 		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
-		{"status 127.0.0.1:8080", 3, `unknown property "status", want one of ` + setupNames},
+		{"status", 3, "status has no value, want status ADDRESS"},
+		{"status 127.0.0.1:8053 ::1", 3, `status: "::1" is one value too many, want a single one`},
+		{"status :8053", 3, `status: ":8053" ` + setupNoAddress},
+		{"status 127.0.0.1", 3, `status: "127.0.0.1" ` + setupNoAddress},
+		{"status 8053", 3, `status: "8053" ` + setupNoAddress},
+		{"status ::1:8053", 3, `status: "::1:8053" ` + setupNoAddress},
+		{"status http://127.0.0.1:8053", 3, `status: "http://127.0.0.1:8053" ` + setupNoAddress},
+		{"status 127.0.0.1:http", 3, `status: "127.0.0.1:http" ` + setupNoAddress},
+		{"status 127.0.0.1:65536", 3, `status: "127.0.0.1:65536" ` + setupNoAddress},
+		{"status 127.0.0.1:", 3, `status: "127.0.0.1:" ` + setupNoAddress},
+		{"Status 127.0.0.1:8053", 3, `unknown property "Status", want one of ` + setupNames},
 		{"Port 80", 3, `unknown property "Port", want one of ` + setupNames},
 		// Braces where none belong.
 		{"port 80 {\nrise 5\n}", 3, `port is followed by "{", but properties have no block`},
@@ -557,6 +570,8 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 			"Corefile:8 - Error during parsing: limit: targets: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
 		{"a {\nshaker {\nlimit rate 5\n}\n}\nb {\nshaker {\nlimit rate 6\n}\n}\n",
 			"Corefile:8 - Error during parsing: limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
+		{"a {\nshaker {\nstatus [::1]:8053\n}\n}\nb {\nshaker {\nstatus localhost:8053\n}\n}\n",
+			"Corefile:8 - Error during parsing: status: localhost:8053 differs from [::1]:8053 at Corefile:3, but the whole process can have only one"},
 	}
 	for _, tt := range tests {
 		if got, want := fmt.Sprint(setupValidate("Corefile", tt.corefile)), "plugin/shaker: "+tt.want; got != want {
@@ -568,13 +583,13 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 // Reading a Corefile starts nothing and changes nothing: it may never come into force.
 func TestSetupHasNoEffect(t *testing.T) {
 	serverSetUp()
-	c := caddy.NewTestController("dns", "shaker {\nlimit targets 5\nmethod dial\n}\n")
+	c := caddy.NewTestController("dns", "shaker {\nlimit targets 5\nmethod dial\nstatus 127.0.0.1:0\n}\n")
 	if err := setup(c); err != nil {
 		t.Fatal(err)
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if len(shared.leases) > 0 || shared.monitor != nil || shared.prober != nil {
+	if len(shared.leases) > 0 || shared.monitor != nil || shared.prober != nil || len(shared.status) > 0 {
 		t.Errorf("setup left %d leases", len(shared.leases))
 	}
 }

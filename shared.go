@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -41,6 +42,8 @@ func (s *setting[T]) set(value T, place string) error {
 	return nil
 }
 
+func (s *setting[T]) isSet() bool { return s.place != "" }
+
 func (s *setting[T]) or(otherwise T) T {
 	if s.place == "" {
 		return otherwise
@@ -53,6 +56,7 @@ type processSettings struct {
 	method  setting[checker.Method]
 	targets setting[int]
 	rate    setting[int]
+	status  setting[string] // the address of the status page
 	// targetMetrics is set if any stanza asks for metrics of each target.
 	targetMetrics bool
 	// overrides are the files that stanzas name, by their path.
@@ -101,6 +105,10 @@ type sharedState struct {
 	prober  *checker.Prober
 	method  checker.Method
 	closing chan struct{} // closed when they end
+	// status are the status pages by their addresses; during a reload that changes the address there are two.
+	status map[string]*statusServer
+	// current is the instance whose settings are in force, nil where there is none. The status page reads it.
+	current atomic.Pointer[instance]
 }
 
 func (s *sharedState) lease(inst *instance) error {
@@ -115,7 +123,11 @@ func (s *sharedState) lease(inst *instance) error {
 	s.leases = append(s.leases, inst)
 	inst.monitor = s.monitor
 	inst.replaces = s.restart
-	if err := s.apply(); err != nil {
+	err := s.apply()
+	if err == nil {
+		err = s.openStatus(inst)
+	}
+	if err != nil {
 		s.drop(func(other *instance) bool { return other == inst })
 		return err
 	}
@@ -170,6 +182,7 @@ func (s *sharedState) drop(which func(*instance) bool) {
 	case len(s.leases) == 0:
 		s.stop()
 	default:
+		s.closeStatus()
 		if err := s.apply(); err != nil {
 			log.Errorf("Cannot go back to the settings before the reload: %v", err)
 		}
@@ -198,6 +211,8 @@ func (s *sharedState) start() {
 }
 
 func (s *sharedState) stop() {
+	s.closeStatus()
+	s.current.Store(nil)
 	close(s.closing)
 	s.monitor.SetProber(nil)
 	if s.prober != nil {
@@ -213,7 +228,9 @@ func (s *sharedState) stop() {
 
 // apply puts the newest lease's settings into force. The caller holds mu.
 func (s *sharedState) apply() error {
-	settings := &s.leases[len(s.leases)-1].settings
+	newest := s.leases[len(s.leases)-1]
+	s.current.Store(newest)
+	settings := &newest.settings
 	liveOverrides.Store(&settings.overrides)
 	targetMetrics.Store(settings.targetMetrics)
 	method := settings.method.or(checker.MethodDefault)
@@ -224,6 +241,34 @@ func (s *sharedState) apply() error {
 	}
 	s.monitor.SetLimits(settings.targets.or(defaultTargets), settings.rate.or(defaultRate))
 	return nil
+}
+
+// openStatus serves the status page of an instance, unless that of another one has the same address. The caller holds mu.
+func (s *sharedState) openStatus(inst *instance) error {
+	address := inst.settings.status.value
+	if !inst.settings.status.isSet() || s.status[address] != nil {
+		return nil
+	}
+	server, err := openStatus(address, s.current.Load)
+	if err != nil {
+		return fmt.Errorf("status %s: %w", address, err)
+	}
+	if s.status == nil {
+		s.status = make(map[string]*statusServer)
+	}
+	s.status[address] = server
+	return nil
+}
+
+// closeStatus ends the status pages that nobody with a lease wants. The caller holds mu.
+func (s *sharedState) closeStatus() {
+	for address, server := range s.status {
+		wanted := func(inst *instance) bool { return inst.settings.status.value == address }
+		if !slices.ContainsFunc(s.leases, wanted) {
+			server.close()
+			delete(s.status, address)
+		}
+	}
 }
 
 // replaceProber starts a prober and ends the one before it, whose checks the monitor sends again.

@@ -253,6 +253,7 @@ func (w *watch) ask(ctx context.Context, l *lookup, qtype uint16) (m *dns.Msg, e
 			zone:           w.zone,
 			verdicts:       verdicts{policy: w.zone.policy, monitor: w.shaker.instance.monitor, lookup: l},
 		}
+		p.verdicts.asked = w.shaker.instance.noted(w.name)
 		rcode, err := plugin.NextOrFailure(name, w.shaker.Next, p, p, request)
 		m = writer.answer
 		switch {
