@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -19,17 +20,19 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
-	// What the Corefiles in the README and Corefile.example use.
+	// What the Corefiles that we show use.
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/file"
 	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/hosts"
 	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metrics"
 	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,7 +41,7 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 )
 
-// readme is README.md, taken apart.
+// readme is README.md, or a page of docs, taken apart.
 type readme struct {
 	text     string
 	headings []string            // of the second level, in order
@@ -55,7 +58,12 @@ type readmeFence struct {
 
 func readReadme(t *testing.T) *readme {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	return readPage(t, "README.md")
+}
+
+func readPage(t *testing.T, path string) *readme {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,23 +454,59 @@ func Example_checker() {
 	// Output: answered
 }
 
-// Every Corefile starts, on loopback, and talks to nobody before it is asked.
-func TestReadmeCorefiles(t *testing.T) {
-	corefiles := readReadme(t).fencesOf(t, "corefile")
-	example, err := os.ReadFile("Corefile.example")
+// shownCorefiles returns every Corefile that we show or install, by where it is.
+func shownCorefiles(t *testing.T) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	docs, err := filepath.Glob("docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	corefiles = append(corefiles, readmeFence{heading: "Corefile.example", text: string(example)})
+	for _, path := range append(docs, "README.md") {
+		for _, f := range readPage(t, path).fences {
+			if f.language == "corefile" {
+				all[fmt.Sprintf("%s:%d", path, f.line)] = f.text
+			}
+		}
+	}
+	read := func(path string) string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	for _, path := range []string{"Corefile.example", "deploy/container/Corefile"} {
+		all[path] = read(path)
+	}
+	const manifest = "deploy/kubernetes/coredns.yaml"
+	match := regexp.MustCompile(`(?m)^  Corefile: \|((?:\n    .*)+)`).FindStringSubmatch(read(manifest))
+	if match == nil {
+		t.Fatalf("no Corefile in %s", manifest)
+	}
+	all[manifest] = strings.ReplaceAll(match[1], "\n    ", "\n")
+	return all
+}
+
+// Every Corefile starts, on loopback, and talks to nobody before it is asked, unless it watches names.
+func TestShownCorefiles(t *testing.T) {
+	corefiles := shownCorefiles(t)
 	serverLog(t)
-	upstream := newReadmeUpstream(t)
-	t.Chdir(t.TempDir()) // zone files are named relative to it
+	upstream, watched := newReadmeUpstream(t), newReadmeUpstream(t)
+	t.Chdir(t.TempDir()) // other files are named relative to it
+	if err := os.WriteFile("overrides", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
 	dnsserver.Port = "0"
-	for _, f := range corefiles {
-		t.Run(fmt.Sprintf("%s:%d", f.heading, f.line), func(t *testing.T) {
-			readmeZones(t, f.text)
-			corefile := readmeRewrite(f.text, upstream.addr, freeDNSPort(t))
+	for place, corefile := range corefiles {
+		t.Run(place, func(t *testing.T) {
+			readmeZones(t, corefile)
+			forward := upstream
+			if strings.Contains(corefile, " watch ") {
+				forward = watched
+			}
+			corefile = readmeRewrite(corefile, forward.addr, freeDNSPort(t))
 			s := serverStart(t, corefile)
 			if live.Load() == nil {
 				t.Errorf("no shaker in\n%s", corefile)
@@ -496,13 +540,16 @@ func readmeExpectServer(t *testing.T, network string, addr net.Addr) {
 
 // readmeRewrite puts a Corefile on loopback, with ports that are free.
 func readmeRewrite(corefile, upstream, port string) string {
-	if !strings.Contains(corefile, "bind ") {
-		corefile = regexp.MustCompile(`(?m)^[^\s#(}].*\{$`).ReplaceAllString(corefile, "$0\n    bind 127.0.0.1")
+	for pattern, by := range map[string]string{
+		`(?m)^( *forward \S+) [^{\n]*`:                         "$1 " + upstream + " ",
+		`(?m)^( *(?:health|prometheus|ready|status))\b[^{\n]*`: "$1 127.0.0.1:0 ",
+		`(?m)^( *lameduck) .*`:                                 "$1 1ms",
+		`(?m)^( *overrides) .*`:                                "$1 overrides",
+		`(?m)^ *bind .*\n`:                                     "",
+	} {
+		corefile = regexp.MustCompile(pattern).ReplaceAllString(corefile, by)
 	}
-	corefile = regexp.MustCompile(`(?m)^( *forward \S+) .*$`).ReplaceAllString(corefile, "$1 "+upstream)
-	corefile = regexp.MustCompile(`(?m)^( *prometheus).*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
-	corefile = regexp.MustCompile(`(?m)^( *status) .*$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
-	corefile = regexp.MustCompile(`(?m)^( *ready)$`).ReplaceAllString(corefile, "$1 127.0.0.1:0")
+	corefile = regexp.MustCompile(`(?m)^[^\s#(}].*\{$`).ReplaceAllString(corefile, "$0\n    bind 127.0.0.1")
 	return strings.ReplaceAll(corefile, "1053", port)
 }
 
