@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -57,20 +58,21 @@ func openOverrides(path string) (*overridesFile, error) {
 	return f, nil
 }
 
-// readOverrides leaves alone what is no regular file: reading from a pipe could take forever.
+// readOverrides reads regular files only. Opening a pipe that nobody writes to could take forever (open(2)), and a look
+// at what is to be opened would not help: it may be something else by then.
 func readOverrides(path string) reading {
-	info, err := os.Stat(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	defer file.Close()
+	info, err := file.Stat()
 	if err != nil {
 		return reading{failure: err.Error()}
 	}
 	if !info.Mode().IsRegular() {
 		return reading{failure: path + " is not a regular file"}
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return reading{failure: err.Error()}
-	}
-	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, overridesSize+1))
 	if err != nil {
 		return reading{failure: err.Error()}
@@ -101,10 +103,20 @@ func (f *overridesFile) start() {
 			case <-f.end:
 				return
 			case <-ticks.C:
-				f.take(readOverrides(f.path))
+				f.read()
 			}
 		}
 	})
+}
+
+// read has a look at the file. A panic costs this look only.
+func (f *overridesFile) read() {
+	defer func() {
+		if reason := recover(); reason != nil {
+			reportPanic("while "+f.path+" was read", reason)
+		}
+	}()
+	f.take(readOverrides(f.path))
 }
 
 // stop can be called without start before, and twice.

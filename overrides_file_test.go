@@ -1,12 +1,17 @@
 package shaker
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	golog "log"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -73,6 +78,46 @@ func TestOverridesFileUnusable(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", tt.path, err, tt.want)
 		}
 	}
+}
+
+// panickingLog is a log that cannot write some lines.
+type panickingLog struct {
+	io.Writer
+	line string
+}
+
+func (l *panickingLog) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(l.line)) {
+		panic("log fault")
+	}
+	return l.Writer.Write(p)
+}
+
+// A panic costs one look at the file, not the process, nor the looks after it.
+func TestOverridesFilePanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		written := serverLog(t)
+		golog.SetOutput(&panickingLog{written, "Override: 192.0.2.1 is down"})
+		path := serverFile(t, "overrides", "")
+		f, err := openOverrides(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.start()
+		defer f.stop()
+		before := testutil.ToFloat64(panics)
+		for _, rule := range []string{"192.0.2.1 down\n", "192.0.2.2 down\n"} {
+			appendFile(t, path, rule)
+			time.Sleep(3 * overridesEvery)
+			synctest.Wait()
+		}
+		if n := testutil.ToFloat64(panics) - before; n != 1 || !strings.Contains(written.String(), "panic while "+path+" was read: log fault") {
+			t.Errorf("%v panics, and in the log\n%s", n, written)
+		}
+		if rules, _, failed := f.report(); rules != 2 || failed {
+			t.Errorf("%d rules, failed %v; want 2", rules, failed)
+		}
+	})
 }
 
 // A host is drained and comes back, with the file changed in every way that is common.

@@ -231,7 +231,7 @@ func TestSetupOverrides(t *testing.T) {
 	}
 	wrong := serverFile(t, "wrong", "192.0.2.7 drain\n")
 	for path, want := range map[string]string{
-		"/nowhere/overrides": "overrides: stat /nowhere/overrides: no such file or directory, want a file of rules, which may be empty",
+		"/nowhere/overrides": "overrides: open /nowhere/overrides: no such file or directory, want a file of rules, which may be empty",
 		wrong:                "overrides: " + wrong + `: line 1: "drain" is not possible, want up, down or auto`,
 	} {
 		err := setupValidate("Corefile", ". {\nshaker {\noverrides "+path+"\n}\n}\n")
