@@ -17,12 +17,8 @@ func pages(t *testing.T) map[string]string {
 		t.Fatalf("%d pages in docs (%v)", len(paths), err)
 	}
 	all := make(map[string]string)
-	for _, path := range append(paths, "README.md", "CONTRIBUTING.md") {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[path] = string(text)
+	for _, path := range append(paths, "README.md", "CHANGELOG.md", "CONTRIBUTING.md") {
+		all[path] = readFile(t, path)
 	}
 	return all
 }
@@ -67,6 +63,24 @@ func TestPageLinks(t *testing.T) {
 		}
 		if strings.HasPrefix(path, "docs/") && !strings.Contains(all["README.md"], "]("+path+")") {
 			t.Errorf("README.md has no link to %s", path)
+		}
+	}
+}
+
+// The versions of CoreDNS and Go that pages name are those of go.mod.
+func TestPageVersions(t *testing.T) {
+	required := readFile(t, "go.mod")
+	for name, pattern := range map[string]string{
+		`CoreDNS (v\d+\.\d+\.\d+)`: `coredns/coredns (v\d+\.\d+\.\d+)`,
+		`\bGo (\d+\.\d+)`:          `\ngo (\d+\.\d+)`,
+	} {
+		want := regexp.MustCompile(pattern).FindStringSubmatch(required)[1]
+		for path, text := range pages(t) {
+			for _, match := range regexp.MustCompile(name).FindAllStringSubmatch(text, -1) {
+				if match[1] != want {
+					t.Errorf("%s: %s, want %s", path, match[0], want)
+				}
+			}
 		}
 	}
 }

@@ -63,11 +63,7 @@ func readReadme(t *testing.T) *readme {
 
 func readPage(t *testing.T, path string) *readme {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &readme{text: string(text), prose: make(map[string][]string)}
+	r := &readme{text: readFile(t, path), prose: make(map[string][]string)}
 	heading, open := "", false
 	for i, line := range strings.Split(r.text, "\n") {
 		switch language, isFence := strings.CutPrefix(line, "```"); {
@@ -89,6 +85,15 @@ func readPage(t *testing.T, path string) *readme {
 		t.Fatal("the last fenced block has no end")
 	}
 	return r
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 // fencesOf returns the blocks in a language; there has to be at least one.
@@ -397,10 +402,7 @@ func TestReadmeNumbers(t *testing.T) {
 
 // The Go code in the README is code of this file, which compiles.
 func TestReadmeCode(t *testing.T) {
-	source, err := os.ReadFile("readme_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	source := readFile(t, "readme_test.go")
 	unindented := func(code string) string {
 		lines := strings.Split(strings.TrimSpace(code), "\n")
 		for i := range lines {
@@ -409,7 +411,7 @@ func TestReadmeCode(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	for _, f := range readReadme(t).fencesOf(t, "go") {
-		if !strings.Contains(unindented(string(source)), unindented(f.text)) {
+		if !strings.Contains(unindented(source), unindented(f.text)) {
 			t.Errorf("README.md:%d: code that was not compiled:\n%s", f.line, f.text)
 		}
 		if formatted, err := format.Source([]byte(f.text)); err != nil || string(formatted) != f.text {
@@ -469,18 +471,11 @@ func shownCorefiles(t *testing.T) map[string]string {
 			}
 		}
 	}
-	read := func(path string) string {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(text)
-	}
 	for _, path := range []string{"Corefile.example", "deploy/container/Corefile"} {
-		all[path] = read(path)
+		all[path] = readFile(t, path)
 	}
 	const manifest = "deploy/kubernetes/coredns.yaml"
-	match := regexp.MustCompile(`(?m)^  Corefile: \|((?:\n    .*)+)`).FindStringSubmatch(read(manifest))
+	match := regexp.MustCompile(`(?m)^  Corefile: \|((?:\n    .*)+)`).FindStringSubmatch(readFile(t, manifest))
 	if match == nil {
 		t.Fatalf("no Corefile in %s", manifest)
 	}
@@ -630,13 +625,10 @@ func TestReadmeQuickStart(t *testing.T) {
 			t.Errorf("the quick start has no %q", command)
 		}
 	}
-	example, err := os.ReadFile("Corefile.example")
-	if err != nil {
-		t.Fatal(err)
-	}
+	example := readFile(t, "Corefile.example")
 	console := r.fencesOf(t, "console")[0].text
 	dig, output, _ := strings.Cut(strings.TrimPrefix(console, "$ "), "\n")
-	if !strings.Contains(string(example), dig+"\n") {
+	if !strings.Contains(example, dig+"\n") {
 		t.Errorf("Corefile.example does not say %q", dig)
 	}
 	match := regexp.MustCompile(`^dig -p 1053 @127\.0\.0\.1 (\S+) A$`).FindStringSubmatch(dig)
@@ -647,7 +639,7 @@ func TestReadmeQuickStart(t *testing.T) {
 
 	serverLog(t)
 	port := freeDNSPort(t)
-	s := serverStart(t, readmeRewrite(string(example), "", port))
+	s := serverStart(t, readmeRewrite(example, "", port))
 	if want := "127.0.0.1:" + port; s.addr != want {
 		t.Fatalf("listens on %s, want %s", s.addr, want)
 	}
