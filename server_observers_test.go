@@ -194,7 +194,7 @@ func TestServerDebug(t *testing.T) {
 // Each goroutine of shaker's has a label by which profiles tell it from others.
 func TestServerProfile(t *testing.T) {
 	f := newFarm(t, "127.0.5.3")
-	s := serverStart(t, f.neighbourCorefile("fallback nodata\nwatch www.example.org\noverrides "+
+	s := serverStart(t, f.neighbourCorefile("fallback nodata\nwatch www.example.org\nstatus 127.0.0.1:0\noverrides "+
 		serverFile(t, "overrides", ""), f.hostsBlock()))
 	s.until("www.example.org.", dns.TypeA, f.addrs)
 	want := []string{
@@ -202,6 +202,7 @@ func TestServerProfile(t *testing.T) {
 		`(*sharedState).guard {"shaker":"guard"}`,
 		`(*watch).run {"shaker":"watch"}`,
 		`health.(*Monitor).run {"shaker":"monitor"}`,
+		`serveStatus.func1 {"shaker":"status"}`,
 	}
 	if runtime.GOOS == "linux" { // elsewhere there is none between two checks
 		want = slices.Insert(want, 3, `checker.(*loop).run {"shaker":"prober"}`)

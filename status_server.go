@@ -59,6 +59,7 @@ func serveStatus(listener net.Listener, address string, current func() *instance
 	// A page is a single request.
 	s.http.SetKeepAlivesEnabled(false)
 	s.ended.Go(func() {
+		profileAs("status")
 		if err := s.http.Serve(netutil.LimitListener(listener, statusConnections)); err != http.ErrServerClosed {
 			log.Errorf("The status page on %s has failed: %v", address, err)
 		}
