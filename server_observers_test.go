@@ -6,18 +6,21 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	_ "github.com/coredns/coredns/plugin/debug"
 	_ "github.com/coredns/coredns/plugin/dnstap"
 	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/log"
 	_ "github.com/coredns/coredns/plugin/metadata"
 	_ "github.com/coredns/coredns/plugin/metrics"
@@ -316,6 +319,36 @@ func TestServerErrorsBelow(t *testing.T) {
 	}
 	line := regexp.MustCompile(`plugin/errors: 2 www\.example\.org\. A: `)
 	written.expect(t, line)
+}
+
+// health tells of CoreDNS and not of targets. While its lameduck lasts, shaker has ended, and the last verdicts count.
+func TestServerHealth(t *testing.T) {
+	f := newFarm(t, "127.0.5.6")
+	f.kill(f.addrs[0])
+	written := serverLog(t)
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	s := serverStart(t, f.neighbourCorefile("fallback servfail", "health "+addr+" {\nlameduck 100ms\n}\n"+f.hostsBlock()))
+	expectDown := func() {
+		t.Helper()
+		if m := s.ask("www.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
+			t.Errorf("answer\n%v", m)
+		}
+	}
+	expectDown()
+	r, err := http.Get("http://" + addr + "/health")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("health says %s", r.Status)
+	}
+	var ending sync.WaitGroup
+	ending.Go(s.callBack)
+	written.expect(t, regexp.MustCompile("Going into lameduck mode"))
+	expectDown()
+	ending.Wait()
+	expectDown()
 }
 
 // prometheus counts the status that the client sees, and names the first plugin below it as the one that answered.
