@@ -215,10 +215,14 @@ func (p *dialProber) close() {
 
 // fail ends the prober from within a worker.
 func (p *dialProber) fail(err error) {
-	p.mu.Lock()
-	p.failure = errors.Join(p.failure, err)
-	p.mu.Unlock()
+	p.note(err)
 	go p.once.Do(func() { p.end(err) })
+}
+
+func (p *dialProber) note(failure error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failure = errors.Join(p.failure, failure)
 }
 
 func (p *dialProber) end(err error) {
@@ -231,6 +235,11 @@ func (p *dialProber) end(err error) {
 	p.mu.Unlock()
 	p.stop()
 	p.workers.Wait()
+	defer func() {
+		if v := recover(); v != nil {
+			p.note(panicError(v))
+		}
+	}()
 	if err == nil {
 		err = ErrClosed
 	}

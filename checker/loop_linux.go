@@ -365,6 +365,13 @@ func (l *loop) hand() {
 
 // shutDown closes everything and reports on what is left.
 func (l *loop) shutDown(rest []job, failure error) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.mu.Lock()
+			l.failure = panicError(v)
+			l.mu.Unlock()
+		}
+	}()
 	if failure == nil {
 		failure = ErrClosed
 	}
@@ -377,12 +384,5 @@ func (l *loop) shutDown(rest []job, failure error) {
 	for i := range rest {
 		give(&rest[i])
 	}
-	defer func() {
-		if v := recover(); v != nil {
-			l.mu.Lock()
-			l.failure = panicError(v)
-			l.mu.Unlock()
-		}
-	}()
 	l.hand()
 }

@@ -1,6 +1,8 @@
 package checker
 
 import (
+	"errors"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -15,6 +17,16 @@ type slowCarrier struct {
 func (c *slowCarrier) lapse(f *flight, now time.Time) {
 	c.again++
 	c.loop.flights.postpone(f, now.Add(time.Second))
+}
+
+// Not even what goes wrong at the very end ends the process.
+func TestPanicInShutDown(t *testing.T) {
+	var l loop // which has no carrier
+	l.shutDown(nil, nil)
+	var fault runtime.Error
+	if err := l.err(); !errors.As(err, &fault) {
+		t.Errorf("failure %v", err)
+	}
 }
 
 // However many flights are due at once, the loop looks at the answers in between.

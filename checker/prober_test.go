@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -290,17 +291,18 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// A panic in deliver is a failure of the prober, not of the process.
+// A panic in deliver is a failure of the prober, not of the process; nor is one when deliver is told of those in line.
 func TestPanicEndsProber(t *testing.T) {
 	open, _ := listen(t, "tcp4", "127.0.0.1:0")
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, err := NewProber(Options{Method: m}, func([]Report) { panic("out of cheese") })
+		p, err := NewProber(Options{Method: m, Pool: 1}, func([]Report) { panic("out of cheese") })
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Submit(Check{Target: open, Timeout: time.Second})
+		check := Check{Target: open, Timeout: time.Minute}
+		p.Submit(check, check, check)
 		<-p.Done()
-		if err := p.Err(); err == nil || err.Error() != "checker: panic: out of cheese" {
+		if err := p.Err(); err == nil || !strings.HasPrefix(err.Error(), "checker: panic: out of cheese") {
 			t.Errorf("failure %v", err)
 		}
 		p.Close()
