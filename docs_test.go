@@ -67,6 +67,16 @@ func TestPageLinks(t *testing.T) {
 	}
 }
 
+// What the README says on how to deploy is part of what docs/deployment.md does.
+func TestPageDeployment(t *testing.T) {
+	all := pages(t)
+	for _, f := range readPage(t, "README.md").fences {
+		if f.heading == "Deployment" && !strings.Contains(all["docs/deployment.md"], f.text) {
+			t.Errorf("docs/deployment.md does not have\n%s", f.text)
+		}
+	}
+}
+
 // The versions of CoreDNS and Go that pages name are those of go.mod.
 func TestPageVersions(t *testing.T) {
 	required := readFile(t, "go.mod")

@@ -620,7 +620,11 @@ func TestReadmeQuickStart(t *testing.T) {
 		t.Skip("only Linux has all of 127.0.0.0/8 on its loopback interface")
 	}
 	r := readReadme(t)
-	for _, command := range []string{"go run ./cmd/coredns -conf Corefile.example\n", "python3 -m http.server --bind 127.0.0.2 1053\n"} {
+	for _, command := range []string{
+		"touch overrides\ngo run ./cmd/coredns -conf Corefile.example\n",
+		"python3 -m http.server --bind 127.0.0.2 1053\n",
+		"echo '127.0.0.2 down' >>overrides\necho '127.0.0.2 auto' >>overrides\n",
+	} {
 		if !slices.ContainsFunc(r.fencesOf(t, "sh"), func(f readmeFence) bool { return f.heading == "Quick start" && f.text == command }) {
 			t.Errorf("the quick start has no %q", command)
 		}
@@ -638,6 +642,13 @@ func TestReadmeQuickStart(t *testing.T) {
 	shown := readmeRecords(t, output)
 
 	serverLog(t)
+	t.Chdir(t.TempDir())
+	override := func(rules string) {
+		if err := os.WriteFile("overrides", []byte(rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	override("")
 	port := freeDNSPort(t)
 	s := serverStart(t, readmeRewrite(example, "", port))
 	if want := "127.0.0.1:" + port; s.addr != want {
@@ -658,6 +669,10 @@ func TestReadmeQuickStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.until(name, dns.TypeA, []netip.Addr{alive, second})
+	override("127.0.0.2 down\n")
+	s.until(name, dns.TypeA, []netip.Addr{alive})
+	override("127.0.0.2 down\n127.0.0.2 auto\n")
 	s.until(name, dns.TypeA, []netip.Addr{alive, second})
 	l.Close()
 	s.until(name, dns.TypeA, []netip.Addr{alive})
