@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -117,5 +118,76 @@ func TestPageIntervals(t *testing.T) {
 	}
 	for settings := range left {
 		t.Errorf("no row has %s", settings)
+	}
+}
+
+// The metrics that pages name, with their labels and the values of these, are those of the README.
+func TestPageMetrics(t *testing.T) {
+	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
+	labels, texts := make(map[string]string), make(map[string]string)
+	for _, b := range readReadme(t).bullets("Metrics") {
+		if match := item.FindStringSubmatch(b); match != nil {
+			labels[match[1]], texts[match[1]] = match[2], match[3]
+		}
+	}
+	named := regexp.MustCompile(`(coredns_shaker_[a-z_]+)(?:\{([a-z_]+)="([^"]*)"\})?`)
+	for path, text := range pages(t) {
+		for _, match := range named.FindAllStringSubmatch(text, -1) {
+			metric := match[1]
+			for _, suffix := range []string{"_bucket", "_sum", "_count"} {
+				if base, ok := strings.CutSuffix(metric, suffix); ok && strings.HasSuffix(base, "_seconds") {
+					metric = base
+				}
+			}
+			switch all, ok := labels[metric]; {
+			case !ok:
+				t.Errorf("%s: there is no metric %s", path, match[1])
+			case match[2] != "" && (!strings.Contains(all, match[2]) || !strings.Contains(texts[metric], "`"+match[3]+"`")):
+				t.Errorf("%s: %s has no label %s with the value %q", path, metric, match[2], match[3])
+			}
+		}
+	}
+}
+
+// The tests that pages name exist.
+func TestPageTests(t *testing.T) {
+	var sources strings.Builder
+	for _, dir := range []string{".", "checker", "cmd/coredns", "health"} {
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%d tests in %s (%v)", len(files), dir, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sources.Write(text)
+		}
+	}
+	for path, text := range pages(t) {
+		for _, name := range regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(text, -1) {
+			if !strings.Contains(sources.String(), "func "+name+"(") {
+				t.Errorf("%s: there is no %s", path, name)
+			}
+		}
+	}
+}
+
+// The numbers in docs/security.md are those of the code.
+func TestPageSecurityNumbers(t *testing.T) {
+	text := strings.Join(strings.Fields(pages(t)["docs/security.md"]), " ")
+	p := defaultPolicy()
+	for _, want := range []string{
+		fmt.Sprintf("%.0f with the defaults", p.idle.Seconds()/(0.9*p.settings.Interval.Seconds())),
+		fmt.Sprintf("above %d pairs", maxPairs),
+		fmt.Sprintf("no more than %d wait", maxHeld),
+		fmt.Sprintf("The default of %d is for", defaultRate),
+		fmt.Sprintf("once in %.0f minutes", quiet.Minutes()),
+		fmt.Sprintf("%d changes of state a second", linesPerSecond),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page does not say %q", want)
+		}
 	}
 }
