@@ -361,6 +361,29 @@ func TestReadmeMetrics(t *testing.T) {
 	}
 }
 
+// The README lists the fields and the parameters of the status page, in their order.
+func TestReadmeStatus(t *testing.T) {
+	rows := regexp.MustCompile("^\\| (`[^|]*`) \\|")
+	var got, want []string
+	for _, line := range readReadme(t).prose["Status page"] {
+		if match := rows.FindStringSubmatch(line); match != nil {
+			got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
+		}
+	}
+	for _, fields := range []reflect.Type{reflect.TypeFor[statusView](), reflect.TypeFor[statusTarget]()} {
+		for field := range fields.Fields() {
+			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			want = append(want, tag)
+		}
+	}
+	for _, p := range statusHTML.parameters {
+		want = append(want, p.name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("Status page has\n%q, want\n%q", got, want)
+	}
+}
+
 func TestReadmeNeverProbed(t *testing.T) {
 	var got []netip.Prefix
 	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(readReadme(t).paragraph(t, "Never probed"), -1) {
@@ -392,6 +415,14 @@ func TestReadmeNumbers(t *testing.T) {
 			firstRetry.Seconds(), lastRetry.Seconds()),
 		fmt.Sprintf("after %.0f seconds, a name that cannot be resolved", patience.Seconds()),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
+		fmt.Sprintf("loads itself again every %d seconds", statusRefresh),
+		fmt.Sprintf("from 1, the default, to %d; the one", mostStatusPage),
+		fmt.Sprintf("targets on a page, from 1 to %d, by default %d", mostStatusSize, statusSize),
+		fmt.Sprintf("| array | %d slots", health.HistorySlots),
+		fmt.Sprintf("none of more than %d octets", longestNoted),
+		fmt.Sprintf("No more than %d clients are served at a time; one who takes more than %.0f seconds to ask or %.0f seconds to read",
+			statusConnections, statusReading.Seconds(), statusWriting.Seconds()),
+		fmt.Sprintf("requests are bounded to %d KiB", (statusHeader+4096)>>10),
 		"`" + describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise}) + "`",
 	} {
 		if !strings.Contains(text, want) {

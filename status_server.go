@@ -42,7 +42,7 @@ func openStatus(address string, current func() *instance) (*statusServer, error)
 	if err != nil {
 		return nil, fmt.Errorf("%w, want a free address of this machine", err)
 	}
-	log.Infof("Status page on http://%s/targets", listener.Addr())
+	log.Infof("Status page on http://%s/", listener.Addr())
 	return serveStatus(listener, address, current), nil
 }
 
@@ -75,8 +75,9 @@ func (s *statusServer) close() {
 
 // statusHeaders are those of every answer. The page may load nothing, and nothing may load it; what it says is old soon.
 var statusHeaders = map[string]string{
-	"Cache-Control":                "no-store",
-	"Content-Security-Policy":      "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+	"Cache-Control": "no-store",
+	"Content-Security-Policy": "default-src 'none'; style-src " + statusStyle + "; img-src data:; " +
+		"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
 	"Cross-Origin-Resource-Policy": "same-origin",
 	"Referrer-Policy":              "no-referrer",
 	"X-Content-Type-Options":       "nosniff",
@@ -112,10 +113,12 @@ func (h *statusHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("The query is longer than %d octets.", statusQueryLength), http.StatusRequestURITooLong)
 	case inst == nil:
 		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
+	case r.URL.Path == "/":
+		h.answer(w, inst, &statusHTML, r.URL.RawQuery)
 	case r.URL.Path == "/targets":
 		h.answer(w, inst, &statusJSON, r.URL.RawQuery)
 	default:
-		http.Error(w, fmt.Sprintf("There is no %q, want /targets.", r.URL.Path), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("There is no %q, want / or /targets.", r.URL.Path), http.StatusNotFound)
 	}
 }
 

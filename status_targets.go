@@ -32,6 +32,8 @@ type statusQuery struct {
 	port   int    // 0 for any
 	page   int    // from 1
 	size   int    // of a page
+	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
+	Refresh int
 
 	given url.Values // what is not empty
 }
@@ -81,7 +83,7 @@ var statusParameters = []statusParameter{
 // readStatusQuery reads the part of a URL behind the question mark. A parameter without value, as forms send it, is none.
 // Of a query with a mistake only what is given is of use.
 func readStatusQuery(raw string, parameters []statusParameter) (*statusQuery, error) {
-	q := &statusQuery{page: 1, size: statusSize, given: make(url.Values)}
+	q := &statusQuery{page: 1, size: statusSize, Refresh: statusRefresh, given: make(url.Values)}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return q, fmt.Errorf("query: %v, want NAME=VALUE with & in between", err)

@@ -216,6 +216,7 @@ func TestStatusMistakes(t *testing.T) {
 		{"page=99999999999999999999", `page: "99999999999999999999" is not possible, want a number from 1 to 1000000`},
 		{"size=1001", `size: "1001" is not possible, want a number from 1 to 1000`},
 		{"size=1&size=2", `size: "2" is a second value, want a single one`},
+		{"refresh=0", `unknown parameter "refresh", want one of state, prefix, zone, port, page, size`}, // is for people
 		{"sort=state", `unknown parameter "sort", want one of state, prefix, zone, port, page, size`},
 		{"Port=80", `unknown parameter "Port", want one of state, prefix, zone, port, page, size`},
 		{"<script>=", `unknown parameter "<script>", want one of state, prefix, zone, port, page, size`},
@@ -286,6 +287,10 @@ func TestStatusRequests(t *testing.T) {
 		method, target string
 		want           int
 	}{
+		{"GET", "/", 200},
+		{"HEAD", "/", 200},
+		{"GET", "/?page=0", 400},
+		{"GET", "/index.html", 404},
 		{"GET", "/targets", 200},
 		{"HEAD", "/targets", 200},
 		{"POST", "/targets", 405},
@@ -320,7 +325,7 @@ func TestStatusRequests(t *testing.T) {
 		if allow := w.Header().Get("Allow"); (allow == "GET, HEAD") != (tt.want == 405) {
 			t.Errorf("%s %.80s: Allow %q", tt.method, tt.target, allow)
 		}
-		if kind := w.Header().Get("Content-Type"); kind != "application/json" && kind != "text/plain; charset=utf-8" {
+		if kind := w.Header().Get("Content-Type"); kind != "text/html; charset=utf-8" && kind != "application/json" && kind != "text/plain; charset=utf-8" {
 			t.Errorf("%s %.80s: Content-Type %q", tt.method, tt.target, kind)
 		}
 		for key := range statusHeaders {
