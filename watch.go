@@ -202,7 +202,11 @@ func (w *watch) lookUp(ctx context.Context) *lookup {
 	for _, qtype := range types {
 		m, err := w.ask(ctx, l, qtype)
 		if err != nil {
-			l.err = errors.Join(l.err, fmt.Errorf("%s: %w", dns.TypeToString[qtype], err))
+			err = fmt.Errorf("%s: %w", dns.TypeToString[qtype], err)
+			if l.err != nil {
+				err = fmt.Errorf("%w, %w", l.err, err) // on one line, as the log has it
+			}
+			l.err = err
 			continue
 		}
 		for _, rr := range m.Answer {

@@ -173,7 +173,7 @@ func TestWatchReady(t *testing.T) {
 		{"denied addresses", "", watchAnswer(t, "a.example.org. 10 IN A 127.0.0.1\na.example.org. 10 IN A 127.0.0.2"), 0, ""},
 		{"no verdict ever", "10.0.0.1=answered", two, 30 * time.Second, ""},
 		{"never resolved", "", watchRcode(dns.RcodeServerFailure), 30 * time.Second,
-			"a.example.org., which is watched, could not be resolved for 30s: A: SERVFAIL\nAAAA: SERVFAIL. " +
+			"a.example.org., which is watched, could not be resolved for 30s: A: SERVFAIL, AAAA: SERVFAIL. " +
 				"Nothing waits for it any longer, but it is tried again every 30s"},
 		{"one type fails", "10.0.0.1=answered 10.0.0.2=answered", func(w dns.ResponseWriter, r *dns.Msg) (int, error) {
 			if r.Question[0].Qtype == dns.TypeAAAA {
