@@ -79,6 +79,9 @@ func (j *journal) Changed(c health.Change) {
 	}
 }
 
+// Froze implements health.Observer.
+func (j *journal) Froze(health.Freeze) {}
+
 // reportPanic tells of a panic that was recovered from. It is called while that happens.
 func reportPanic(where string, reason any) {
 	panics.Inc()

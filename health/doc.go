@@ -14,6 +14,10 @@
 // counts like any other failure. A target that is down is up after Rise answers in a row. An
 // inconclusive result, this machine's own fault, never changes a verdict nor breaks a row.
 //
+// A target that goes down again and again is damped: it stays down for longer each time, although it answers
+// ([Settings].Damping). When nearly all targets fall silent together, this machine is likelier to be cut off than
+// they are to be dead, and verdicts freeze ([Monitor.SetFreeze]).
+//
 // # How long a failure goes unnoticed
 //
 // A target that refuses from some moment on is down no later than
@@ -25,5 +29,5 @@
 //
 //	Interval + (Fall-1)*max(Fast, Timeout) + Timeout
 //
-// Both hold while the rate limit defers no probe and no result is inconclusive.
+// Both hold while the rate limit defers no probe, no result is inconclusive and verdicts are not frozen.
 package health

@@ -34,6 +34,8 @@ type loop struct {
 	routine list // due, in that order
 	bucket  bucket
 
+	freezer    freezer
+	news       []func()        // to be told the observer
 	checks     []checker.Check // the batch being put together
 	generation uint32          // the newest of Monitor.generation that was seen
 	cutOff     bool            // the last turn did not get to its end
@@ -85,7 +87,13 @@ func (m *Monitor) guardedTurn() {
 // of one; the next turn goes on from there.
 func (m *Monitor) turn(now int64) {
 	m.loop.cutOff = true
+	m.checkFreeze(now)
 	m.settleAll(now)
+	for len(m.loop.news) > 0 {
+		tell := m.loop.news[0]
+		m.loop.news = m.loop.news[1:]
+		tell()
+	}
 	m.mu.Lock()
 	m.loop.fresh.append(m.added)
 	m.added = list{}
@@ -149,10 +157,11 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 		return
 	}
 	s := settings(t.key.settings)
-	first := !t.checked
+	first, wasDamped := !t.checked, t.Damped()
+	excused := m.excuses(t, r.Result, s, now)
 	m.statusMu.Lock()
 	t.checked = true
-	c := t.judge(r, s)
+	c := t.judge(r, s, now, excused)
 	t.record(r, c.Target != nil, now)
 	m.statusMu.Unlock()
 	if c.Target != nil {
@@ -163,13 +172,29 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 	if c.Target != nil || r.Result == checker.Inconclusive {
 		m.waiting.wakeUp(t)
 	}
-	m.loop.schedule(t, spread(s.wait(t.State(), r.Result), first, rand.Float64()), now)
+	wait := s.wait(t.State(), r.Result)
+	if t.Damped() {
+		// No result could bring it up before its time.
+		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(s)-now)))
+	}
+	m.countDamped(t, wasDamped)
+	m.loop.schedule(t, spread(wait, first, rand.Float64()), now)
 	if m.observer == nil {
 		return
 	}
 	m.observer.Checked(t, *r)
 	if c.Target != nil {
 		m.observer.Changed(c)
+	}
+}
+
+// countDamped keeps the number of damped targets; was is whether t was one of them.
+func (m *Monitor) countDamped(t *Target, was bool) {
+	switch is := t.Damped(); {
+	case is && !was:
+		m.damped.Add(1)
+	case was && !is:
+		m.damped.Add(-1)
 	}
 }
 

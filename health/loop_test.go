@@ -62,9 +62,9 @@ func TestChange(t *testing.T) {
 	}
 	m.turn(now)
 	want := []Change{
-		{target, Unknown, Up, 1, checker.Answered, nil},
-		{target, Up, Down, 3, checker.Unreachable, nil},
-		{target, Down, Up, 2, checker.Answered, nil},
+		{Target: target, From: Unknown, To: Up, Run: 1, Result: checker.Answered},
+		{Target: target, From: Up, To: Down, Run: 3, Result: checker.Unreachable, Falls: 1},
+		{Target: target, From: Down, To: Up, Run: 2, Result: checker.Answered},
 	}
 	if !slices.Equal(seen.changes, want) || len(seen.checked) != 9 {
 		t.Errorf("%d results, changes\n%+v, want\n%+v", len(seen.checked), seen.changes, want)
@@ -757,3 +757,4 @@ type observerFunc func(*Target)
 
 func (f observerFunc) Checked(t *Target, _ checker.Report) { f(t) }
 func (f observerFunc) Changed(c Change)                    { f(c.Target) }
+func (f observerFunc) Froze(Freeze)                        {}

@@ -32,9 +32,12 @@ type Observer interface {
 	Checked(t *Target, r checker.Report)
 	// Changed is called when the result changed the target's state, after Checked.
 	Changed(c Change)
+	// Froze is called when verdicts freeze or thaw, see [Monitor.SetFreeze].
+	Froze(f Freeze)
 }
 
-// Change is a change of a target's state.
+// Change is a change of a target's state. Run is 0 where the target is up again because what brought it down
+// turned out to be this machine's fault.
 type Change struct {
 	Target   *Target
 	From, To State
@@ -44,6 +47,10 @@ type Change struct {
 	Run    int
 	Result checker.Result
 	Err    error // as in [checker.Report]
+	// Falls is how often the target went down, this time included, without having been up for DampingMax in
+	// between, and Damping for how long it is kept down at least. Both are 0 unless From is Up.
+	Falls   int
+	Damping time.Duration
 }
 
 // Options configure a Monitor. The zero value is usable.
@@ -67,6 +74,8 @@ type Options struct {
 // by the few that change meanwhile.
 type Counts struct {
 	Total, Unknown, Up, Down int
+	// Damped is how many of those that are down are so only because they went down too often.
+	Damped int
 	// Rejected is how often a target was asked for that did not fit into the table any more.
 	Rejected uint64
 }
@@ -82,6 +91,8 @@ type Monitor struct {
 	table    *xsync.Map[key, *Target]
 	size     atomic.Int64 // of table, changed with mu held
 	states   [states]atomic.Int64
+	damped   atomic.Int64
+	freezing freezing
 	limit    atomic.Int64 // of size
 	rejected atomic.Uint64
 	rate     atomic.Int64
@@ -207,6 +218,9 @@ func (m *Monitor) forget(t *Target) bool {
 	m.table.Delete(t.key)
 	m.size.Add(-1)
 	m.states[t.State()].Add(-1)
+	if t.Damped() {
+		m.damped.Add(-1)
+	}
 	return true
 }
 
@@ -254,6 +268,7 @@ func (m *Monitor) Counts() Counts {
 		Unknown:  int(m.states[Unknown].Load()),
 		Up:       int(m.states[Up].Load()),
 		Down:     int(m.states[Down].Load()),
+		Damped:   int(m.damped.Load()),
 		Rejected: m.rejected.Load(),
 	}
 }

@@ -91,6 +91,7 @@ type recorder struct {
 	checked []checker.Report
 	changes []Change
 	at      []time.Time // of changes
+	freezes []Freeze
 }
 
 func (r *recorder) Checked(_ *Target, report checker.Report) {
@@ -104,6 +105,12 @@ func (r *recorder) Changed(c Change) {
 	defer r.mu.Unlock()
 	r.changes = append(r.changes, c)
 	r.at = append(r.at, time.Now())
+}
+
+func (r *recorder) Froze(f Freeze) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freezes = append(r.freezes, f)
 }
 
 // manual is a Prober for monitors whose turns a test makes by hand: it keeps the checks.

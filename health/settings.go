@@ -14,6 +14,9 @@ const (
 	defaultRise     = 2
 	defaultFall     = 3
 
+	// maxDampings makes DampingMax of Damping where it is not given: 5 min of 30 s, as Envoy's ejections have it.
+	maxDampings = 10
+
 	// longest caps Interval so that adding it to a time never overflows.
 	longest = 10 * 365 * 24 * time.Hour
 )
@@ -34,6 +37,13 @@ type Settings struct {
 	Rise int
 	// Fall is how many failures in a row bring a target down. Default 3.
 	Fall int
+	// Damping is how long a target is kept down at least, although it answers, when it goes down for the
+	// third time. It doubles each time after that, up to DampingMax; a target that was up for DampingMax
+	// starts afresh. This is the exponential form of route flap damping (RFC 2439) that Envoy has for hosts
+	// which it ejects. Default 0, no damping.
+	Damping time.Duration
+	// DampingMax is at least Damping. Default 10 times Damping.
+	DampingMax time.Duration
 	// Source is the local address to probe from. It has to be of the target's family. The zero
 	// value leaves the choice to the kernel.
 	Source netip.Addr
@@ -54,6 +64,8 @@ func settings(k Key) Settings {
 	s.Timeout = positive(s.Timeout, defaultTimeout)
 	s.Rise = positive(s.Rise, defaultRise)
 	s.Fall = positive(s.Fall, defaultFall)
+	s.Damping = min(max(s.Damping, 0), longest/maxDampings)
+	s.DampingMax = min(max(positive(s.DampingMax, maxDampings*s.Damping), s.Damping), longest)
 	return s
 }
 

@@ -25,6 +25,10 @@ type Status struct {
 	State State
 	// Since is when the state began. For Unknown that is when the target entered the table.
 	Since time.Time
+	// DampedUntil is until when a target is kept down although it answers, the zero time where it is not.
+	DampedUntil time.Time
+	// Falls is how often it went down without having been up for DampingMax in between.
+	Falls int
 	// Result is the newest result and Err its reason: nil for Answered and where there is no result yet,
 	// an errno where there was one, otherwise an error as in [checker.Report].
 	Result checker.Result
@@ -61,7 +65,11 @@ func (t *Target) Status() Status {
 		Result:  mark.result(),
 		Err:     t.err,
 		RTT:     t.RTT(),
+		Falls:   int(t.falls),
 		History: t.history.slots(t.heard, now),
+	}
+	if mark&damped != 0 {
+		s.DampedUntil = m.epoch.Add(time.Duration(t.dampedUntil(t.Settings())))
 	}
 	if t.checked {
 		s.Checked = m.epoch.Add(time.Duration(t.heard))

@@ -32,8 +32,11 @@ type Target struct {
 	sent     int64   // when the newest probe was sent
 	until    int64   // wanted until then, as far as the monitor has looked
 	run      int32   // see verdict
+	doubted  uint32  // the slot in which the first probe of that row was sent, see freeze.go
+	vote     vote
 	inFlight bool
-	checked  bool // has had a result
+	checked  bool  // has had a result
+	falls    uint8 // how often it went down, see damping.go
 
 	// The goroutine changes these with Monitor.statusMu held, and checked too.
 	history history
@@ -52,11 +55,13 @@ type key struct {
 	settings Key
 }
 
-// mark packs the state (bits 0-7), the newest result (8-15), and whether holding an answer for the
-// verdict has become pointless (16).
+// mark packs the state (bits 0-7), the newest result (8-15), and more.
 type mark uint32
 
-const pointless mark = 1 << 16
+const (
+	pointless mark = 1 << 16 // holding an answer for the verdict has become pointless
+	damped    mark = 1 << 17 // see Target.Damped
+)
 
 func newMark(s State, r checker.Result) mark { return mark(s) | mark(r)<<8 }
 
@@ -76,6 +81,10 @@ func (t *Target) State() State { return t.load().state() }
 
 // Result returns the newest result, Inconclusive as long as there is none.
 func (t *Target) Result() checker.Result { return t.load().result() }
+
+// Damped tells whether the target answers and would be up, if it had not gone down so often (see
+// [Settings].Damping).
+func (t *Target) Damped() bool { return t.load()&damped != 0 }
 
 // RTT returns the smoothed time that SYN-ACKs take to come back, 0 before the first.
 func (t *Target) RTT() time.Duration { return time.Duration(t.rtt.Load()) }
@@ -140,23 +149,36 @@ func (t *Target) smooth(rtt time.Duration) {
 }
 
 // judge takes a result into the verdict. Change.Target is nil if the state stayed as it was.
-func (t *Target) judge(r *checker.Report, s Settings) (c Change) {
+// An excused result is no reason for a change.
+func (t *Target) judge(r *checker.Report, s Settings, now int64, excused bool) (c Change) {
 	old := t.load()
 	before := verdict{state: old.state(), run: t.run}
 	v, row := before.after(r.Result, s.Rise, s.Fall)
-	t.run = v.run
-	m := newMark(v.state, r.Result) | old&pointless
-	if r.Result == checker.Inconclusive {
-		m |= pointless
+	flags := old & pointless
+	switch {
+	case excused:
+		v = before
+	case r.Result == checker.Inconclusive:
+		flags |= pointless | old&damped
+	case before.state == Up && v.state == Down:
+		t.fell(s, now)
+	case before.state == Down && v.state == Up && now < t.dampedUntil(s):
+		v = verdict{state: Down, run: before.run + 1}
+		flags |= damped
 	}
-	t.mark.Store(uint32(m))
+	t.run = v.run
+	t.mark.Store(uint32(newMark(v.state, r.Result) | flags))
 	if r.Result == checker.Answered {
 		t.smooth(r.RTT)
 	}
 	if v.state == before.state {
 		return Change{}
 	}
-	return Change{Target: t, From: before.state, To: v.state, Run: row, Result: r.Result, Err: r.Err}
+	c = Change{Target: t, From: before.state, To: v.state, Run: row, Result: r.Result, Err: r.Err}
+	if before.state == Up && v.state == Down {
+		c.Falls, c.Damping = int(t.falls), s.damping(t.falls)
+	}
+	return c
 }
 
 // check returns the probe to send.
