@@ -108,7 +108,9 @@ func TestPageIntervals(t *testing.T) {
 	blocks, _ := setupRead(t, "Corefile", strings.Replace(corefile[1], "file db.example.org\n", "", 1))
 	left := make(map[string]bool)
 	for _, p := range blocks[0] {
-		left[describeSettings(p.settings)] = true
+		settings := p.settings
+		settings.Damping = 0 // the page is about the others
+		left[describeSettings(settings)] = true
 	}
 	for _, row := range rows {
 		if !left[row[1]] {

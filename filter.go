@@ -3,6 +3,7 @@ package shaker
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type stateSource interface {
 type verdict struct {
 	watched bool
 	state   health.State
+	damped  bool          // down only because it went down too often, see [health.Target.Damped]
 	rtt     time.Duration // 0 where none is known
 }
 
@@ -123,10 +125,11 @@ type member struct {
 
 // pair is an address of a record, and the port it is used on.
 type pair struct {
-	addr netip.Addr
-	port uint16 // 0 for the ports of the policy
-	glue int    // of an SRV record: where the address is in glue.records
-	down bool
+	addr   netip.Addr
+	port   uint16 // 0 for the ports of the policy
+	glue   int    // of an SRV record: where the address is in glue.records
+	down   bool
+	damped bool
 }
 
 // rrset is the members of one owner and type.
@@ -266,7 +269,7 @@ func (a *anatomy) ask(p *policy, states stateSource) {
 			pair := &a.pairs[j]
 			v := states.of(pair.addr, pair.port)
 			s.watched = s.watched || v.watched
-			pair.down = v.down()
+			pair.down, pair.damped = v.down(), v.damped
 			if pair.down {
 				down++
 			}
@@ -297,11 +300,13 @@ func (s *rrset) matters(p *policy) bool {
 func (a *anatomy) decide(p *policy) (changed bool) {
 	for n := range a.sets {
 		s := &a.sets[n]
-		healthy := s.size - s.down
+		if s.needsFallback(p) {
+			a.relent(n, p)
+		}
 		switch {
 		case s.down == 0:
-		case healthy == 0 || healthy*100 < p.panics*s.size:
-			s.fate = p.fallback.fate(s, healthy)
+		case s.needsFallback(p):
+			s.fate = p.fallback.fate(s, s.size-s.down)
 		case s.signed:
 			s.fate = sorted
 		default:
@@ -316,6 +321,43 @@ func (a *anatomy) decide(p *policy) (changed bool) {
 	}
 	changed = a.thinHints() || changed
 	return a.thinGlue() || changed
+}
+
+// needsFallback tells whether too few members are healthy.
+func (s *rrset) needsFallback(p *policy) bool {
+	healthy := s.size - s.down
+	return s.down > 0 && (healthy == 0 || healthy*100 < p.panics*s.size)
+}
+
+// relent takes the members of an RRset for healthy that answer and are only damped. They may well be gone in a
+// moment, but that is better than what the fallback has to offer.
+func (a *anatomy) relent(set int, p *policy) {
+	s := &a.sets[set]
+	s.down, s.rank, s.mixed = 0, 0, false
+	for i := range a.members {
+		m := &a.members[i]
+		if m.set != set {
+			continue
+		}
+		pairs := a.pairs[m.from:m.to]
+		for j := range pairs {
+			if m.down && pairs[j].damped {
+				pairs[j].down = false
+			}
+		}
+		switch {
+		case !m.down:
+		case slices.ContainsFunc(pairs, isUp):
+			m.down, m.rank = false, 0
+			if p.sortRTT && isAddress(s.rrtype) {
+				m.rank = lastRank - 1
+			}
+		default:
+			s.down++
+		}
+		s.mixed = s.mixed || m.rank < s.rank
+		s.rank = m.rank
+	}
 }
 
 var addressTypes = [...]uint16{dns.TypeA, dns.TypeAAAA}

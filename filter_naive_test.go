@@ -182,6 +182,11 @@ func naiveFilter(original, request *dns.Msg, zone zonePolicy, look naiveVerdicts
 		s.watched = s.watched || v.watched
 		return v.watched && v.state == health.Down
 	}
+	relieved := map[dns.RR]bool{} // those that are damped, where they are needed
+	tooFew := func(s *naiveSet) bool {
+		all := len(s.living) + len(s.dead)
+		return len(s.dead) > 0 && (len(s.living) == 0 || 100*len(s.living) < p.panics*all)
+	}
 	deadGlue := map[string]bool{} // by SRV record and glue record
 	glueKey := func(srv, g dns.RR) string { return fmt.Sprintf("%p %p", srv, g) }
 	for _, s := range inOrder {
@@ -218,13 +223,37 @@ func naiveFilter(original, request *dns.Msg, zone zonePolicy, look naiveVerdicts
 				s.living = append(s.living, rr)
 			}
 		}
+		if !tooFew(s) {
+			continue
+		}
+		for _, rr := range s.dead {
+			if addr, ok := naiveIP(rr); ok && look(addr, 0).damped {
+				relieved[rr] = true
+			}
+			target, port := naiveService(rr)
+			for _, g := range glue[strings.ToLower(target)] {
+				if addr, _ := naiveIP(g); deadGlue[glueKey(rr, g)] && look(addr, port).damped {
+					relieved[rr] = true
+					delete(deadGlue, glueKey(rr, g))
+				}
+			}
+		}
+		dead := s.dead
+		s.living, s.dead = nil, nil
+		for _, rr := range records {
+			if slices.Contains(dead, rr) && !relieved[rr] {
+				s.dead = append(s.dead, rr)
+			} else {
+				s.living = append(s.living, rr)
+			}
+		}
 	}
 
 	// Tell what happens to each set.
 	servfail, reason := false, ""
 	for _, s := range inOrder {
 		all := len(s.living) + len(s.dead)
-		falls := len(s.living) == 0 || 100*len(s.living) < p.panics*all
+		falls := tooFew(s)
 		switch {
 		case len(s.dead) == 0:
 			continue
@@ -273,7 +302,7 @@ func naiveFilter(original, request *dns.Msg, zone zonePolicy, look naiveVerdicts
 		}
 		milliseconds := func(rr dns.RR) int64 {
 			addr, _ := naiveIP(rr)
-			if v := look(addr, 0); v.rtt > 0 {
+			if v := look(addr, 0); v.rtt > 0 && !relieved[rr] {
 				return v.rtt.Milliseconds()
 			}
 			return 1 << 40
@@ -831,6 +860,7 @@ func TestFilterAgainstNaive(t *testing.T) {
 				if r.IntN(6) < dead {
 					v.state = health.Down
 				}
+				v.damped = v.state == health.Down && r.IntN(4) == 0
 				if r.IntN(8) == 0 {
 					continue
 				}
@@ -885,7 +915,8 @@ func FuzzFilter(f *testing.F) {
 				return verdict{state: health.Down} // is not watched
 			}
 			state := []health.State{health.Down, health.Down, health.Down, health.Down, health.Up, health.Up, health.Unknown}[n%8]
-			return verdict{watched: true, state: state, rtt: time.Duration(n/8%4) * time.Millisecond}
+			damped := state == health.Down && n/32%4 == 0
+			return verdict{watched: true, state: state, damped: damped, rtt: time.Duration(n/8%4) * time.Millisecond}
 		}
 		naiveCompare(t, m, request, naivePolicy(int(kind), int(panics), int(ttl), int(zone)), look)
 	})

@@ -51,6 +51,9 @@ func filterVerdicts(t testing.TB, s string) *filterStates {
 		at, what, _ := strings.Cut(word, "=")
 		state, rtt, hasRTT := strings.Cut(what, ",")
 		v := verdict{watched: true}
+		if state == "damped" {
+			state, v.damped = "down", true
+		}
 		i := slices.IndexFunc([]health.State{health.Unknown, health.Up, health.Down},
 			func(s health.State) bool { return s.String() == state })
 		if i < 0 {
@@ -268,6 +271,27 @@ func TestFilter(t *testing.T) {
 		{"fallback nodata, signed", "nodata", 0, signed, down, signed, 0, substituted},
 		{"fallback servfail, signed", "servfail", 0, signed, down, "", 4, substituted},
 		{"fallback addresses, signed", "192.0.2.1", 0, signed, down, signed, 0, substituted},
+
+		{"damped ones leave like others", "all", 0, four, "10.0.0.1=damped 10.0.0.2=up 10.0.0.3=down 10.0.0.4=up",
+			`a.example.org. 10 IN A 10.0.0.2
+			a.example.org. 10 IN A 10.0.0.4`, 2, filtered},
+		{"damped ones go before the fallback", "nodata", 0, four, "10.0.0.1=damped 10.0.0.2=down 10.0.0.3=down 10.0.0.4=damped",
+			`a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN A 10.0.0.4`, 2, filtered},
+		{"damped ones go before all", "all", 0, four, "10.0.0.1=down 10.0.0.2=down 10.0.0.3=down 10.0.0.4=damped",
+			"a.example.org. 10 IN A 10.0.0.4", 3, filtered},
+		{"all are damped", "servfail", 0, four, strings.ReplaceAll(down, "down", "damped"), same, 0, untouched},
+		{"damped ones avert panic", "nodata", 51, four, "10.0.0.1=damped 10.0.0.2=down 10.0.0.3=up 10.0.0.4=up",
+			`a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN A 10.0.0.3
+			a.example.org. 10 IN A 10.0.0.4`, 1, filtered},
+		{"too few damped ones", "nodata", 76, four, "10.0.0.1=damped 10.0.0.2=down 10.0.0.3=up 10.0.0.4=up", "", 4, substituted},
+		{"damped ones, signed", "servfail", 0, signed, "10.0.0.1=down 10.0.0.2=damped 10.0.0.3=down 10.0.0.4=damped",
+			`a.example.org. 10 IN A 10.0.0.2
+			a.example.org. 10 IN A 10.0.0.4
+			a.example.org. 10 IN A 10.0.0.1
+			a.example.org. 10 IN A 10.0.0.3
+			a.example.org. 10` + filterSig, 0, reordered},
 
 		{"single address, fallback all", "all", 0, one, down, same, 0, untouched},
 		{"the same address twice, fallback all", "all", 0, one + "\n" + one, down, same, 0, untouched},

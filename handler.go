@@ -220,6 +220,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		keep = max(keep, v.lookup.keep)
 	}
 	var states [3]int
+	damped := 0
 	var rtt time.Duration
 	before := len(v.pending)
 	ports := p.ports
@@ -257,6 +258,9 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		default:
 			state := t.State()
 			states[state]++
+			if state == health.Down && t.Damped() {
+				damped++
+			}
 			if state == health.Unknown && v.hold == nil && v.lookup == nil && t.Holds(p.hold) {
 				v.pending = append(v.pending, t)
 			}
@@ -267,7 +271,9 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 		// What is still pending at other ports could not change it.
 		v.pending = v.pending[:before]
 	}
-	return verdict{true, state, rtt}
+	// Up it would be if the damped ports were.
+	relieved := damped > 0 && (p.anyPort || damped == states[health.Down])
+	return verdict{watched: true, state: state, damped: state == health.Down && relieved, rtt: rtt}
 }
 
 // combine makes the state of an address from those of its ports; states has the number of ports by

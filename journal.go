@@ -80,7 +80,17 @@ func (j *journal) Changed(c health.Change) {
 }
 
 // Froze implements health.Observer.
-func (j *journal) Froze(health.Freeze) {}
+func (j *journal) Froze(f health.Freeze) {
+	switch {
+	case f.Frozen:
+		freezes.Inc()
+		log.Warningf("Verdicts are frozen: %d targets fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
+	case f.Expired:
+		log.Warningf("Verdicts are no longer frozen, after %v: no freeze may last longer, although targets are still silent", f.Took.Round(time.Second))
+	default:
+		log.Infof("Verdicts are no longer frozen, after %v: targets are heard of again", f.Took.Round(time.Second))
+	}
+}
 
 // reportPanic tells of a panic that was recovered from. It is called while that happens.
 func reportPanic(where string, reason any) {
@@ -94,10 +104,17 @@ func describe(target netip.AddrPort, c health.Change) string {
 	if c.Run == 1 {
 		checks = "check"
 	}
-	if c.To == health.Up {
+	switch {
+	case c.To == health.Up && c.Run == 0:
+		return fmt.Sprintf("%s is up: it went down just before verdicts were frozen", target)
+	case c.To == health.Up:
 		return fmt.Sprintf("%s is up: %d of %d %s answered", target, c.Run, c.Run, checks)
 	}
-	return fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, c.Run, c.Run, checks, c.Result)
+	line := fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, c.Run, c.Run, checks, c.Result)
+	if c.Damping > 0 {
+		line += fmt.Sprintf(". It flaps, so it stays down for %v at least", c.Damping)
+	}
+	return line
 }
 
 // describeCheck makes the line of a check for the debug log. The state is the one that the result has led to.

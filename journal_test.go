@@ -87,7 +87,9 @@ func TestJournalLines(t *testing.T) {
 		{Target: targets[1], From: health.Unknown, To: health.Down, Run: 1, Result: checker.Refused},
 		{Target: targets[0], From: health.Up, To: health.Down, Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout},
 		{Target: targets[1], From: health.Down, To: health.Up, Run: 2, Result: checker.Answered},
-		{Target: targets[1], From: health.Up, To: health.Down, Run: 4, Result: checker.Unreachable},
+		{Target: targets[1], From: health.Up, To: health.Down, Run: 4, Result: checker.Unreachable, Falls: 2},
+		{Target: targets[0], From: health.Down, To: health.Up, Run: 0, Result: checker.Timeout},
+		{Target: targets[1], From: health.Up, To: health.Down, Run: 3, Result: checker.Refused, Falls: 4, Damping: time.Minute},
 	}
 	ups, downs := testutil.ToFloat64(changesTo[health.Up]), testutil.ToFloat64(changesTo[health.Down])
 	for _, c := range changes {
@@ -98,9 +100,32 @@ func TestJournalLines(t *testing.T) {
 		"[WARNING] [2001:db8::1]:80 is down: 1 of 1 check failed: refused",
 		"[WARNING] 10.0.0.1:443 is down: 3 of 3 checks failed: timeout",
 		"[INFO] [2001:db8::1]:80 is up: 2 of 2 checks answered",
-		"[WARNING] [2001:db8::1]:80 is down: 4 of 4 checks failed: unreachable")
-	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 2 || down != 3 {
-		t.Errorf("counted %v up and %v down, want 2 and 3", up, down)
+		"[WARNING] [2001:db8::1]:80 is down: 4 of 4 checks failed: unreachable",
+		"[INFO] 10.0.0.1:443 is up: it went down just before verdicts were frozen",
+		"[WARNING] [2001:db8::1]:80 is down: 3 of 3 checks failed: refused. It flaps, so it stays down for 1m0s at least")
+	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 3 || down != 4 {
+		t.Errorf("counted %v up and %v down, want 3 and 4", up, down)
+	}
+}
+
+func TestJournalFreezes(t *testing.T) {
+	logged := journalCapture(t)
+	j := newJournal()
+	defer j.close()
+	before := testutil.ToFloat64(freezes)
+	for _, f := range []health.Freeze{
+		{Frozen: true, Silent: 190, Heard: 10},
+		{Took: 30500 * time.Millisecond},
+		{Took: 5 * time.Minute, Expired: true},
+	} {
+		j.Froze(f)
+	}
+	journalExpect(t, logged.take(),
+		"[WARNING] Verdicts are frozen: 190 targets fell silent together and 10 did not, as if this machine were cut off. Until it is over, none goes down by silence",
+		"[INFO] Verdicts are no longer frozen, after 31s: targets are heard of again",
+		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although targets are still silent")
+	if n := testutil.ToFloat64(freezes) - before; n != 1 {
+		t.Errorf("%v freezes counted, want 1", n)
 	}
 }
 

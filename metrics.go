@@ -69,6 +69,11 @@ var (
 		Name: "state_changes_total",
 		Help: "Counter of targets that entered a state.",
 	}, []string{"state"})
+	freezes = promauto.NewCounter(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "freezes_total",
+		Help: "Counter of times that verdicts were frozen because nearly all targets fell silent together.",
+	})
 	panics = promauto.NewCounter(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "panics_total",
@@ -138,20 +143,23 @@ func (c overridesCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(c.rules, float64(rules))
 		gauge(c.modified, float64(modified.UnixNano())/1e9)
-		failures := 0.0
-		if failed {
-			failures = 1
-		}
-		gauge(c.failed, failures)
+		gauge(c.failed, oneIf(failed))
 	}
 }
 
-// targetsCollector reports the number of targets by state.
-type targetsCollector struct{ desc *prometheus.Desc }
+// targetsCollector reports what the monitor knows of all targets together.
+type targetsCollector struct{ targets, damped, frozen *prometheus.Desc }
+
+func newTargetsCollector() targetsCollector {
+	return targetsCollector{
+		targets: newDesc("targets", "Number of targets by state.", "state"),
+		damped:  newDesc("damped_targets", "Number of targets that answer but are down because they flap."),
+		frozen:  newDesc("frozen", "1 while verdicts are frozen, otherwise 0."),
+	}
+}
 
 func init() {
-	prometheus.MustRegister(targetsCollector{newDesc("targets", "Number of targets by state.", "state")},
-		newOverridesCollector(), newTargetCollector())
+	prometheus.MustRegister(newTargetsCollector(), newOverridesCollector(), newTargetCollector())
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}
@@ -178,17 +186,33 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (c targetsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+func (c targetsCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.targets
+	ch <- c.damped
+	ch <- c.frozen
+}
 
 // Collect implements prometheus.Collector.
 func (c targetsCollector) Collect(ch chan<- prometheus.Metric) {
 	var n health.Counts
+	frozen := false
 	if m := live.Load(); m != nil {
 		n = m.Counts()
+		_, frozen = m.Frozen()
 	}
 	for state, number := range map[health.State]int{health.Unknown: n.Unknown, health.Up: n.Up, health.Down: n.Down} {
-		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(number), state.String())
+		ch <- prometheus.MustNewConstMetric(c.targets, prometheus.GaugeValue, float64(number), state.String())
 	}
+	ch <- prometheus.MustNewConstMetric(c.damped, prometheus.GaugeValue, float64(n.Damped))
+	ch <- prometheus.MustNewConstMetric(c.frozen, prometheus.GaugeValue, oneIf(frozen))
+}
+
+// oneIf is how a metric tells whether something is so.
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // outcome is what became of an answer. A later one outweighs an earlier one.

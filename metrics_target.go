@@ -69,6 +69,9 @@ func (c targetCollector) Collect(ch chan<- prometheus.Metric) {
 // describeSettings puts settings into the words of the Corefile.
 func describeSettings(s health.Settings) string {
 	words := fmt.Sprintf("interval %v %v timeout %v rise %d fall %d", s.Interval, s.Fast, s.Timeout, s.Rise, s.Fall)
+	if s.Damping > 0 {
+		words += fmt.Sprintf(" damping %v %v", s.Damping, s.DampingMax)
+	}
 	if s.Source.IsValid() {
 		words += " source " + s.Source.String()
 	}

@@ -62,6 +62,9 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_round_trip_duration_seconds":      "HISTOGRAM",
 		"coredns_shaker_state_changes_total":              "COUNTER state",
 		"coredns_shaker_targets":                          "GAUGE state",
+		"coredns_shaker_damped_targets":                   "GAUGE",
+		"coredns_shaker_freezes_total":                    "COUNTER",
+		"coredns_shaker_frozen":                           "GAUGE",
 		"coredns_shaker_target_changed_timestamp_seconds": "GAUGE address port settings",
 		"coredns_shaker_target_round_trip_seconds":        "GAUGE address port settings",
 		"coredns_shaker_target_up":                        "GAUGE address port settings",
@@ -154,7 +157,7 @@ func TestMetricsOfEachTarget(t *testing.T) {
 		other := network.monitor.Target(netip.MustParseAddrPort("10.0.0.1:443"), unique.Make(health.Settings{Fall: 7}), time.Hour)
 		network.monitor.Await([]*health.Target{other}, time.Hour)
 		metricsOf(t, network.monitor)
-		const usual = `settings="interval 2s 500ms timeout 1s rise 2 fall 3"`
+		const usual = `settings="interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s"`
 		const fall7 = `settings="interval 2s 500ms timeout 1s rise 2 fall 7"`
 		const minute = `settings="interval 1m0s 500ms timeout 1s rise 2 fall 3 source 2001:db8::1"`
 		const want = `# HELP coredns_shaker_target_changed_timestamp_seconds When the target entered its state, as Unix time.

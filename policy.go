@@ -72,6 +72,9 @@ func defaultPolicy() *policy {
 			Timeout:  time.Second,
 			Rise:     2,
 			Fall:     3,
+			// Clients keep an answer for ttl, so they could not follow a target that comes and goes faster.
+			Damping:    30 * time.Second,
+			DampingMax: 5 * time.Minute,
 		},
 		hold: 100 * time.Millisecond,
 		ttl:  30,

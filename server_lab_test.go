@@ -87,7 +87,7 @@ func TestLabServerFollowsBackends(t *testing.T) {
 			{"forward", "forward . " + upstream.addr, refuse, listen},
 			{"forward and cache", "cache 300\nforward . " + upstream.addr, refuse, listen},
 		} {
-			s := f.serveFrom(t, "interval 400ms 100ms\ntimeout 200ms\nhold 3s", tt.backend)
+			s := f.serveFrom(t, "interval 400ms 100ms\ntimeout 200ms\nhold 3s\ndamping off", tt.backend)
 			s.until("www.example.org.", dns.TypeA, f.addrs4)
 			s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
 			without := func(addrs []netip.Addr) []netip.Addr { return slices.Delete(slices.Clone(addrs), 1, 2) }

@@ -132,6 +132,7 @@ var properties = []struct {
 	{"timeout", "DURATION", false, (*stanza).timeout},
 	{"rise", "COUNT", false, (*stanza).rise},
 	{"fall", "COUNT", false, (*stanza).fall},
+	{"damping", "off | DURATION [MAX]", false, (*stanza).damping},
 	{"hold", "DURATION", false, (*stanza).hold},
 	{"fallback", "all | nodata | servfail | ADDRESS...", false, (*stanza).fallback},
 	{"panic", "PERCENT", false, (*stanza).panic},
@@ -144,6 +145,7 @@ var properties = []struct {
 	{"watch", "NAME...", true, (*stanza).watch},
 	{"source", "ADDRESS...", false, (*stanza).source},
 	{"method", "socket | raw | dial", false, (*stanza).method},
+	{"freeze", "off | PERCENT [MAX]", false, (*stanza).freeze},
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
 	{"metrics", "targets", false, (*stanza).metrics},
 	{"status", "ADDRESS", false, (*stanza).status},
@@ -228,6 +230,27 @@ func (s *stanza) fall(args []string) (err error) {
 	return err
 }
 
+func (s *stanza) damping(args []string) error {
+	const least, most = time.Second, 24 * time.Hour
+	p := &s.policy.settings
+	p.Damping, p.DampingMax = 0, 0
+	if args[0] == "off" {
+		return single(args)
+	}
+	if len(args) > 2 {
+		return fmt.Errorf("%q is one value too many, want DURATION [MAX]", args[2])
+	}
+	damping, err := parseDuration(args[0], least, most)
+	if err != nil {
+		return fmt.Errorf("%w, or off", err)
+	}
+	p.Damping, p.DampingMax = damping, min(10*damping, most)
+	if len(args) == 2 {
+		p.DampingMax, err = parseDuration(args[1], damping, most)
+	}
+	return err
+}
+
 // hold ends below the five seconds after which stub resolvers ask again.
 func (s *stanza) hold(args []string) (err error) {
 	s.policy.hold, err = duration(args, 0, 4*time.Second)
@@ -257,10 +280,7 @@ func (s *stanza) fallback(args []string) error {
 }
 
 func (s *stanza) panic(args []string) (err error) {
-	if len(args) == 1 {
-		args = []string{strings.TrimSuffix(args[0], "%")}
-	}
-	s.policy.panics, err = count(args, 0, 100)
+	s.policy.panics, err = percent(args, 0)
 	return err
 }
 
@@ -400,6 +420,29 @@ func (s *stanza) method(args []string) error {
 	return s.process.method.set(method, place(s.Controller))
 }
 
+func (s *stanza) freeze(args []string) error {
+	if len(args) > 2 {
+		return fmt.Errorf("%q is one value too many, want PERCENT [MAX]", args[2])
+	}
+	f, err := defaultFreeze, error(nil)
+	switch args[0] {
+	case "off":
+		f, err = freeze{}, single(args)
+	default:
+		// With half of them or less, a site of two that dies would be taken for a fault on this side.
+		if f.percent, err = percent(args[:1], 51); err != nil {
+			err = fmt.Errorf("%w, or off", err)
+		}
+	}
+	if err == nil && len(args) == 2 {
+		f.most, err = parseDuration(args[1], 10*time.Second, 24*time.Hour)
+	}
+	if err != nil {
+		return err
+	}
+	return s.process.freeze.set(f, place(s.Controller))
+}
+
 func (s *stanza) limit(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("%q is incomplete or too long, want targets COUNT or rate COUNT", strings.Join(args, " "))
@@ -460,6 +503,14 @@ func count(args []string, least, most int) (int, error) {
 		return 0, fmt.Errorf("%q is not possible, want a number from %d to %d", args[0], least, most)
 	}
 	return n, nil
+}
+
+// percent reads a whole number of per cent, with the sign or without.
+func percent(args []string, least int) (int, error) {
+	if len(args) == 1 {
+		args = []string{strings.TrimSuffix(args[0], "%")}
+	}
+	return count(args, least, 100)
 }
 
 func duration(args []string, least, most time.Duration) (time.Duration, error) {

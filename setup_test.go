@@ -92,6 +92,10 @@ func TestSetupProperties(t *testing.T) {
 		{"rise 1000", func(p *policy) { p.settings.Rise = 1000 }},
 		{"fall 1", func(p *policy) { p.settings.Fall = 1 }},
 		{"fall 1000", func(p *policy) { p.settings.Fall = 1000 }},
+		{"damping off", func(p *policy) { p.settings.Damping, p.settings.DampingMax = 0, 0 }},
+		{"damping 1s", func(p *policy) { p.settings.Damping, p.settings.DampingMax = time.Second, 10*time.Second }},
+		{"damping 1m 1m", func(p *policy) { p.settings.Damping, p.settings.DampingMax = time.Minute, time.Minute }},
+		{"damping 24h", func(p *policy) { p.settings.Damping, p.settings.DampingMax = 24*time.Hour, 24*time.Hour }},
 		{"hold 0", func(p *policy) { p.hold = 0 }},
 		{"hold 4s", func(p *policy) { p.hold = 4 * time.Second }},
 		{"fallback all", func(*policy) {}},
@@ -157,7 +161,7 @@ func TestSetupProperties(t *testing.T) {
 	}
 	t.Run("every property is in the table", func(t *testing.T) {
 		for _, known := range properties {
-			elsewhere := []string{"method", "limit", "metrics", "overrides", "status"}
+			elsewhere := []string{"method", "freeze", "limit", "metrics", "overrides", "status"}
 			if !slices.Contains(elsewhere, known.name) && !slices.ContainsFunc(tests, func(tt struct {
 				properties string
 				want       func(*policy)
@@ -199,6 +203,13 @@ func TestSetupProcess(t *testing.T) {
 			targets: setting[int]{5, "Corefile:9"}}},
 		{"a {\nshaker {\nstatus [::1]:8053\n}\n}\nb {\nshaker {\nstatus [::1]:8053\n}\n}\n", processSettings{
 			status: setting[string]{"[::1]:8053", "Corefile:3"}}},
+	}
+	for property, want := range map[string]freeze{
+		"freeze off": {}, "freeze 51": {51, 5 * time.Minute}, "freeze 100% 10s": {100, 10 * time.Second}, "freeze 90 24h": {90, 24 * time.Hour},
+	} {
+		if _, got := setupRead(t, "Corefile", ". {\nshaker {\n"+property+"\n}\n}\n"); got.freeze != (setting[freeze]{want, "Corefile:3"}) {
+			t.Errorf("%s: %+v, want %+v", property, got.freeze, want)
+		}
 	}
 	for _, tt := range tests {
 		if _, got := setupRead(t, "Corefile", tt.corefile); !reflect.DeepEqual(got, tt.want) {
@@ -394,7 +405,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, limit, metrics, status"
+const setupNames = "port, interval, timeout, rise, fall, damping, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, freeze, limit, metrics, status"
 
 const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 
@@ -449,6 +460,21 @@ func TestSetupMistakes(t *testing.T) {
 		{"fallback addresses", 3, `fallback: "addresses" is not an IP address, want all, nodata, servfail or nothing but addresses`},
 		{"fallback fe80::1%eth0", 3, `fallback: "fe80::1%eth0" is not an IP address, want all, nodata, servfail or nothing but addresses`},
 		{"fallback 10.0.0.1 ::ffff:10.0.0.1", 3, `fallback: "::ffff:10.0.0.1" is given twice`},
+		{"damping", 3, "damping has no value, want damping off | DURATION [MAX]"},
+		{"damping off 5m", 3, `damping: "5m" is one value too many, want a single one`},
+		{"damping on", 3, `damping: "on" is not a duration, want one such as 500ms or 2s, or off`},
+		{"damping 0", 3, `damping: "0" is not possible, want a duration from 1s to 24h0m0s, or off`},
+		{"damping 25h", 3, `damping: "25h" is not possible, want a duration from 1s to 24h0m0s, or off`},
+		{"damping 1m 30s", 3, `damping: "30s" is not possible, want a duration from 1m0s to 24h0m0s`},
+		{"damping 1m 2m 3m", 3, `damping: "3m" is one value too many, want DURATION [MAX]`},
+		{"freeze", 3, "freeze has no value, want freeze off | PERCENT [MAX]"},
+		{"freeze off 5m", 3, `freeze: "5m" is one value too many, want a single one`},
+		{"freeze on", 3, `freeze: "on" is not possible, want a number from 51 to 100, or off`},
+		{"freeze 50", 3, `freeze: "50" is not possible, want a number from 51 to 100, or off`},
+		{"freeze 101", 3, `freeze: "101" is not possible, want a number from 51 to 100, or off`},
+		{"freeze 90 1s", 3, `freeze: "1s" is not possible, want a duration from 10s to 24h0m0s`},
+		{"freeze 90 5m 6m", 3, `freeze: "6m" is one value too many, want PERCENT [MAX]`},
+		{"freeze 90\nfreeze 80", 4, "freeze is given twice, on line 3 already"},
 		{"panic", 3, "panic has no value, want panic PERCENT"},
 		{"panic -1", 3, `panic: "-1" is not possible, want a number from 0 to 100`},
 		{"panic 101", 3, `panic: "101" is not possible, want a number from 0 to 100`},
@@ -568,6 +594,8 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 			"Corefile:8 - Error during parsing: method: dial differs from socket at Corefile:3, but the whole process can have only one"},
 		{"a {\nshaker {\nlimit targets 5\n}\n}\nb {\nshaker {\nlimit targets 6\n}\n}\n",
 			"Corefile:8 - Error during parsing: limit: targets: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
+		{"a {\nshaker {\nfreeze 95\n}\n}\nb {\nshaker {\nfreeze off\n}\n}\n",
+			"Corefile:8 - Error during parsing: freeze: off differs from 95 5m0s at Corefile:3, but the whole process can have only one"},
 		{"a {\nshaker {\nlimit rate 5\n}\n}\nb {\nshaker {\nlimit rate 6\n}\n}\n",
 			"Corefile:8 - Error during parsing: limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
 		{"a {\nshaker {\nstatus [::1]:8053\n}\n}\nb {\nshaker {\nstatus localhost:8053\n}\n}\n",

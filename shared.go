@@ -25,6 +25,21 @@ const (
 	defaultRate    = 100_000 // SYN per second
 )
 
+var defaultFreeze = freeze{percent: 90, most: 5 * time.Minute}
+
+// freeze is when verdicts freeze, and for how long at most, see [health.Monitor.SetFreeze].
+type freeze struct {
+	percent int // 0 is never
+	most    time.Duration
+}
+
+func (f freeze) String() string {
+	if f.percent == 0 {
+		return "off"
+	}
+	return fmt.Sprintf("%d %v", f.percent, f.most)
+}
+
 // setting is a property of the process, and the stanza that gave it.
 type setting[T comparable] struct {
 	value T
@@ -56,6 +71,7 @@ type processSettings struct {
 	method  setting[checker.Method]
 	targets setting[int]
 	rate    setting[int]
+	freeze  setting[freeze]
 	status  setting[string] // the address of the status page
 	// targetMetrics is set if any stanza asks for metrics of each target.
 	targetMetrics bool
@@ -240,6 +256,8 @@ func (s *sharedState) apply() error {
 		}
 	}
 	s.monitor.SetLimits(settings.targets.or(defaultTargets), settings.rate.or(defaultRate))
+	frozen := settings.freeze.or(defaultFreeze)
+	s.monitor.SetFreeze(frozen.percent, frozen.most)
 	return nil
 }
 

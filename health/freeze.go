@@ -25,8 +25,10 @@ const (
 	// Whether an address is of the same network is told by so many bits of it.
 	networkBits4, networkBits6 = 24, 64
 
-	// A slot is a power of two of nanoseconds, 0.27 s, and all together span 34 s.
-	voteSlots, voteSlotBits = 128, 28
+	// A slot is a power of two of nanoseconds, 67 ms, and all together span 34 s.
+	voteSlots, voteSlotBits = 512, 26
+	// A row of failures may be shorter than it takes for 10 others to fail. Half a second is looked at, too.
+	leastVoteSlots = 8
 )
 
 // Freeze tells that verdicts freeze, or do no longer.
@@ -41,7 +43,7 @@ type Freeze struct {
 }
 
 // SetFreeze makes verdicts freeze when this machine seems to be cut off: when percent (1 to 100) of the targets
-// that were up, and at least 10 on more than one network, have fallen silent. They thaw when at least half of these
+// that were up, and at least 10 on more than one network, have fallen silent. They thaw when most
 // are heard of again, and after most in any case. A percent of 0, as it is at first, turns that off.
 func (m *Monitor) SetFreeze(percent int, most time.Duration) {
 	m.freezing.percent.Store(int64(percent))
@@ -84,7 +86,7 @@ func (m *Monitor) excuses(t *Target, r checker.Result, s Settings, now int64) bo
 	switch {
 	case r == checker.Answered, r == checker.Refused:
 		f.ballot.cast(t, false)
-		if (m.freezing.since.Load() != 0 || f.spent) && f.ballot.since(f.from).recovered(m.freezing.percent.Load()) {
+		if (m.freezing.since.Load() != 0 || f.spent) && f.ballot.since(f.from).recovered() {
 			f.spent = false
 			m.thaw(now, false)
 		}
@@ -110,9 +112,13 @@ func (m *Monitor) cutOff(slot, now int64) bool {
 	case f.spent:
 		return false
 	}
-	slot = min(slot, f.ballot.now)
+	percent := m.freezing.percent.Load()
 	sum := f.ballot.since(slot)
-	if !sum.cutOff(m.freezing.percent.Load()) {
+	if recent := f.ballot.now - leastVoteSlots; !sum.cutOff(percent) && recent < slot {
+		slot = recent
+		sum = f.ballot.since(slot)
+	}
+	if !sum.cutOff(percent) {
 		return false
 	}
 	f.from = slot
@@ -268,5 +274,5 @@ func (v votes) cutOff(percent int64) bool {
 	return percent > 0 && v.silent >= frozenFrom && v.several && v.silent*100 >= percent*(v.silent+v.heard)
 }
 
-// recovered tells whether the share of the silent has fallen to less than half of percent.
-func (v votes) recovered(percent int64) bool { return v.silent*200 < percent*(v.silent+v.heard) }
+// recovered tells whether most are heard of.
+func (v votes) recovered() bool { return v.heard > v.silent }

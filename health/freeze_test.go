@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -100,7 +102,7 @@ func TestFreeze(t *testing.T) {
 		"uplink, unreachable":     {v4, 200, 10, unreachable, Settings{}, 90, true, 0},
 		"uplink, quick":           {v4, 1000, 50, silent, quick, 90, true, 20},
 		"uplink, fall 1":          {v4, 200, 10, silent, once, 90, true, 10},
-		"uplink, fall 1, at once": {v4, 200, 10, unreachable, once, 90, true, 60},
+		"uplink, fall 1, at once": {v4, 200, 10, unreachable, once, 90, true, 100},
 		"all but a local network": {v4, 400, 19, silent, Settings{}, 90, true, 0},
 		"twenty-one":              {v4, 21, 2, silent, Settings{}, 90, true, 0},
 		"a rack":                  {v4, 200, 1, silent, Settings{}, 90, false, 0},
@@ -231,6 +233,18 @@ func TestFreezeEndsInTruth(t *testing.T) {
 			t.Errorf("%+v", f.seen.freezes)
 		}
 	})
+}
+
+// The README has the numbers that decide.
+func TestFreezeInReadme(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("at least %d, on more than one network (/%d or /%d)", frozenFrom, networkBits4, networkBits6)
+	if !strings.Contains(strings.Join(strings.Fields(string(text)), " "), want) {
+		t.Errorf("the README does not say %q", want)
+	}
 }
 
 // Votes against a list of what everybody voted last, through slots of every length.

@@ -24,7 +24,7 @@ func TestCheck(t *testing.T) {
 		{`"unit": "reqps"`, `"units": "reqps"`, "unexpected field 'units'"},
 		{`"drawStyle"`, `"style"`, "unexpected field 'style'"},
 		{`"refId": "A"`, `"refId": 1`, "cannot unmarshal number"},
-		{`"w": 4`, `"w": 48`, "must be <= 24"},
+		{`"w": 3`, `"w": 48`, "must be <= 24"},
 	} {
 		bad := filepath.Join(t.TempDir(), "bad.json")
 		if err := os.WriteFile(bad, bytes.Replace(text, []byte(tt.old), []byte(tt.new), 1), 0o600); err != nil {
