@@ -27,11 +27,9 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	p := &pass{
 		ResponseWriter: w,
 		Context:        ctx,
-		request:        r,
 		zone:           zone,
-		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor},
+		verdicts:       verdicts{policy: zone.policy, monitor: s.instance.monitor, request: r},
 	}
-	p.verdicts.asked = s.instance.noted(r.Question[0].Name)
 	switch around := ctx.Value(passKey{}).(type) {
 	case *pass:
 		p.outer = around
@@ -42,18 +40,6 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		p.verdicts.lookup = p.outer.verdicts.lookup
 	}
 	return plugin.NextOrFailure(name, s.Next, p, p, r)
-}
-
-// longestNoted bounds the names that are noted at targets. Those of hosts are shorter (RFC 1123, section 2.1); only what
-// somebody made up is longer, with most of its octets as \DDD, and would take up four times the memory.
-const longestNoted = 255
-
-// noted returns the name where the status page is to show it, and otherwise nothing.
-func (inst *instance) noted(qname string) string {
-	if !inst.settings.status.isSet() || len(qname) > longestNoted {
-		return ""
-	}
-	return qname
 }
 
 // concerns tells whether the answer to r could hold addresses to filter.
@@ -77,7 +63,6 @@ type pass struct {
 	dns.ResponseWriter
 	context.Context
 
-	request  *dns.Msg
 	zone     zonePolicy
 	verdicts verdicts
 	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
@@ -116,7 +101,7 @@ func (p *pass) WriteMsg(m *dns.Msg) error {
 	if m == nil || m.Rcode != dns.RcodeSuccess || m.Truncated || len(m.Answer) == 0 {
 		return p.ResponseWriter.WriteMsg(m)
 	}
-	filtered, result := filter(m, p.request, p.zone, &p.verdicts)
+	filtered, result := filter(m, p.verdicts.request, p.zone, &p.verdicts)
 	if p.verdicts.lookup != nil && p.outer == nil {
 		return p.ResponseWriter.WriteMsg(m)
 	}
@@ -177,10 +162,10 @@ var held atomic.Int64
 type verdicts struct {
 	policy  *policy
 	monitor *health.Monitor
+	request *dns.Msg
 	pending []*health.Target // worth waiting for
 	hold    *hold            // nil before it has waited
 	lookup  *lookup          // of a watched name, nil in queries of clients
-	asked   string           // the name to note at the targets, if that is of any use
 }
 
 // hold is a wait for verdicts.
@@ -237,8 +222,8 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 			if v.lookup != nil {
 				v.lookup.note(t)
 			}
-			if v.asked != "" {
-				t.AddName(v.asked)
+			if p.noted {
+				v.noteName(t)
 			}
 			if known := t.RTT(); known > 0 && (rtt == 0 || known < rtt) {
 				rtt = known
@@ -274,6 +259,17 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 	// Up it would be if the damped ports were.
 	relieved := damped > 0 && (p.anyPort || damped == states[health.Down])
 	return verdict{watched: true, state: state, damped: state == health.Down && relieved, rtt: rtt}
+}
+
+// longestNoted bounds the names that are noted at targets. Those of hosts are shorter (RFC 1123, section 2.1); only what
+// somebody made up is longer, with most of its octets as \DDD, and would take up four times the memory.
+const longestNoted = 255
+
+// noteName has a target remember what was asked for.
+func (v *verdicts) noteName(t *health.Target) {
+	if qname := v.request.Question[0].Name; len(qname) <= longestNoted {
+		t.AddName(qname)
+	}
 }
 
 // combine makes the state of an address from those of its ports; states has the number of ports by

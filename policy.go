@@ -29,6 +29,7 @@ type policy struct {
 	probed   prefixes
 	forced   *overridesFile // nil without
 	watched  []string       // names, lower case and fully qualified
+	noted    bool           // names are noted at their targets, because there is a status page
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key

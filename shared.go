@@ -139,6 +139,11 @@ func (s *sharedState) lease(inst *instance) error {
 	s.leases = append(s.leases, inst)
 	inst.monitor = s.monitor
 	inst.replaces = s.restart
+	for _, block := range inst.handlers {
+		for _, zone := range block.policies {
+			zone.noted = inst.settings.status.isSet()
+		}
+	}
 	err := s.apply()
 	if err == nil {
 		err = s.openStatus(inst)

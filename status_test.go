@@ -476,20 +476,19 @@ func TestStatusSlowReaders(t *testing.T) {
 func TestStatusNames(t *testing.T) {
 	n := newStatusNetwork(t, "10.0.0.1=answered 10.0.0.2=answered")
 	long := strings.Repeat(`\000`, 61) + ".example.org."
-	for _, configured := range []bool{false, true} {
-		s := n.shaker(filterPolicy(t, "all", 0), handlerTwo)
-		if configured {
-			s.instance = n.inst
-		}
+	zone := filterPolicy(t, "all", 0)
+	s := n.shaker(zone, handlerTwo)
+	for _, noted := range []bool{false, true} {
+		zone.noted = noted
 		for _, qname := range []string{"A.Example.org.", "a.example.org.", long, "b.example.org."} {
 			handlerAsk(t, s, qname)
 		}
 		want := []string(nil)
-		if configured {
+		if noted {
 			want = []string{"a.example.org.", "b.example.org."}
 		}
 		if got := n.target("10.0.0.1:443").Names(); !reflect.DeepEqual(got, want) {
-			t.Errorf("configured %v: names %q, want %q", configured, got, want)
+			t.Errorf("noted %v: names %q, want %q", noted, got, want)
 		}
 	}
 }

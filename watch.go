@@ -253,11 +253,9 @@ func (w *watch) ask(ctx context.Context, l *lookup, qtype uint16) (m *dns.Msg, e
 		p := &pass{
 			ResponseWriter: writer,
 			Context:        ctx,
-			request:        request,
 			zone:           w.zone,
-			verdicts:       verdicts{policy: w.zone.policy, monitor: w.shaker.instance.monitor, lookup: l},
+			verdicts:       verdicts{policy: w.zone.policy, monitor: w.shaker.instance.monitor, request: request, lookup: l},
 		}
-		p.verdicts.asked = w.shaker.instance.noted(w.name)
 		rcode, err := plugin.NextOrFailure(name, w.shaker.Next, p, p, request)
 		m = writer.answer
 		switch {
