@@ -2,9 +2,13 @@ package shaker
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -173,6 +177,88 @@ func TestPageTests(t *testing.T) {
 				t.Errorf("%s: there is no %s", path, name)
 			}
 		}
+	}
+}
+
+// The lines of the log that pages show, in blocks in "log", are made by this code.
+func TestPageLogLines(t *testing.T) {
+	formats := logFormats(t)
+	blocks := regexp.MustCompile("(?s)```log\n(.*?)```")
+	prefix := regexp.MustCompile(`^\[(DEBUG|INFO|WARNING|ERROR)\] plugin/shaker: `)
+	lines := 0
+	for path, text := range pages(t) {
+		for _, block := range blocks.FindAllStringSubmatch(text, -1) {
+			for line := range strings.Lines(block[1]) {
+				lines++
+				line = strings.TrimSuffix(line, "\n")
+				message := prefix.ReplaceAllString(line, "")
+				made := false
+				for _, f := range formats {
+					made = made || f.MatchString(message)
+				}
+				if !made || message == line {
+					t.Errorf("%s: nothing logs %q", path, line)
+				}
+			}
+		}
+	}
+	if lines == 0 {
+		t.Error("no page shows a line of the log")
+	}
+}
+
+// logFormats returns expressions for all formats in the sources that have enough text to tell them apart.
+func logFormats(t *testing.T) (formats []*regexp.Regexp) {
+	t.Helper()
+	packages, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verb := regexp.MustCompile(`%[-+#.0-9]*[a-z]`)
+	maker := regexp.MustCompile(`^(?:Debug|Info|Warning|Error|Sprint)f?$`)
+	for _, file := range packages {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(parsed, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			if f, ok := call.Fun.(*ast.SelectorExpr); !ok || !maker.MatchString(f.Sel.Name) {
+				return true
+			}
+			for _, arg := range call.Args {
+				format := literal(arg)
+				if len(verb.ReplaceAllString(format, "")) < 10 {
+					continue
+				}
+				parts := verb.Split(format, -1)
+				for i := range parts {
+					parts[i] = regexp.QuoteMeta(parts[i])
+				}
+				formats = append(formats, regexp.MustCompile("^"+strings.Join(parts, ".*")+"$"))
+			}
+			return true
+		})
+	}
+	return formats
+}
+
+// literal returns the value of a string that may be put together of several.
+func literal(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		s, _ := strconv.Unquote(e.Value)
+		return s
+	case *ast.BinaryExpr:
+		return literal(e.X) + literal(e.Y)
+	default:
+		return ""
 	}
 }
 
