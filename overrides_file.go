@@ -160,7 +160,7 @@ func (f *overridesFile) take(r reading) {
 	if n := len(changes) - overridesLines; n > 0 {
 		more = fmt.Sprintf(", %d more changed", n)
 	}
-	log.Infof("%d overrides from %s are in force%s", rules.size(), f.path, more)
+	log.Infof("Overrides in force from %s: %d%s", f.path, rules.size(), more)
 }
 
 // reject leaves the rules as they are. The caller holds mu.

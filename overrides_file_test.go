@@ -47,11 +47,11 @@ func TestOverridesFileTake(t *testing.T) {
 		{"gone", reading{failure: "no such file"}, 2, true, ""},
 		{"still gone", reading{failure: "no such file"}, 2, true, "Overrides stay as they were: no such file"},
 		{"back", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, true, ""},
-		{"back again", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "2 overrides from"},
+		{"back again", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "overrides: 2"},
 		{"many", reading{content: many.String()}, 2, false, ""},
 		{"many again", reading{content: many.String()}, overridesLines + 5, false, "7 more changed"},
 		{"empty", reading{}, overridesLines + 5, false, ""},
-		{"empty again", reading{}, 0, false, "0 overrides from"},
+		{"empty again", reading{}, 0, false, "overrides: 0"},
 	} {
 		before := len(log.String())
 		f.take(step.take)
