@@ -82,6 +82,16 @@ func TestPageDeployment(t *testing.T) {
 	}
 }
 
+// The changelog has told of every property.
+func TestPageChangelog(t *testing.T) {
+	text := pages(t)["CHANGELOG.md"]
+	for _, p := range properties {
+		if !strings.Contains(text, "`"+p.name+"`") {
+			t.Errorf("CHANGELOG.md does not name %s", p.name)
+		}
+	}
+}
+
 // The versions of CoreDNS and Go that pages name are those of go.mod.
 func TestPageVersions(t *testing.T) {
 	required := readFile(t, "go.mod")
