@@ -115,8 +115,8 @@ func number(cell string, otherwise float64) float64 {
 
 func percent(cell string) float64 { return number(strings.TrimSuffix(cell, " %"), math.NaN()) / 100 }
 
-// intervalsTables returns the rows of all tables in docs/intervals.md that have a column "settings".
-func intervalsTables(t *testing.T) (rows []intervalsRow) {
+// intervalsTables returns the rows of all tables in docs/intervals.md that have this column.
+func intervalsTables(t *testing.T, column string) (rows []intervalsRow) {
 	t.Helper()
 	text, err := os.ReadFile("../docs/intervals.md")
 	if err != nil {
@@ -142,7 +142,7 @@ func intervalsTables(t *testing.T) (rows []intervalsRow) {
 			for i, cell := range cells {
 				row[columns[i]] = cell
 			}
-			if row["settings"] != "" {
+			if row[column] != "" {
 				rows = append(rows, row)
 			}
 		}
@@ -157,13 +157,6 @@ func intervalsSettings(t *testing.T, cell string) Settings {
 	if len(fields) != 9 || fields[0] != "interval" || fields[3] != "timeout" || fields[5] != "rise" || fields[7] != "fall" {
 		t.Fatalf("%q is no settings", cell)
 	}
-	duration := func(field string) time.Duration {
-		d, err := time.ParseDuration(field)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d
-	}
 	count := func(field string) int {
 		n, err := strconv.Atoi(field)
 		if err != nil {
@@ -172,15 +165,24 @@ func intervalsSettings(t *testing.T, cell string) Settings {
 		return n
 	}
 	return Settings{
-		Interval: duration(fields[1]), Fast: duration(fields[2]), Timeout: duration(fields[4]),
+		Interval: intervalsDuration(t, fields[1]), Fast: intervalsDuration(t, fields[2]), Timeout: intervalsDuration(t, fields[4]),
 		Rise: count(fields[6]), Fall: count(fields[8]),
 	}
+}
+
+func intervalsDuration(t *testing.T, field string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(field)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 func TestIntervalsPage(t *testing.T) {
 	given := map[string]bool{"settings": true, "situation": true, "loss": true, "targets": true, "open files": true}
 	seen := map[string]bool{}
-	for _, row := range intervalsTables(t) {
+	for _, row := range intervalsTables(t, "settings") {
 		s := intervalsSettings(t, row["settings"])
 		for column, got := range row {
 			compute, ok := intervalsColumns[column]
@@ -199,6 +201,25 @@ func TestIntervalsPage(t *testing.T) {
 	for column := range intervalsColumns {
 		if !seen[column] {
 			t.Errorf("no table has a column %q", column)
+		}
+	}
+}
+
+// The table of damping is what falls in a row lead to.
+func TestIntervalsDamping(t *testing.T) {
+	columns := map[string]uint8{"1st and 2nd time": 2, "3rd": 3, "4th": 4, "5th": 5, "6th": 6, "7th": 7}
+	rows := intervalsTables(t, "damping")
+	if len(rows) == 0 {
+		t.Fatal("no table of damping")
+	}
+	for _, row := range rows {
+		values, _, _ := strings.Cut(strings.TrimPrefix(row["damping"], "`"), "`")
+		base, most, _ := strings.Cut(values, " ")
+		s := Settings{Damping: intervalsDuration(t, base), DampingMax: intervalsDuration(t, most)}
+		for column, falls := range columns {
+			if want := s.damping(falls).String(); row[column] != want {
+				t.Errorf("%s, %s: %s, want %s", row["damping"], column, row[column], want)
+			}
 		}
 	}
 }
@@ -267,7 +288,7 @@ func TestOutages(t *testing.T) {
 	)
 	random := rand.New(rand.NewPCG(3, 4))
 	tested := map[Settings]bool{}
-	for _, row := range intervalsTables(t) {
+	for _, row := range intervalsTables(t, "settings") {
 		s := intervalsSettings(t, row["settings"])
 		if tested[s] {
 			continue
