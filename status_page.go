@@ -59,6 +59,9 @@ var statusHTML = statusFormat{
 
 // notices are what somebody should know before he believes the rest.
 func (inst *instance) notices(v *statusView) (all []string) {
+	if !v.Frozen.IsZero() {
+		all = append(all, fmt.Sprintf("Verdicts are frozen since %s: nearly all targets fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
+	}
 	if limit := inst.settings.targets.or(defaultTargets); v.Counts.Total >= limit {
 		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))
 	}
@@ -160,7 +163,10 @@ func (p *statusPage) Various() bool {
 }
 
 // Notes are what else there is to know about a target.
-func (t statusTarget) Notes() (all []string) {
+func (t statusTarget) Notes(now time.Time) (all []string) {
+	if !t.Damped.IsZero() {
+		all = append(all, "flaps, held down until "+shortTime(t.Damped, now))
+	}
 	for _, o := range t.Overrides {
 		all = append(all, fmt.Sprintf("override: %s, rule %s", o.Says, o.Rule))
 	}
@@ -189,13 +195,16 @@ func (t statusTarget) Cause() string {
 	return strings.TrimPrefix(t.Reason, "checker: ")
 }
 
-// Begin is when the state began, with the date if that is not today.
-func (t statusTarget) Begin(now time.Time) string {
-	begin := t.Since.Local()
-	if begin.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
-		return begin.Format(time.TimeOnly)
+// Begin is when the state began.
+func (t statusTarget) Begin(now time.Time) string { return shortTime(t.Since, now) }
+
+// shortTime has the date if that is not today.
+func shortTime(t, now time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
 	}
-	return begin.Format("2006-01-02 15:04")
+	return t.Format("2006-01-02 15:04")
 }
 
 // For tells how long the state lasts.

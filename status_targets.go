@@ -160,6 +160,7 @@ func (q *statusQuery) find(m *health.Monitor, byNeed bool) []*health.Target {
 type statusView struct {
 	Version int            `json:"version"`
 	Time    time.Time      `json:"time"`
+	Frozen  time.Time      `json:"frozen_since,omitzero"`
 	Counts  statusCounts   `json:"counts"`
 	Matches int            `json:"matches"`
 	Page    int            `json:"page"`
@@ -174,6 +175,7 @@ type statusCounts struct {
 	Down    int `json:"down"`
 	Unknown int `json:"unknown"`
 	Up      int `json:"up"`
+	Damped  int `json:"damped"`
 }
 
 type statusTarget struct {
@@ -182,6 +184,7 @@ type statusTarget struct {
 	Settings  string                           `json:"settings"`
 	State     string                           `json:"state"`
 	Since     time.Time                        `json:"since"`
+	Damped    time.Time                        `json:"damped_until,omitzero"`
 	Checked   time.Time                        `json:"checked,omitzero"`
 	Result    string                           `json:"result,omitempty"`
 	Reason    string                           `json:"reason,omitempty"`
@@ -214,10 +217,12 @@ type statusProblem struct {
 // status returns a view without targets.
 func (inst *instance) status() *statusView {
 	n := inst.monitor.Counts()
+	frozen, _ := inst.monitor.Frozen()
 	return &statusView{
 		Version: statusVersion,
 		Time:    statusTime(time.Now()),
-		Counts:  statusCounts{Total: n.Total, Down: n.Down, Unknown: n.Unknown, Up: n.Up},
+		Frozen:  statusTime(frozen),
+		Counts:  statusCounts{Total: n.Total, Down: n.Down, Unknown: n.Unknown, Up: n.Up, Damped: n.Damped},
 		Slot:    health.HistorySlot.Seconds(),
 		Targets: []statusTarget{},
 	}
@@ -246,6 +251,7 @@ func newStatusTarget(t *health.Target, rules []statusRules) statusTarget {
 		Settings:  describeSettings(t.Settings()),
 		State:     s.State.String(),
 		Since:     statusTime(s.Since),
+		Damped:    statusTime(s.DampedUntil),
 		RoundTrip: s.RTT.Seconds(),
 		Names:     append([]string{}, t.Names()...),
 		Overrides: []statusOverride{},

@@ -19,6 +19,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
 
@@ -106,7 +107,7 @@ func TestStatusJSON(t *testing.T) {
 			return fmt.Sprintf("[%s%s,%s]", nulls(28), slot, slot)
 		}
 		const settings = `"settings":"interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s"`
-		want := `{"version":1,"time":"2000-01-01T00:00:19Z","counts":{"total":3,"down":1,"unknown":1,"up":1},` +
+		want := `{"version":1,"time":"2000-01-01T00:00:19Z","counts":{"total":3,"down":1,"unknown":1,"up":1,"damped":0},` +
 			`"matches":3,"page":1,"pages":1,"size":100,"history_slot_seconds":10,"targets":[` +
 			`{"address":"10.0.0.1","port":443,` + settings + `,"state":"up","since":"2000-01-01T00:00:00Z",` +
 			`"checked":"CHECKED","result":"answered","round_trip_seconds":0.001,"names":["www.example.org."],` +
@@ -183,6 +184,46 @@ func TestStatusQueries(t *testing.T) {
 			t.Errorf("%q: %d of %d match, page %d of %d of %d, want %+v", tt.query, v.Matches, v.Counts.Total, v.Page, v.Pages, v.Size, tt)
 		}
 	}
+}
+
+// A target that flaps is marked, and so is everything while verdicts are frozen.
+func TestStatusDampedAndFrozen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newStatusNetwork(t, "")
+		n.monitor.SetFreeze(90, time.Hour)
+		began := time.Now()
+		cutOff := began.Add(150 * time.Second)
+		n.monitor.SetProber(statusProber{n.monitor, func(c checker.Check) checker.Report {
+			flaps := c.Target.Addr() == netip.MustParseAddr("10.0.0.1")
+			switch {
+			case !time.Now().Before(cutOff):
+				return checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}
+			case flaps && int(time.Since(began).Seconds())/10%2 == 1:
+				return checker.Report{Result: checker.Refused}
+			}
+			return checker.Report{Result: checker.Answered}
+		}})
+		for i := range 20 {
+			n.target(fmt.Sprintf("10.0.%d.1:443", i))
+		}
+		time.Sleep(cutOff.Sub(began) - time.Second)
+		v := n.get(t, "")
+		if v.Counts.Damped != 1 || !v.Frozen.IsZero() || !v.Targets[1].Damped.IsZero() || v.Targets[0].Damped.Before(v.Time) {
+			t.Errorf("while one flaps: %+v", v)
+		}
+		if got, want := rows(statusDocument(t, n.do("GET", "/")))[1][2], "flaps, held down until "+shortTime(v.Targets[0].Damped, v.Time); got != want {
+			t.Errorf("the note is %q, want %q", got, want)
+		}
+		time.Sleep(time.Minute)
+		v = n.get(t, "")
+		if v.Frozen.Before(cutOff) || v.Frozen.After(v.Time) || v.Counts.Up != 19 {
+			t.Errorf("while nobody answers: %+v", v)
+		}
+		notice := words(elements(statusDocument(t, n.do("GET", "/")), "main")[0])
+		if want := "Verdicts are frozen since " + localTime(v.Frozen) + ": "; !strings.HasPrefix(notice, want) {
+			t.Errorf("the page begins with %.100q, want %q", notice, want)
+		}
+	})
 }
 
 // Targets that differ in nothing but their settings are in an order of their own, so that none is on two pages.
