@@ -519,8 +519,9 @@ func TestShownCorefiles(t *testing.T) {
 	corefiles := shownCorefiles(t)
 	serverLog(t)
 	upstream, watched := newReadmeUpstream(t), newReadmeUpstream(t)
+	rules := readFile(t, "overrides.example")
 	t.Chdir(t.TempDir()) // other files are named relative to it
-	if err := os.WriteFile("overrides", nil, 0o600); err != nil {
+	if err := os.WriteFile("overrides.example", []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
@@ -570,7 +571,7 @@ func readmeRewrite(corefile, upstream, port string) string {
 		`(?m)^( *forward \S+) [^{\n]*`:                         "$1 " + upstream + " ",
 		`(?m)^( *(?:health|prometheus|ready|status))\b[^{\n]*`: "$1 127.0.0.1:0 ",
 		`(?m)^( *lameduck) .*`:                                 "$1 1ms",
-		`(?m)^( *overrides) .*`:                                "$1 overrides",
+		`(?m)^( *overrides) .*`:                                "$1 overrides.example",
 		`(?m)^ *bind .*\n`:                                     "",
 	} {
 		corefile = regexp.MustCompile(pattern).ReplaceAllString(corefile, by)
@@ -652,9 +653,9 @@ func TestReadmeQuickStart(t *testing.T) {
 	}
 	r := readReadme(t)
 	for _, command := range []string{
-		"touch overrides\ngo run ./cmd/coredns -conf Corefile.example\n",
+		"go run ./cmd/coredns -conf Corefile.example\n",
 		"python3 -m http.server --bind 127.0.0.2 1053\n",
-		"echo '127.0.0.2 down' >>overrides\necho '127.0.0.2 auto' >>overrides\n",
+		"echo '127.0.0.2 down' >>overrides.example\necho '127.0.0.2 auto' >>overrides.example\n",
 	} {
 		if !slices.ContainsFunc(r.fencesOf(t, "sh"), func(f readmeFence) bool { return f.heading == "Quick start" && f.text == command }) {
 			t.Errorf("the quick start has no %q", command)
@@ -673,9 +674,11 @@ func TestReadmeQuickStart(t *testing.T) {
 	shown := readmeRecords(t, output)
 
 	serverLog(t)
+	rules := readFile(t, "overrides.example")
 	t.Chdir(t.TempDir())
-	override := func(rules string) {
-		if err := os.WriteFile("overrides", []byte(rules), 0o600); err != nil {
+	override := func(more string) {
+		rules += more
+		if err := os.WriteFile("overrides.example", []byte(rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -703,7 +706,7 @@ func TestReadmeQuickStart(t *testing.T) {
 	s.until(name, dns.TypeA, []netip.Addr{alive, second})
 	override("127.0.0.2 down\n")
 	s.until(name, dns.TypeA, []netip.Addr{alive})
-	override("127.0.0.2 down\n127.0.0.2 auto\n")
+	override("127.0.0.2 auto\n")
 	s.until(name, dns.TypeA, []netip.Addr{alive, second})
 	l.Close()
 	s.until(name, dns.TypeA, []netip.Addr{alive})
