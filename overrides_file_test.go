@@ -127,13 +127,21 @@ func TestServerOverrides(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "overrides")
 	write := func(name, contents string) { serverFileIn(t, dir, name, contents) }
-	link := func(target string) { // as Kubernetes replaces a ConfigMap
-		if err := os.Symlink(target, path+".new"); err != nil {
+	link := func(target, name string) {
+		if err := os.Symlink(target, filepath.Join(dir, "new")); err != nil {
 			t.Skip("no symbolic links here: ", err)
 		}
-		if err := os.Rename(path+".new", path); err != nil {
+		if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// As the kubelet replaces a ConfigMap: the key is a link into ..data, which is a link to a directory.
+	configMap := func(version, rules string) {
+		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(version+"/overrides", rules)
+		link(version, "..data")
 	}
 	write("overrides", "# nothing yet\n")
 	f.kill(f.addrs[2])
@@ -163,14 +171,17 @@ func TestServerOverrides(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, all},
-		{"all but one, by a link", func() { write("v1", "127.0.0.0/8 down\n127.0.0.2 auto\n"); link("v1") }, second},
-		{"another link", func() { write("v2", "127.0.0.0/8 down\n127.0.0.1 auto\n"); link("v2") }, first},
+		{"all but one, by a ConfigMap", func() {
+			configMap("..1", "127.0.0.0/8 down\n127.0.0.2 auto\n")
+			link("..data/overrides", "overrides")
+		}, second},
+		{"another version of it", func() { configMap("..2", "127.0.0.0/8 down\n127.0.0.1 auto\n") }, first},
 		{"a mistake does not count", func() {
-			write("v2", "127.0.0.0/8 down\n127.0.0.2 auto\nnonsense\n")
+			write("overrides", "127.0.0.0/8 down\n127.0.0.2 auto\nnonsense\n")
 			overridesUntilFailed(t, path)
 		}, first},
-		{"mended", func() { write("v2", "127.0.0.2 auto\n127.0.0.1 down\n") }, second},
-		{"all down is left to fallback", func() { write("v2", "127.0.0.0/8 down\n") }, all},
+		{"mended", func() { write("overrides", "127.0.0.2 auto\n127.0.0.1 down\n") }, second},
+		{"all down is left to fallback", func() { write("overrides", "127.0.0.0/8 down\n") }, all},
 	} {
 		step.change()
 		took := s.until("www.example.org.", dns.TypeA, step.want)
@@ -189,11 +200,11 @@ func TestServerOverrides(t *testing.T) {
 		t.Error(err)
 	}
 	// A mistake in a reload leaves the old instance at work.
-	write("v2", "nonsense\n")
+	write("overrides", "nonsense\n")
 	if _, err := s.inst.Restart(serverInput("example.org:0 {\nshaker {\noverrides " + path + "\n}\nwhoami\n}")); err == nil {
 		t.Error("a reload with a mistake in the overrides worked")
 	}
-	write("v2", "127.0.0.1 down\n")
+	write("overrides", "127.0.0.1 down\n")
 	s.until("www.example.org.", dns.TypeA, second)
 }
 
