@@ -43,11 +43,11 @@ type Freeze struct {
 }
 
 // SetFreeze makes verdicts freeze when this machine seems to be cut off: when percent (1 to 100) of the targets
-// that were up, and at least 10 on more than one network, have fallen silent. They thaw when most
-// are heard of again, and after most in any case. A percent of 0, as it is at first, turns that off.
-func (m *Monitor) SetFreeze(percent int, most time.Duration) {
+// that were up, and at least 10 on more than one network, have fallen silent. They thaw when the majority is heard of
+// again, and after longest in any case. A percent of 0, as it is at first, turns that off.
+func (m *Monitor) SetFreeze(percent int, longest time.Duration) {
 	m.freezing.percent.Store(int64(percent))
-	m.freezing.most.Store(int64(most))
+	m.freezing.longest.Store(int64(longest))
 	m.signal()
 }
 
@@ -62,8 +62,8 @@ func (m *Monitor) Frozen() (since time.Time, frozen bool) {
 
 // freezing is what all goroutines may see of it; that of the monitor alone changes since.
 type freezing struct {
-	percent, most atomic.Int64
-	since         atomic.Int64 // 0 while not frozen
+	percent, longest atomic.Int64
+	since            atomic.Int64 // 0 while not frozen
 }
 
 // freezer is what only the monitor's goroutine touches.
@@ -144,9 +144,9 @@ func (m *Monitor) restore(t *Target, now int64) {
 	m.statusMu.Lock()
 	t.mark.Store(uint32(newMark(Up, t.Result()) | t.load()&pointless))
 	t.since = now
+	t.falls--
 	m.statusMu.Unlock()
 	t.run = 0
-	t.falls--
 	m.states[Up].Add(1)
 	m.states[Down].Add(-1)
 	if m.observer != nil {
@@ -162,7 +162,7 @@ func (m *Monitor) checkFreeze(now int64) {
 	if since == 0 {
 		return
 	}
-	if wanted := m.freezing.percent.Load() > 0; !wanted || now-since >= m.freezing.most.Load() {
+	if wanted := m.freezing.percent.Load() > 0; !wanted || now-since >= m.freezing.longest.Load() {
 		m.loop.freezer.spent = wanted
 		m.thaw(now, wanted)
 	}
@@ -274,5 +274,5 @@ func (v votes) cutOff(percent int64) bool {
 	return percent > 0 && v.silent >= frozenFrom && v.several && v.silent*100 >= percent*(v.silent+v.heard)
 }
 
-// recovered tells whether most are heard of.
+// recovered tells whether the majority is heard of.
 func (v votes) recovered() bool { return v.heard > v.silent }
