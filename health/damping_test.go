@@ -1,6 +1,8 @@
 package health
 
 import (
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,9 +42,10 @@ func TestDampingOfTarget(t *testing.T) {
 		var seen recorder
 		m := New(Options{Observer: &seen})
 		defer m.Close()
-		alive := true
+		var alive atomic.Bool
+		alive.Store(true)
 		m.SetProber(newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
-			if alive {
+			if alive.Load() {
 				return checker.Report{Result: checker.Answered}, time.Millisecond
 			}
 			return checker.Report{Result: checker.Refused}, time.Millisecond
@@ -59,18 +62,21 @@ func TestDampingOfTarget(t *testing.T) {
 		}
 		until(target, Up)
 		for n, want := range []time.Duration{0, 0, 30 * time.Second, time.Minute, most, most} {
-			seen.changes = nil
-			alive = false
+			seen.reset()
+			alive.Store(false)
 			if took := until(target, Down); took > 3500*time.Millisecond {
 				t.Errorf("fall %d: noticed after %v only", n, took)
 			}
 			until(other, Down)
 			fell := target.Status().Since
 			synctest.Wait()
-			if c := seen.changes[0]; c.Falls != n+1 && c.Target == target || c.Target == target && c.Damping != want {
-				t.Errorf("fall %d: told %+v, want damping %v", n, c, want)
+			told := slices.ContainsFunc(seen.reset(), func(c Change) bool {
+				return c.Target == target && c.To == Down && c.Falls == n+1 && c.Damping == want
+			})
+			if !told {
+				t.Errorf("fall %d: not told of with damping %v", n, want)
 			}
-			alive = true
+			alive.Store(true)
 			until(other, Up)
 			if want > 0 {
 				time.Sleep(4 * time.Second)
@@ -90,7 +96,7 @@ func TestDampingOfTarget(t *testing.T) {
 			time.Sleep(most - 20*time.Second)
 		}
 		time.Sleep(21 * time.Second)
-		alive = false
+		alive.Store(false)
 		until(target, Down)
 		if s := target.Status(); s.Falls != 1 {
 			t.Errorf("%d falls after it had been up for long, want 1", s.Falls)
@@ -103,9 +109,9 @@ func TestDampedTargetFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(Options{})
 		defer m.Close()
-		result := checker.Answered
+		var result atomic.Uint32 // a checker.Result
 		m.SetProber(newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
-			return checker.Report{Result: result}, time.Millisecond
+			return checker.Report{Result: checker.Result(result.Load())}, time.Millisecond
 		}))
 		target := m.Target(addr(1), unique.Make(Settings{Damping: time.Hour, DampingMax: time.Hour}), 4*time.Minute)
 		for i, step := range []struct {
@@ -118,7 +124,7 @@ func TestDampedTargetFails(t *testing.T) {
 			{checker.Answered, Down, true}, {checker.Inconclusive, Down, true}, {checker.Unreachable, Down, false},
 			{checker.Inconclusive, Down, false}, {checker.Answered, Down, true},
 		} {
-			result = step.result
+			result.Store(uint32(step.result))
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
 			damped := 0
@@ -126,7 +132,7 @@ func TestDampedTargetFails(t *testing.T) {
 				damped = 1
 			}
 			if target.State() != step.state || target.Damped() != step.damped || m.Counts().Damped != damped {
-				t.Errorf("step %d, %v: %v, damped %v, counted %d", i, result, target.State(), target.Damped(), m.Counts().Damped)
+				t.Errorf("step %d, %v: %v, damped %v, counted %d", i, step.result, target.State(), target.Damped(), m.Counts().Damped)
 			}
 		}
 		time.Sleep(10 * time.Minute)

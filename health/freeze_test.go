@@ -70,16 +70,13 @@ func (f *fleet) wantUp(t *testing.T, when string, want int) {
 
 // changes returns how many targets changed since the last call.
 func (f *fleet) changes() (downs, ups int) {
-	f.seen.mu.Lock()
-	defer f.seen.mu.Unlock()
-	for _, c := range f.seen.changes {
+	for _, c := range f.seen.reset() {
 		if c.To == Down {
 			downs++
 		} else if c.From == Down {
 			ups++
 		}
 	}
-	f.seen.changes = nil
 	return downs, ups
 }
 

@@ -107,6 +107,15 @@ func (r *recorder) Changed(c Change) {
 	r.at = append(r.at, time.Now())
 }
 
+// reset forgets the changes, and returns them.
+func (r *recorder) reset() []Change {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changes := r.changes
+	r.changes, r.at = nil, nil
+	return changes
+}
+
 func (r *recorder) Froze(f Freeze) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
