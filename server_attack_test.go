@@ -46,7 +46,8 @@ func TestLabServerAttack(t *testing.T) {
 			limit rate 20000
 			fallback nodata
 			hold 0s
-		}`)
+			interval 24h
+		}`) // one probe each, or the heap would hold the more packets of the capture the longer this takes
 		defer stop()
 		random := rand.New(rand.NewPCG(1, 2))
 		var given [2]netip.Addr

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unique"
@@ -140,9 +141,11 @@ func TestStress(t *testing.T) {
 			}
 		})
 	}
-	users.Go(func() {
-		for i := range rounds / 20 {
-			m.SetLimits(50+rand.IntN(400), []int{0, 10000, 100000}[i%3])
+	var ended atomic.Bool
+	var limiter sync.WaitGroup
+	limiter.Go(func() { // for as long as there are users: some bound will be too low for them, however slow they are
+		for i := 0; !ended.Load(); i++ {
+			m.SetLimits(1+rand.IntN(450), []int{0, 10000, 100000}[i%3])
 			for target := range m.All() {
 				m.Counts()
 				target.AddName("a")
@@ -167,6 +170,8 @@ func TestStress(t *testing.T) {
 		m.Await([]*Target{m.Target(addr(1000+i), plain, time.Millisecond)}, time.Millisecond)
 	}
 	users.Wait()
+	ended.Store(true)
+	limiter.Wait()
 	checkTable(t, m)
 	var closers sync.WaitGroup
 	for range 3 {
