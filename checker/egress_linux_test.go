@@ -27,7 +27,8 @@ type crossing struct {
 func newCrossing(l *lab.Lab) *crossing {
 	x := &crossing{Lab: l, near: l.Host("near"), far: l.Host("far")}
 	for _, h := range []*lab.Host{x.near, x.far} {
-		h.IP("addr add 10.99.0.1/32 dev lo", "addr add 2001:db8:99::1/128 dev lo nodad")
+		// At once, where an address of IPv6 would get its route a moment later.
+		h.IP("route add local 10.99.0.1/32 dev lo", "route add local 2001:db8:99::1/128 dev lo")
 		h.Listen(80)
 	}
 	x.shared = []netip.AddrPort{netip.MustParseAddrPort("10.99.0.1:80"), netip.MustParseAddrPort("[2001:db8:99::1]:80")}
