@@ -60,7 +60,7 @@ var statusHTML = statusFormat{
 // notices are what somebody should know before he believes the rest.
 func (inst *instance) notices(v *statusView) (all []string) {
 	if !v.Frozen.IsZero() {
-		all = append(all, fmt.Sprintf("Verdicts are frozen since %s: nearly all targets fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
+		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all targets fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
 	}
 	if limit := inst.settings.targets.or(defaultTargets); v.Counts.Total >= limit {
 		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))

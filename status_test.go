@@ -220,7 +220,7 @@ func TestStatusDampedAndFrozen(t *testing.T) {
 			t.Errorf("while nobody answers: %+v", v)
 		}
 		notice := words(elements(statusDocument(t, n.do("GET", "/")), "main")[0])
-		if want := "Verdicts are frozen since " + localTime(v.Frozen) + ": "; !strings.HasPrefix(notice, want) {
+		if want := "Verdicts have been frozen since " + localTime(v.Frozen) + ": "; !strings.HasPrefix(notice, want) {
 			t.Errorf("the page begins with %.100q, want %q", notice, want)
 		}
 	})
