@@ -236,7 +236,7 @@ func (v *verdicts) of(addr netip.Addr, port uint16) verdict {
 			states[health.Down]++
 		case t == nil:
 			if allowed && v.hold == nil && v.lookup == nil {
-				unfiltered.Add(1)
+				reportFull(v.monitor)
 			}
 			v.pending = v.pending[:before]
 			return verdict{}

@@ -685,15 +685,33 @@ func TestHandlerHoldsForWhatCounts(t *testing.T) {
 	}
 }
 
-// An address past the table's bound is counted once, also where the answer waits for another.
+// An address past the table's bound is counted once, also where the answer waits for another. The log tells of the
+// first, and again when there was none for a while.
 func TestHandlerCountsUnfilteredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const line = "[WARNING] The table is full, with 1 targets: new addresses pass unchecked. The property limit targets is its size"
+		fullAt.Store(0)
+		logged := journalCapture(t)
 		network := newHandlerNetwork(t, "")
 		network.monitor.SetLimits(1, 0)
-		before := unfiltered.Load()
-		handlerAsk(t, network.shaker(filterPolicy(t, "all", 0), handlerTwo), "a.example.org.")
-		if n := unfiltered.Load() - before; n != 1 {
-			t.Errorf("counted %d, want 1", n)
+		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
+		for _, step := range []struct {
+			after  time.Duration
+			logged []string
+		}{{0, []string{line}}, {time.Second, nil}, {quiet, nil}, {quiet + time.Second, []string{line}}} {
+			time.Sleep(step.after)
+			before := unfiltered.Load()
+			handlerAsk(t, s, "a.example.org.")
+			if n := unfiltered.Load() - before; n != 1 {
+				t.Errorf("counted %d, want 1", n)
+			}
+			journalExpect(t, logged.take(), step.logged...)
 		}
+		network.monitor.Close()
+		time.Sleep(time.Hour)
+		fresh := newHandlerNetwork(t, "")
+		fresh.monitor.Close()
+		handlerAsk(t, fresh.shaker(filterPolicy(t, "all", 0), handlerTwo), "a.example.org.")
+		journalExpect(t, logged.take())
 	})
 }

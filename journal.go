@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -89,6 +90,19 @@ func (j *journal) Froze(f health.Freeze) {
 		log.Warningf("Verdicts are no longer frozen, after %v: no freeze may last longer, although targets are still silent", f.Took.Round(time.Second))
 	default:
 		log.Infof("Verdicts are no longer frozen, after %v: targets are heard of again", f.Took.Round(time.Second))
+	}
+}
+
+// fullAt is when an address found no room in the table last, as Unix time in nanoseconds.
+var fullAt atomic.Int64
+
+// reportFull counts an address that passes unchecked because the table is full. The log has a line for the first in a
+// while. After the monitor was closed there is no room either, which is no news.
+func reportFull(m *health.Monitor) {
+	unfiltered.Add(1)
+	now := time.Now().UnixNano()
+	if last := fullAt.Swap(now); now-last > int64(quiet) && m.Counts().Rejected > 0 {
+		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", m.Len())
 	}
 }
 
