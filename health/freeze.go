@@ -141,14 +141,14 @@ func (f *freezer) fellWith(t *Target, now int64) bool {
 
 // restore brings a target back that went down by the silence that turned out to be our fault.
 func (m *Monitor) restore(t *Target, now int64) {
+	before := t.load()
 	m.statusMu.Lock()
-	t.mark.Store(uint32(newMark(Up, t.Result()) | t.load()&pointless))
+	t.mark.Store(uint32(newMark(Up, before.result()) | before&pointless))
 	t.since = now
 	t.falls--
 	m.statusMu.Unlock()
 	t.run = 0
-	m.states[Up].Add(1)
-	m.states[Down].Add(-1)
+	m.count(before, t.load())
 	if m.observer != nil {
 		c := Change{Target: t, From: Down, To: Up, Result: t.Result(), Err: t.err}
 		m.loop.news = append(m.loop.news, func() { m.observer.Changed(c) })

@@ -209,7 +209,6 @@ func TestFreezeEndsInTruth(t *testing.T) {
 		f.cut.Store(10)
 		time.Sleep(10 * time.Second)
 		fresh := f.Target(netip.MustParseAddrPort("192.0.0.200:443"), plain, longest)
-		f.Deliver(nil)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if fresh.State() != Unknown {

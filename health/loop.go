@@ -94,6 +94,7 @@ func (m *Monitor) turn(now int64) {
 		m.loop.news = m.loop.news[1:]
 		tell()
 	}
+	m.loop.news = nil // with all that it was about
 	m.mu.Lock()
 	m.loop.fresh.append(m.added)
 	m.added = list{}
@@ -157,16 +158,15 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 		return
 	}
 	s := settings(t.key.settings)
-	first, wasDamped := !t.checked, t.Damped()
+	first, before := !t.checked, t.load()
 	excused := m.excuses(t, r.Result, s, now)
 	m.statusMu.Lock()
 	t.checked = true
 	c := t.judge(r, s, now, excused)
 	t.record(r, c.Target != nil, now)
 	m.statusMu.Unlock()
+	m.count(before, t.load())
 	if c.Target != nil {
-		m.states[c.To].Add(1)
-		m.states[c.From].Add(-1)
 		first = first || c.From == Unknown
 	}
 	if c.Target != nil || r.Result == checker.Inconclusive {
@@ -177,7 +177,6 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 		// No result could bring it up before its time.
 		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(s)-now)))
 	}
-	m.countDamped(t, wasDamped)
 	m.loop.schedule(t, spread(wait, first, rand.Float64()), now)
 	if m.observer == nil {
 		return
@@ -188,9 +187,13 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 	}
 }
 
-// countDamped keeps the number of damped targets; was is whether t was one of them.
-func (m *Monitor) countDamped(t *Target, was bool) {
-	switch is := t.Damped(); {
+// count keeps the numbers of targets; the mark of one has changed.
+func (m *Monitor) count(from, to mark) {
+	if from.state() != to.state() {
+		m.states[to.state()].Add(1)
+		m.states[from.state()].Add(-1)
+	}
+	switch was, is := from&damped != 0, to&damped != 0; {
 	case is && !was:
 		m.damped.Add(1)
 	case was && !is:
