@@ -421,26 +421,29 @@ func (s *stanza) method(args []string) error {
 }
 
 func (s *stanza) freeze(args []string) error {
-	if len(args) > 2 {
-		return fmt.Errorf("%q is one value too many, want PERCENT [MAX]", args[2])
-	}
-	f, err := defaultFreeze, error(nil)
-	switch args[0] {
-	case "off":
-		f, err = freeze{}, single(args)
-	default:
-		// With half of them or less, a site of two that dies would be taken for a fault on this side.
-		if f.percent, err = percent(args[:1], 51); err != nil {
-			err = fmt.Errorf("%w, or off", err)
-		}
-	}
-	if err == nil && len(args) == 2 {
-		f.most, err = parseDuration(args[1], 10*time.Second, 24*time.Hour)
-	}
+	f, err := parseFreeze(args)
 	if err != nil {
 		return err
 	}
 	return s.process.freeze.set(f, place(s.Controller))
+}
+
+func parseFreeze(args []string) (f freeze, err error) {
+	if len(args) > 2 {
+		return f, fmt.Errorf("%q is one value too many, want PERCENT [MAX]", args[2])
+	}
+	if args[0] == "off" {
+		return f, single(args)
+	}
+	f.most = defaultFreeze.most
+	// With half of them or less, a site of two that dies would be taken for a fault on this side.
+	if f.percent, err = percent(args[:1], 51); err != nil {
+		return f, fmt.Errorf("%w, or off", err)
+	}
+	if len(args) == 2 {
+		f.most, err = parseDuration(args[1], 10*time.Second, 24*time.Hour)
+	}
+	return f, err
 }
 
 func (s *stanza) limit(args []string) error {
