@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -26,10 +27,13 @@ const statusRefresh = 10
 //go:embed status.html
 var statusSource string
 
-var statusTemplate = template.Must(template.New("status").Funcs(template.FuncMap{
-	"number": groupDigits,
-	"local":  localTime,
-}).Parse(statusSource))
+// statusTemplate is parsed for the first page: most servers have none.
+var statusTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("status").Funcs(template.FuncMap{
+		"number": groupDigits,
+		"local":  localTime,
+	}).Parse(statusSource))
+})
 
 // statusStyle lets the browser apply the style of the page, and none that somebody has slipped in.
 var statusStyle = func() string {
@@ -53,7 +57,7 @@ var statusHTML = statusFormat{
 				header.Set("Refresh", strconv.Itoa(q.Refresh))
 			}
 		}
-		return statusTemplate.Execute(to, &statusPage{v, q, problem, inst.notices(v), Version()})
+		return statusTemplate().Execute(to, &statusPage{v, q, problem, inst.notices(v), Version()})
 	},
 }
 
