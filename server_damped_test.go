@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 )
@@ -39,9 +38,7 @@ func TestServerDamps(t *testing.T) {
 	f.kill(shaky)
 	s.until("www.example.org.", dns.TypeA, []netip.Addr{steady})
 	f.start(shaky)
-	for live.Load().Counts().Damped != 1 {
-		time.Sleep(time.Millisecond) // the test's own deadline bounds it
-	}
+	watchUntil(t, "the target to be damped", func() bool { return live.Load().Counts().Damped == 1 })
 	if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, []netip.Addr{steady}) {
 		t.Errorf("%v with a damped target, want %v", got, steady)
 	}
@@ -49,7 +46,5 @@ func TestServerDamps(t *testing.T) {
 	f.kill(steady)
 	s.until("www.example.org.", dns.TypeA, []netip.Addr{shaky})
 	f.kill(shaky)
-	for s.ask("www.example.org.", dns.TypeA).Rcode != dns.RcodeServerFailure {
-		time.Sleep(time.Millisecond)
-	}
+	watchUntil(t, "the fallback", func() bool { return s.ask("www.example.org.", dns.TypeA).Rcode == dns.RcodeServerFailure })
 }
