@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// Await blocks until none of the targets holds ([Target.Holds]): each has a verdict, or no hope for
-// one, or its first hold is over. That time runs from the creation of the target, not from this call,
-// so that a black hole delays answers only in the first moments of its life. Await returns at once
-// when the monitor is closed. nil targets are skipped.
+// Await blocks until none of the targets holds any more, see [Target.Holds]. A target holds for as
+// long as hold after its creation, however late this call comes, so that a black hole delays answers
+// only in the first moments of its life. Await returns at once when the monitor is closed. nil targets
+// are skipped.
 func (m *Monitor) Await(targets []*Target, hold time.Duration) {
 	left := longestHold(targets, hold)
 	if left <= 0 {
 		return
 	}
 	wake := make(chan struct{}, 1)
-	m.waiting.add(targets, wake)
-	defer m.waiting.remove(targets, wake)
+	m.waiters.add(targets, wake)
+	defer m.waiters.remove(targets, wake)
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	for {
-		// The look after the registration: a verdict that came before it wakes nobody.
+		// A verdict that came before the registration wakes nobody, so look once more after it.
 		left = longestHold(targets, hold)
 		if left <= 0 {
 			return
@@ -37,28 +37,27 @@ func (m *Monitor) Await(targets []*Target, hold time.Duration) {
 	}
 }
 
-// longestHold returns for how long at least one of the targets holds at most.
-func longestHold(targets []*Target, hold time.Duration) time.Duration {
-	var longest time.Duration
+// longestHold returns how long it takes at most until none of the targets holds.
+func longestHold(targets []*Target, hold time.Duration) (left time.Duration) {
 	for _, t := range targets {
 		if t != nil {
-			longest = max(longest, t.holds(hold))
+			left = max(left, t.holds(hold))
 		}
 	}
-	return longest
+	return left
 }
 
-// waiting knows who waits for the verdict of which target.
-type waiting struct {
-	// waits spares the goroutine the lock while there are none, which is nearly always. It goes up
-	// before a waiter looks at the verdict, and is read after the verdict was stored.
-	waits atomic.Int64
-	mu    sync.Mutex
-	of    map[*Target][]chan<- struct{}
+// waiters knows who waits for the verdict of which target.
+type waiters struct {
+	// number of waiters. It spares the monitor's goroutine the lock while there are none, which is nearly
+	// always. It goes up before a waiter looks at the verdict, and is read after the verdict was stored.
+	number atomic.Int64
+	mu     sync.Mutex
+	of     map[*Target][]chan<- struct{}
 }
 
-func (w *waiting) add(targets []*Target, wake chan<- struct{}) {
-	w.waits.Add(1)
+func (w *waiters) add(targets []*Target, wake chan<- struct{}) {
+	w.number.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of == nil {
@@ -71,8 +70,8 @@ func (w *waiting) add(targets []*Target, wake chan<- struct{}) {
 	}
 }
 
-func (w *waiting) remove(targets []*Target, wake chan<- struct{}) {
-	w.waits.Add(-1)
+func (w *waiters) remove(targets []*Target, wake chan<- struct{}) {
+	w.number.Add(-1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range targets {
@@ -87,8 +86,8 @@ func (w *waiting) remove(targets []*Target, wake chan<- struct{}) {
 
 // wakeUp lets everyone who waits for the target look again. The target does not hold any more, so
 // nobody will wait for it a second time.
-func (w *waiting) wakeUp(t *Target) {
-	if w.waits.Load() == 0 {
+func (w *waiters) wakeUp(t *Target) {
+	if w.number.Load() == 0 {
 		return
 	}
 	w.mu.Lock()

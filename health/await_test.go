@@ -69,14 +69,14 @@ func TestAwait(t *testing.T) {
 				for i := range tt.outcomes {
 					if i < len(tt.ages) {
 						time.AfterFunc(time.Hour-tt.ages[i], func() {
-							targets[i] = m.Target(addr(i), unique.Make(tt.settings), longest)
+							targets[i] = m.Target(addr(i), unique.Make(tt.settings), maxDuration)
 						})
 					}
 				}
 				time.Sleep(time.Hour - time.Since(begin))
 				synctest.Wait()
 				for i := len(tt.ages); i < len(tt.outcomes); i++ {
-					targets[i] = m.Target(addr(i), unique.Make(tt.settings), longest)
+					targets[i] = m.Target(addr(i), unique.Make(tt.settings), maxDuration)
 				}
 				holds := false
 				for _, target := range targets {
@@ -95,7 +95,7 @@ func TestAwait(t *testing.T) {
 						t.Errorf("%v still holds", target.Addr())
 					}
 				}
-				if len(m.waiting.of) != 0 || m.waiting.waits.Load() != 0 {
+				if len(m.waiters.of) != 0 || m.waiters.number.Load() != 0 {
 					t.Error("the wait left something behind")
 				}
 			})
@@ -168,7 +168,7 @@ func TestAwaitMany(t *testing.T) {
 			})
 		}
 		waiters.Wait()
-		if len(m.waiting.of) != 0 || m.waiting.waits.Load() != 0 {
+		if len(m.waiters.of) != 0 || m.waiters.number.Load() != 0 {
 			t.Error("the waits left something behind")
 		}
 	})

@@ -23,7 +23,7 @@ func TestDamping(t *testing.T) {
 		"usual":        {30 * s, 5 * m, map[uint8]time.Duration{0: 0, 1: 0, 2: 0, 3: 30 * s, 4: m, 5: 2 * m, 6: 4 * m, 7: 5 * m, 8: 5 * m, 255: 5 * m}},
 		"default most": {6 * s, 0, map[uint8]time.Duration{2: 0, 3: 6 * s, 4: 12 * s, 7: m, 255: m}},
 		"constant":     {m, s, map[uint8]time.Duration{2: 0, 3: m, 4: m, 255: m}},
-		"enormous":     {1<<63 - 1, 1<<63 - 1, map[uint8]time.Duration{2: 0, 3: longest / 10, 6: longest / 10 * 8, 9: longest, 255: longest}},
+		"enormous":     {1<<63 - 1, 1<<63 - 1, map[uint8]time.Duration{2: 0, 3: maxDuration / 10, 6: maxDuration / 10 * 8, 9: maxDuration, 255: maxDuration}},
 	}
 	for name, tt := range tests {
 		settings := settings(unique.Make(Settings{Damping: tt.damping, DampingMax: tt.most}))
@@ -50,8 +50,8 @@ func TestDampingOfTarget(t *testing.T) {
 			}
 			return checker.Report{Result: checker.Refused}, time.Millisecond
 		}))
-		target := m.Target(addr(1), unique.Make(Settings{Damping: 30 * time.Second, DampingMax: most}), longest)
-		other := m.Target(addr(1), plain, longest) // without damping
+		target := m.Target(addr(1), unique.Make(Settings{Damping: 30 * time.Second, DampingMax: most}), maxDuration)
+		other := m.Target(addr(1), plain, maxDuration) // without damping
 		until := func(target *Target, want State) time.Duration {
 			began := time.Now()
 			for target.State() != want {

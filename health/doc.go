@@ -4,28 +4,28 @@
 // A target is an address and port together with the [Settings] that make its verdict. It enters the
 // table when somebody asks for it ([Monitor.Target]) and leaves it when nobody has asked for a while.
 // A [Monitor] is one goroutine that sends the probes that are due through a [Prober] and takes their
-// reports ([Monitor.Deliver]); in profiles (runtime/pprof) it has the label shaker=monitor. Reading a
+// reports ([Monitor.Deliver]). In profiles (runtime/pprof) it has the label shaker=monitor. To read a
 // verdict takes no lock and allocates nothing.
 //
 // # When the verdict changes
 //
 // An unknown target is up after its first answer and down after its first refusal. Silence and ICMP
-// errors count only after Fall of them in a row, as they do for a target that is up; a refusal then
-// counts like any other failure. A target that is down is up after Rise answers in a row. An
-// inconclusive result, this machine's own fault, never changes a verdict nor breaks a row.
+// errors bring it down only after Fall of them in a row. A target that is up goes down after Fall
+// failures of any kind in a row, and one that is down is up after Rise answers in a row. An inconclusive
+// result, this machine's own fault, never changes a verdict nor breaks a row.
 //
-// A target that goes down again and again is damped: it stays down for longer each time, although it answers
-// ([Settings].Damping). When nearly all targets fall silent together, this machine is likelier to be cut off than
-// they are to be dead, and verdicts freeze ([Monitor.SetFreeze]).
+// A target that goes down again and again is damped: it stays down for longer each time, although it
+// answers ([Settings].Damping). When nearly all targets fall silent together, this machine is likelier to
+// be cut off than they are to be dead, and verdicts freeze ([Monitor.SetFreeze]).
 //
 // # How long a failure goes unnoticed
 //
 // A target that refuses from some moment on is down no later than
 //
-//	Interval + (Fall-1)*Fast + the time the refusal takes
+//	Interval + (Fall-1)*Fast + the time that the refusal takes
 //
-// after that moment, and Timeout bounds the last term. A target that falls silent takes longer, since
-// every one of its probes has to run into its timeout before the next may be sent:
+// after that moment. Timeout bounds the last term. A target that falls silent takes longer, since each
+// of its probes has to run into its timeout before the next may be sent:
 //
 //	Interval + (Fall-1)*max(Fast, Timeout) + Timeout
 //

@@ -8,46 +8,46 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 )
 
-// When everything seems to die at once, it is likelier that this machine was cut off. A target that falls silent
-// is therefore asked about the others before it goes down: of all that have been heard of since its first failed
-// probe was sent, how many fell silent too? If they are nearly all, and not few nor all on one network, verdicts
-// freeze: silence brings nothing down until most targets answer again. What is down by a RST does go down, since
-// a RST comes from outside.
+// When everything seems to die at once, it is likelier that this machine was cut off. Before a target goes down by
+// silence, the others are asked: of all that were heard of or fell silent since its first failed probe was sent, how
+// many fell silent? If they are nearly all, not few, and not all on one network, verdicts freeze. While they are
+// frozen silence brings nothing down, until most targets answer again. A RST still does, since it comes from outside.
 //
-// Answers from elsewhere speak for the path. So it should take far more than the half at which Envoy panics and
-// sends to all hosts: of two sites one may well die, and its addresses have to leave the answers. And a freeze ends
-// after a while in any case, as the patience that memberlist has with others while it doubts itself ("awareness")
-// is bounded: everything may really be down, and then a fallback is what somebody asked for.
+// Answers from elsewhere prove that the path works. So a freeze takes far more silence than the half at which Envoy
+// panics and sends to all hosts: of two sites one may well die, and its addresses have to leave the answers. And every
+// freeze ends after a while. Everything may really be down, and then a fallback is what somebody asked for.
 
 const (
 	// frozenFrom is how many have to be silent at least: a handful can die at the same time.
 	frozenFrom = 10
-	// Whether an address is of the same network is told by so many bits of it.
+	// Addresses with the same first bits are on the same network.
 	networkBits4, networkBits6 = 24, 64
 
-	// A slot is a power of two of nanoseconds, 67 ms, and all together span 34 s.
+	// A slot is 2^26 ns = 67 ms, and all of them span 34 s.
 	voteSlots, voteSlotBits = 512, 26
-	// A row of failures may be shorter than it takes for 10 others to fail. Half a second is looked at, too.
+	// leastVoteSlots is half a second. It is looked at, too, because a row of failures may be shorter than the time
+	// in which 10 others fail.
 	leastVoteSlots = 8
 )
 
-// Freeze tells that verdicts freeze, or do no longer.
+// Freeze tells that verdicts freeze or thaw.
 type Freeze struct {
-	// Frozen is true when it begins.
+	// Frozen is true when verdicts freeze, false when they thaw.
 	Frozen bool
-	// Silent is how many targets had fallen silent, and Heard how many answered or refused, when it began.
+	// Silent is how many targets had fallen silent when verdicts froze, and Heard how many had answered or refused.
+	// Both are 0 when they thaw.
 	Silent, Heard int64
-	// Took is how long it was, when it ends, and Expired tells that it ended because it took too long.
+	// Took is how long verdicts were frozen when they thaw, and Expired tells that they thaw because it took too long.
 	Took    time.Duration
 	Expired bool
 }
 
 // SetFreeze makes verdicts freeze when this machine seems to be cut off: when percent (1 to 100) of the targets
 // that were up, and at least 10 on more than one network, have fallen silent. They thaw when the majority is heard of
-// again, and after longest in any case. A percent of 0, as it is at first, turns that off.
-func (m *Monitor) SetFreeze(percent int, longest time.Duration) {
+// again, and after most in any case. A percent of 0, as it is at first, turns that off.
+func (m *Monitor) SetFreeze(percent int, most time.Duration) {
 	m.freezing.percent.Store(int64(percent))
-	m.freezing.longest.Store(int64(longest))
+	m.freezing.most.Store(int64(most))
 	m.signal()
 }
 
@@ -60,25 +60,24 @@ func (m *Monitor) Frozen() (since time.Time, frozen bool) {
 	return m.epoch.Add(time.Duration(at)), true
 }
 
-// freezing is what all goroutines may see of it; that of the monitor alone changes since.
+// freezing is what all goroutines may see of a freeze. Only that of the monitor changes since.
 type freezing struct {
-	percent, longest atomic.Int64
-	since            atomic.Int64 // 0 while not frozen
+	percent, most atomic.Int64
+	since         atomic.Int64 // 0 while not frozen
 }
 
-// freezer is what only the monitor's goroutine touches.
+// freezer is what only the monitor's goroutine touches. It is about the freeze that is on, or the last one.
 type freezer struct {
 	ballot ballot
-	from   int64 // the slot from which on votes count for the freeze that is on, or for the last
-	thawed int64 // when that ended
-	spent  bool  // it ended although nobody had been heard of since
+	from   int64 // the first slot whose votes count for its end
+	thawed int64 // when it ended
+	spent  bool  // it ended although the majority had not been heard of; there is no other before that is
 }
 
 func isSilence(r checker.Result) bool { return r == checker.Timeout || r == checker.Unreachable }
 
-// excuses takes the vote of a target, and tells whether its result says nothing of the target, because this
-// machine is cut off or was so when the probe was sent.
-func (m *Monitor) excuses(t *Target, r checker.Result, s Settings, now int64) bool {
+// takeVote takes the vote of a target when a result of it is in. Verdicts thaw where the majority is heard of by it.
+func (m *Monitor) takeVote(t *Target, r checker.Result, now int64) {
 	f := &m.loop.freezer
 	if t.run == 0 {
 		t.doubted = uint32(voteSlotAt(t.sent))
@@ -86,40 +85,47 @@ func (m *Monitor) excuses(t *Target, r checker.Result, s Settings, now int64) bo
 	switch {
 	case r == checker.Answered, r == checker.Refused:
 		f.ballot.cast(t, false)
-		if (m.freezing.since.Load() != 0 || f.spent) && f.ballot.since(f.from).recovered() {
+		if (m.isFrozen() || f.spent) && f.ballot.since(f.from).recovered() {
 			f.spent = false
 			m.thaw(now, false)
 		}
-		return false
-	case !isSilence(r) || t.State() == Down:
-		return false
-	}
-	if t.State() == Up {
+	case isSilence(r) && t.State() == Up:
 		f.ballot.cast(t, true)
 	}
-	if t.sent < f.thawed {
-		return true
-	}
-	return int(t.run)+1 >= s.Fall && m.cutOff(int64(t.doubted)+1, now)
 }
 
-// cutOff tells whether this machine is cut off, from what came in since a slot. If that is news, verdicts freeze.
-func (m *Monitor) cutOff(slot, now int64) bool {
+// isDoomed tells whether a result, the newest, brings the target down by silence unless verdicts are frozen.
+func (t *Target) isDoomed(r checker.Result, s Settings) bool {
+	return isSilence(r) && t.State() != Down && int(t.run)+1 >= s.Fall
+}
+
+// isExcused tells whether a result says nothing of its target, because this machine is cut off, or was when the probe
+// was sent.
+func (m *Monitor) isExcused(t *Target, r checker.Result, s Settings) bool {
+	if t.sent < m.loop.freezer.thawed {
+		return isSilence(r) && t.State() != Down
+	}
+	return m.isFrozen() && t.isDoomed(r, s)
+}
+
+func (m *Monitor) isFrozen() bool { return m.freezing.since.Load() != 0 }
+
+// freezeIfCutOff freezes verdicts if this machine is cut off. The others are asked since the first failure of the
+// target that is about to go down.
+func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 	f := &m.loop.freezer
-	switch {
-	case m.freezing.since.Load() != 0:
-		return true
-	case f.spent:
-		return false
+	if m.isFrozen() || f.spent || t.sent < f.thawed {
+		return
 	}
 	percent := m.freezing.percent.Load()
+	slot := int64(t.doubted) + 1
 	sum := f.ballot.since(slot)
-	if recent := f.ballot.now - leastVoteSlots; !sum.cutOff(percent) && recent < slot {
+	if recent := f.ballot.now - leastVoteSlots; !sum.isCutOff(percent) && recent < slot {
 		slot = recent
 		sum = f.ballot.since(slot)
 	}
-	if !sum.cutOff(percent) {
-		return false
+	if !sum.isCutOff(percent) {
+		return
 	}
 	f.from = slot
 	m.freezing.since.Store(max(now, 1))
@@ -129,17 +135,16 @@ func (m *Monitor) cutOff(slot, now int64) bool {
 			m.restore(t, now)
 		}
 	}
-	return true
 }
 
-// fellWith tells whether a target went down by silence too recently for all others to have been probed since.
+// fellWith tells whether a target went down by silence so recently that others may not have been probed since.
 func (f *freezer) fellWith(t *Target, now int64) bool {
 	s := t.Settings()
 	return t.State() == Down && t.vote.silent() && t.vote.slot() > f.ballot.now-voteSlots &&
 		now-t.since <= int64(s.Interval+s.Timeout)
 }
 
-// restore brings a target back that went down by the silence that turned out to be our fault.
+// restore brings a target back that went down by a silence which turned out to be this machine's fault.
 func (m *Monitor) restore(t *Target, now int64) {
 	before := t.load()
 	m.statusMu.Lock()
@@ -148,21 +153,21 @@ func (m *Monitor) restore(t *Target, now int64) {
 	t.falls--
 	m.statusMu.Unlock()
 	t.run = 0
-	m.count(before, t.load())
+	m.recount(before, t.load())
 	if m.observer != nil {
 		c := Change{Target: t, From: Down, To: Up, Result: t.Result(), Err: t.err}
 		m.loop.news = append(m.loop.news, func() { m.observer.Changed(c) })
 	}
 }
 
-// checkFreeze ends a freeze that took too long, or that nobody wants any more.
-func (m *Monitor) checkFreeze(now int64) {
+// passTime moves the votes on to now, and ends a freeze that took too long or that nobody wants any more.
+func (m *Monitor) passTime(now int64) {
 	m.loop.freezer.ballot.advance(now)
 	since := m.freezing.since.Load()
 	if since == 0 {
 		return
 	}
-	if wanted := m.freezing.percent.Load() > 0; !wanted || now-since >= m.freezing.longest.Load() {
+	if wanted := m.freezing.percent.Load() > 0; !wanted || now-since >= m.freezing.most.Load() {
 		m.loop.freezer.spent = wanted
 		m.thaw(now, wanted)
 	}
@@ -189,8 +194,8 @@ func (m *Monitor) tellFreeze(f Freeze) {
 	}
 }
 
-// ballot is the newest results of all targets by when they came in. Each target has one vote: whether it was
-// heard of, or fell silent while it was up.
+// ballot has the votes of all targets, by when they were cast. Each target has one vote, its newest: it was heard
+// of, or it was silent although it is up.
 type ballot struct {
 	now   int64 // the newest slot
 	slots [voteSlots]votes
@@ -199,10 +204,10 @@ type ballot struct {
 type votes struct {
 	heard, silent int64
 	network       netip.Prefix // of the first that was silent
-	several       bool         // others were, on another network
+	several       bool         // one on another network was silent, too
 }
 
-// vote is that of a target: the slot it is in, and in the lowest bit whether it is silent. 0 is none.
+// vote is that of a target: the slot in which it was cast, and in the lowest bit whether it was silent. 0 is none.
 type vote uint32
 
 func (v vote) slot() int64  { return int64(v >> 1) }
@@ -252,7 +257,7 @@ func networkOf(addr netip.Addr) netip.Prefix {
 	return network
 }
 
-// since sums up the votes from a slot on, which may be before time began.
+// since sums up the votes from a slot on. The slot may be before time began.
 func (b *ballot) since(slot int64) (sum votes) {
 	for i := max(slot, b.now-voteSlots+1, 0); i <= b.now; i++ {
 		v := &b.slots[i%voteSlots]
@@ -269,8 +274,8 @@ func (b *ballot) since(slot int64) (sum votes) {
 	return sum
 }
 
-// cutOff tells whether so many are silent that the fault is on this side.
-func (v votes) cutOff(percent int64) bool {
+// isCutOff tells whether so many are silent that the fault is on this side.
+func (v votes) isCutOff(percent int64) bool {
 	return percent > 0 && v.silent >= frozenFrom && v.several && v.silent*100 >= percent*(v.silent+v.heard)
 }
 

@@ -47,7 +47,7 @@ func newFleet(t *testing.T, n int, format string, dead checker.Result, s Setting
 	}
 	for i := range n {
 		addr := netip.MustParseAddrPort(fmt.Sprintf(format, i/fleetNetwork, i%fleetNetwork))
-		f.targets = append(f.targets, f.Target(addr, key, longest))
+		f.targets = append(f.targets, f.Target(addr, key, maxDuration))
 	}
 	time.Sleep(time.Minute)
 	synctest.Wait()
@@ -208,7 +208,7 @@ func TestFreezeEndsInTruth(t *testing.T) {
 		f.SetFreeze(90, 5*time.Minute)
 		f.cut.Store(10)
 		time.Sleep(10 * time.Second)
-		fresh := f.Target(netip.MustParseAddrPort("192.0.0.200:443"), plain, longest)
+		fresh := f.Target(netip.MustParseAddrPort("192.0.0.200:443"), plain, maxDuration)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if fresh.State() != Unknown {

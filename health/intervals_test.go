@@ -227,15 +227,15 @@ func TestIntervalsDamping(t *testing.T) {
 // live takes a target that is up through its probes, by the rule and the schedule alone, and returns when it went down.
 // probe tells what becomes of a probe that is sent at a time, and how long it takes.
 func live(s Settings, random *rand.Rand, until time.Duration, probe func(sent time.Duration) (checker.Result, time.Duration)) (downs []time.Duration) {
-	v := verdict{state: Up}
+	stands := standing{state: Up}
 	for sent := time.Duration(random.Float64() * float64(s.Interval)); sent < until; {
 		result, took := probe(sent)
-		before := v.state
-		v, _ = v.after(result, s.Rise, s.Fall)
-		if before == Up && v.state == Down {
+		before := stands.state
+		stands, _ = stands.after(result, s.Rise, s.Fall)
+		if before == Up && stands.state == Down {
 			downs = append(downs, sent+took)
 		}
-		sent += max(spread(s.wait(v.state, result), false, random.Float64()), took)
+		sent += max(spread(s.wait(stands.state, result), false, random.Float64()), took)
 	}
 	return downs
 }

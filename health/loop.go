@@ -14,10 +14,10 @@ import (
 const (
 	// batch is how many checks go to the prober in one call.
 	batch = 256
-	// closedRetry is how long a prober is left alone that reported ErrClosed although it is still
-	// the one to use. It is about to be replaced, and until then every probe would come right back.
+	// closedRetry is how long a prober is left alone that is closed although it is still the one to
+	// use. It is about to be replaced, and until then every probe would come right back.
 	closedRetry = 250 * time.Millisecond
-	// keepReports is how much room for reports is always kept, 200 KB.
+	// keepReports is how many reports there is always room for, which takes 200 KB.
 	keepReports = 4096
 )
 
@@ -26,8 +26,8 @@ const never = math.MaxInt64
 
 // loop is what only the monitor's goroutine touches.
 type loop struct {
-	reports []checker.Report // being worked off; its array and the inbox's change places
-	settled int              // how many of reports are done
+	reports []checker.Report // of this turn; the inbox uses its array in the next one
+	taken   int              // how many of reports were taken
 
 	wheel   wheel
 	fresh   list // due, and never probed
@@ -35,10 +35,10 @@ type loop struct {
 	bucket  bucket
 
 	freezer    freezer
-	news       []func()        // to be told the observer
+	news       []func()        // each tells the observer something
 	checks     []checker.Check // the batch being put together
 	generation uint32          // the newest of Monitor.generation that was seen
-	cutOff     bool            // the last turn did not get to its end
+	unfinished bool            // a panic ended the last turn
 	sending    bool            // there was a prober when the queues were last looked at
 	resume     int64           // no probe before then, see closedRetry
 }
@@ -83,31 +83,36 @@ func (m *Monitor) guardedTurn() {
 	m.turn(m.now())
 }
 
-// turn does all there is to do at the instant now. A panic out of a callback may leave it at any call
-// of one; the next turn goes on from there.
+// turn does all there is to do at the instant now. A panic out of a callback may end it early; the
+// next turn goes on from there.
 func (m *Monitor) turn(now int64) {
-	m.loop.cutOff = true
-	m.checkFreeze(now)
-	m.settleAll(now)
-	for len(m.loop.news) > 0 {
-		tell := m.loop.news[0]
-		m.loop.news = m.loop.news[1:]
-		tell()
-	}
-	m.loop.news = nil // with all that it was about
+	m.loop.unfinished = true
+	m.passTime(now)
+	m.takeReports(now)
+	m.tellNews()
 	m.mu.Lock()
 	m.loop.fresh.append(m.added)
 	m.added = list{}
 	m.mu.Unlock()
 	m.loop.wheel.advance(tickOf(now), &m.loop.routine)
 	m.send(now)
-	m.loop.cutOff = false
+	m.loop.unfinished = false
+}
+
+// tellNews tells the observer what the reports led to beyond the targets that they were about.
+func (m *Monitor) tellNews() {
+	for len(m.loop.news) > 0 {
+		tell := m.loop.news[0]
+		m.loop.news = m.loop.news[1:]
+		tell()
+	}
+	m.loop.news = nil // and with it the targets that it keeps in memory
 }
 
 // nextTurn returns the instant at which there is something to do, if nobody wakes the goroutine up
 // before.
 func (l *loop) nextTurn(now int64) int64 {
-	if l.cutOff {
+	if l.unfinished {
 		return now
 	}
 	if !l.sending {
@@ -118,59 +123,50 @@ func (l *loop) nextTurn(now int64) int64 {
 		at = t << tickBits
 	}
 	if l.fresh.head != nil || l.routine.head != nil {
-		// Waiting for each single token would mean a wake-up for each; a tick's worth goes together.
+		// To wait for each single token would mean a wake-up for each. A tick's worth goes together.
 		at = min(at, max(l.resume, l.bucket.ready(), now+int64(tick)))
 	}
 	return at
 }
 
-// settleAll works off what was delivered.
-func (m *Monitor) settleAll(now int64) {
+// takeReports takes all reports that were delivered.
+func (m *Monitor) takeReports(now int64) {
 	l := &m.loop
-	if l.settled == len(l.reports) {
+	if l.taken == len(l.reports) {
 		m.inboxMu.Lock()
 		l.reports, m.inbox = m.inbox, l.reports[:0]
 		m.inboxMu.Unlock()
-		l.settled = 0
+		l.taken = 0
 	}
-	for l.settled < len(l.reports) {
-		r := &l.reports[l.settled]
-		l.settled++
-		m.settle(r, now)
+	for l.taken < len(l.reports) {
+		r := &l.reports[l.taken]
+		l.taken++
+		m.takeReport(r, now)
 	}
 	if cap(l.reports) > keepReports && len(l.reports) < cap(l.reports)/8 {
 		l.reports = nil // grown by a burst that is over
 	}
 	// The array is kept; what it refers to must not be.
 	clear(l.reports)
-	l.reports, l.settled = l.reports[:0], 0
+	l.reports, l.taken = l.reports[:0], 0
 }
 
-// settle takes one report. The callbacks come last, so that a panic in them leaves nothing undone.
-func (m *Monitor) settle(r *checker.Report, now int64) {
+// takeReport takes one report. The callbacks come last, so that a panic in them leaves nothing undone.
+func (m *Monitor) takeReport(r *checker.Report, now int64) {
 	t, ok := r.Tag.(*Target)
 	if !ok || t == nil || t.monitor != m || !t.inFlight {
 		return
 	}
 	t.inFlight = false
 	if r.Result == checker.Inconclusive && errors.Is(r.Err, checker.ErrClosed) {
-		m.loop.cutShort(t, now)
+		m.loop.takeBack(t, now)
 		return
 	}
 	s := settings(t.key.settings)
-	first, before := !t.checked, t.load()
-	excused := m.excuses(t, r.Result, s, now)
-	m.statusMu.Lock()
-	t.checked = true
-	c := t.judge(r, s, now, excused)
-	t.record(r, c.Target != nil, now)
-	m.statusMu.Unlock()
-	m.count(before, t.load())
+	first := !t.checked
+	c := m.judge(t, r, s, now)
 	if c.Target != nil {
 		first = first || c.From == Unknown
-	}
-	if c.Target != nil || r.Result == checker.Inconclusive {
-		m.waiting.wakeUp(t)
 	}
 	wait := s.wait(t.State(), r.Result)
 	if t.Damped() {
@@ -187,8 +183,28 @@ func (m *Monitor) settle(r *checker.Report, now int64) {
 	}
 }
 
-// count keeps the numbers of targets; the mark of one has changed.
-func (m *Monitor) count(from, to mark) {
+// judge takes a result into the verdict of a target and into all that follows from it.
+func (m *Monitor) judge(t *Target, r *checker.Report, s Settings, now int64) Change {
+	m.takeVote(t, r.Result, now)
+	if t.isDoomed(r.Result, s) {
+		m.freezeIfCutOff(t, now)
+	}
+	excused := m.isExcused(t, r.Result, s)
+	before := t.load()
+	m.statusMu.Lock()
+	t.checked = true
+	c := t.judge(r, s, now, excused)
+	t.record(r, c.Target != nil, now)
+	m.statusMu.Unlock()
+	m.recount(before, t.load())
+	if c.Target != nil || r.Result == checker.Inconclusive {
+		m.waiters.wakeUp(t)
+	}
+	return c
+}
+
+// recount keeps the numbers of targets when the mark of one has changed.
+func (m *Monitor) recount(from, to mark) {
 	if from.state() != to.state() {
 		m.states[to.state()].Add(1)
 		m.states[from.state()].Add(-1)
@@ -201,8 +217,8 @@ func (m *Monitor) count(from, to mark) {
 	}
 }
 
-// cutShort takes a target back whose prober was closed. It is due still.
-func (l *loop) cutShort(t *Target, now int64) {
+// takeBack makes a target due again whose probe was cut short because its prober was closed.
+func (l *loop) takeBack(t *Target, now int64) {
 	if t.prober == l.generation {
 		l.resume = now + int64(closedRetry)
 	}
@@ -217,9 +233,8 @@ func (l *loop) enqueue(t *Target) {
 	}
 }
 
-// schedule makes the target due when wait has passed since its probe was sent. A probe that took
-// longer than that, as one into a black hole does where Fast is below Timeout, is followed by the
-// next at once: there is one in flight at a time, never two.
+// schedule makes the target due when wait has passed since its probe was sent, or at once where the
+// probe took longer than that. It does where Fast is below Timeout and nothing comes back.
 func (l *loop) schedule(t *Target, wait time.Duration, now int64) {
 	t.due = max(t.sent+int64(wait), now)
 	if tickOf(t.due) <= l.wheel.now {
@@ -253,11 +268,11 @@ func (m *Monitor) send(now int64) {
 	}
 }
 
-// fill puts together up to n checks and returns how many there are.
+// fill puts up to n checks into the batch and returns how many it has then.
 func (m *Monitor) fill(n int, now int64) int {
 	l := &m.loop
 	for len(l.checks) < n {
-		t := m.take(now)
+		t := m.popDue(now)
 		if t == nil {
 			break
 		}
@@ -267,22 +282,22 @@ func (m *Monitor) fill(n int, now int64) int {
 	return len(l.checks)
 }
 
-// take returns the target that is to be probed next, nil if none is. Those that nobody wants any more
-// leave the table here.
-func (m *Monitor) take(now int64) *Target {
+// popDue takes the next target that is due out of its queue, nil if none is. Targets that nobody wants
+// any more leave the table here.
+func (m *Monitor) popDue(now int64) *Target {
 	l := &m.loop
 	if t := l.fresh.pop(); t != nil {
 		return t
 	}
 	for {
 		t := l.routine.pop()
-		if t == nil || t.stillWanted(now) || !m.forget(t) {
+		if t == nil || t.prolong(now) || !m.forget(t) {
 			return t
 		}
 	}
 }
 
-// submit hands the batch over. If the prober refuses it or panics, its targets are due again.
+// submit hands the batch over to the prober. If that refuses it or panics, the targets are due again.
 func (m *Monitor) submit(now int64) {
 	l := &m.loop
 	accepted := false

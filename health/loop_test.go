@@ -86,7 +86,7 @@ func TestScheduleAgainstNaive(t *testing.T) {
 		m := newMonitor(Options{})
 		p := &manual{}
 		m.SetProber(p)
-		target := m.Target(addr(1), unique.Make(s), longest)
+		target := m.Target(addr(1), unique.Make(s), maxDuration)
 		var history []checker.Result
 		var now int64
 		m.turn(now)
@@ -140,7 +140,7 @@ func TestNoIdleTurns(t *testing.T) {
 	if at := m.loop.nextTurn(0); at != never {
 		t.Errorf("without targets the next turn is at %v", time.Duration(at))
 	}
-	target := m.Target(addr(1), unique.Make(Settings{Interval: time.Hour}), longest)
+	target := m.Target(addr(1), unique.Make(Settings{Interval: time.Hour}), maxDuration)
 	m.turn(0)
 	if at := m.loop.nextTurn(0); at != never {
 		t.Errorf("without a prober the next turn is at %v", time.Duration(at))
@@ -229,7 +229,7 @@ func detect(t *testing.T, key Key, dead checker.Result, takes time.Duration) tim
 		dies[addr(i)] = start.Add(5*interval + time.Duration(rand.Int64N(int64(2*interval))))
 	}
 	for i := range targets {
-		m.Target(addr(i), key, longest)
+		m.Target(addr(i), key, maxDuration)
 	}
 	time.Sleep(12 * interval)
 	synctest.Wait()

@@ -36,19 +36,19 @@ type Observer interface {
 	Froze(f Freeze)
 }
 
-// Change is a change of a target's state. Run is 0 where the target is up again because what brought it down
-// turned out to be this machine's fault.
+// Change is a change of a target's state.
 type Change struct {
 	Target   *Target
 	From, To State
-	// Run is how many results in a row led to the change, the last one being Result and Err:
-	// answers where To is Up, failures of any kind where it is Down. Inconclusive results between
-	// them are not counted.
+	// Run is how many results in a row led to the change, of which Result and Err are the last: answers
+	// where To is Up, failures of any kind where it is Down. Inconclusive results between them are not
+	// counted. Run is 0 where a freeze brings the target back, because what brought it down was this
+	// machine's fault.
 	Run    int
 	Result checker.Result
 	Err    error // as in [checker.Report]
-	// Falls is how often the target went down, this time included, without having been up for DampingMax in
-	// between, and Damping for how long it is kept down at least. Both are 0 unless From is Up.
+	// Falls is how often the target went down without having been up for DampingMax in between, this time
+	// included. Damping is how long it stays down at least. Both are 0 unless From is Up.
 	Falls   int
 	Damping time.Duration
 }
@@ -64,19 +64,20 @@ type Options struct {
 	// Late, if not nil, is told for every probe how long after the time it was due it was sent. It
 	// is called like an Observer's methods.
 	Late func(time.Duration)
-	// Panic, if not nil, is told what a panic in Observer, Late or Prober was about; the monitor
-	// then goes on with the next report or probe. It is called where the panic is recovered, so the
-	// stack can still be read. Without it a panic ends the process, as it does in any goroutine.
+	// Panic, if not nil, is told the reason of a panic in Observer, Late or Prober. The monitor then goes
+	// on with the next report or probe. Panic is called while the panic is being recovered from, so it can
+	// still read the stack. Without it a panic ends the process, as it does in any goroutine.
 	Panic func(reason any)
 }
 
-// Counts are the numbers of targets in the table. They are read one after the other and may be off
-// by the few that change meanwhile.
+// Counts are the numbers of targets in the table. They are read one after the other, so they may be
+// off by the few targets that change meanwhile.
 type Counts struct {
 	Total, Unknown, Up, Down int
-	// Damped is how many of those that are down are so only because they went down too often.
+	// Damped is how many targets answer but are kept down because they flap, see [Target.Damped]. They
+	// are among those of Down.
 	Damped int
-	// Rejected is how often a target was asked for that did not fit into the table any more.
+	// Rejected is how often somebody asked for a target that was new when the table was full.
 	Rejected uint64
 }
 
@@ -96,24 +97,24 @@ type Monitor struct {
 	limit    atomic.Int64 // of size
 	rejected atomic.Uint64
 	rate     atomic.Int64
-	waiting  waiting
+	waiters  waiters
 	closed   atomic.Bool // set with mu held
 	closing  chan struct{}
 	done     chan struct{} // closed when the goroutine has ended
-	wake     chan struct{} // holds one token while there is something new for the goroutine
+	wake     chan struct{} // holds a token while there is something new for the goroutine
 
-	// mu makes additions to the table and removals from it exclude each other.
+	// mu is held while a target is added to the table or taken out of it.
 	mu    sync.Mutex
 	added list // targets that the goroutine has not seen
 
-	// statusMu is held while what Target.Status returns is changed or read.
+	// statusMu is held while anything that Target.Status returns is changed or read.
 	statusMu sync.Mutex
 
 	inboxMu sync.Mutex
 	inbox   []checker.Report
 
-	// proberMu is held while the prober is in use, so that SetProber waits for the old one to be
-	// let go.
+	// proberMu is held while the prober is in use. So SetProber waits until the old one is not any more.
+	// The other locks may be taken while it is held. None is taken while one of them is.
 	proberMu   sync.Mutex
 	prober     Prober
 	generation uint32 // counts SetProber
@@ -148,7 +149,7 @@ func newMonitor(o Options) *Monitor {
 // now returns the time since the monitor's epoch in nanoseconds.
 func (m *Monitor) now() int64 { return int64(time.Since(m.epoch)) }
 
-// signal wakes the goroutine up, or makes it go round once more.
+// signal makes the goroutine take a turn soon.
 func (m *Monitor) signal() {
 	select {
 	case m.wake <- struct{}{}:
@@ -157,7 +158,7 @@ func (m *Monitor) signal() {
 }
 
 // Target returns the target with this address and these settings and keeps it in the table for at
-// least keep from now on; it never shortens what was asked for before. An IPv4-mapped IPv6 address is
+// least keep from now on, or longer where somebody asked for that. An IPv4-mapped IPv6 address is
 // taken as IPv4. A target that is not in the table is added, and its first probe is sent at once.
 // Target returns nil if the table is full, or if the target is new and the monitor closed. It takes
 // no lock and allocates nothing unless it adds a target.
@@ -207,8 +208,8 @@ func (m *Monitor) room() bool {
 	return true
 }
 
-// forget takes a target that nobody wants any more out of the table. It is false if somebody asked
-// for it at the last moment. The goroutine calls it, for targets that are in no list.
+// forget takes a target that nobody wants any more out of the table. It is false where somebody asked
+// for the target at the last moment. The goroutine calls it, for a target that is in no list.
 func (m *Monitor) forget(t *Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -225,9 +226,9 @@ func (m *Monitor) forget(t *Target) bool {
 }
 
 // SetProber makes p send the probes from now on. When it returns, the prober before p is not called
-// any more and may be closed; what it has in flight may still be delivered, and what comes back as
-// cut short ([checker.ErrClosed]) goes to p at once. A nil p stops probing, and targets that come due
-// wait for the next prober.
+// any more and may be closed. What that has in flight may still be delivered: a probe that was cut
+// short ([checker.ErrClosed]) is sent again through p at once. A nil p stops probing, and targets that
+// come due wait for the next prober.
 func (m *Monitor) SetProber(p Prober) {
 	m.proberMu.Lock()
 	m.prober = p
@@ -244,8 +245,8 @@ func (m *Monitor) SetLimits(targets, rate int) {
 	m.signal()
 }
 
-// Deliver takes the reports of probes, which have to be those of this monitor's checks. It copies
-// them and never blocks for long, so it may be called from the loop of a prober.
+// Deliver takes the reports of this monitor's probes. It copies them and never blocks for long, so
+// the loop of a prober may call it.
 func (m *Monitor) Deliver(reports []checker.Report) {
 	if len(reports) == 0 {
 		return
@@ -274,7 +275,7 @@ func (m *Monitor) Counts() Counts {
 }
 
 // All yields the targets in the table in no order, each at most once. Targets that come or go
-// meanwhile may be missing. Looking at a target this way does not keep it in the table.
+// meanwhile may be missing. To be looked at does not keep a target in the table.
 func (m *Monitor) All() iter.Seq[*Target] {
 	return func(yield func(*Target) bool) {
 		m.table.Range(func(_ key, t *Target) bool { return yield(t) })

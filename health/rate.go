@@ -8,11 +8,11 @@ import (
 // burst is how much of its rate a bucket saves up.
 const burst = 100 * time.Millisecond
 
-// bucket is a token bucket. It is kept as the instant up to which its tokens are spent (the generic
-// cell rate algorithm, ITU-T I.371), which makes it exact in integers. The zero value is unlimited.
+// bucket is a token bucket. It remembers the instant up to which its tokens are spent, as the generic
+// cell rate algorithm does (ITU-T I.371). So integers are exact. The zero value is unlimited.
 type bucket struct {
 	rate  int
-	cost  int64 // nanoseconds a token takes to come, 0 if unlimited
+	cost  int64 // nanoseconds until the next token comes, 0 if unlimited
 	spent int64
 }
 
@@ -30,7 +30,7 @@ func (b *bucket) limit(rate int) {
 	}
 }
 
-// tokens returns how many may be spent now. There are never more than a burst's worth, or one.
+// tokens returns how many may be spent now: those of a burst at most, or one if a burst has none.
 func (b *bucket) tokens(now int64) int {
 	if b.cost == 0 {
 		return math.MaxInt

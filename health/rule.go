@@ -28,8 +28,8 @@ func (s State) String() string {
 	}
 }
 
-// contradicts tells whether a result speaks against the state. Inconclusive results speak neither
-// for nor against any, and nothing speaks for Unknown.
+// contradicts tells whether a result speaks against the state. An inconclusive result contradicts no
+// state, every other result contradicts Unknown.
 func (s State) contradicts(r checker.Result) bool {
 	switch r {
 	case checker.Answered:
@@ -41,39 +41,38 @@ func (s State) contradicts(r checker.Result) bool {
 	}
 }
 
-// verdict is a state and how many results in a row have contradicted it. For Unknown only failures
+// standing is a state and how many results in a row have contradicted it. For Unknown only failures
 // make a row, because the first answer ends it.
-type verdict struct {
+type standing struct {
 	state State
 	run   int32
 }
 
-// after returns the verdict once result r is in, and the length of the row that r belongs to: how
-// many results in a row contradict v.state, r being the newest. The row is what the log tells when
-// the state changed.
-func (v verdict) after(r checker.Result, rise, fall int) (next verdict, row int) {
+// after returns the standing once result r is in, and the length of the row that r ends: how many
+// results in a row have contradicted s.state. The log tells that length when the state changes.
+func (s standing) after(r checker.Result, rise, fall int) (next standing, row int) {
 	switch {
 	case r == checker.Inconclusive:
-		return v, int(v.run)
-	case !v.state.contradicts(r):
-		return verdict{state: v.state}, 0
+		return s, int(s.run)
+	case !s.state.contradicts(r):
+		return standing{state: s.state}, 0
 	}
-	to, need, run := Down, fall, v.run+1
+	to, need, run := Down, fall, s.run+1
 	if r == checker.Answered {
 		to, need = Up, rise
 	}
-	if v.state == Unknown {
+	if s.state == Unknown {
 		switch r {
 		case checker.Answered:
-			// The failures before it were no answers.
+			// The row before it was one of failures.
 			need, run = 1, 1
 		case checker.Refused:
-			// The host itself says that nothing listens, there is no doubt to wait for.
+			// The host itself says that nothing listens. That leaves no doubt.
 			need = 1
 		}
 	}
 	if int(run) >= need {
-		return verdict{state: to}, int(run)
+		return standing{state: to}, int(run)
 	}
-	return verdict{state: v.state, run: run}, int(run)
+	return standing{state: s.state, run: run}, int(run)
 }

@@ -53,25 +53,25 @@ func TestRule(t *testing.T) {
 		{"raarrraa", Up, 2},
 	}
 	for _, tt := range tests {
-		var v verdict
+		var s standing
 		row := 0
 		for _, letter := range tt.results {
-			v, row = v.after(results[letter], rise, fall)
+			s, row = s.after(results[letter], rise, fall)
 		}
-		if v.state != tt.want || row != tt.row {
-			t.Errorf("%q: %v with a row of %d, want %v with %d", tt.results, v.state, row, tt.want, tt.row)
+		if s.state != tt.want || row != tt.row {
+			t.Errorf("%q: %v with a row of %d, want %v with %d", tt.results, s.state, row, tt.want, tt.row)
 		}
 	}
 }
 
 func TestRuleOfOne(t *testing.T) {
 	for letters, want := range map[string]State{"t": Down, "at": Down, "ra": Up, "ara": Up} {
-		var v verdict
+		var s standing
 		for _, letter := range letters {
-			v, _ = v.after(results[letter], 1, 1)
+			s, _ = s.after(results[letter], 1, 1)
 		}
-		if v.state != want {
-			t.Errorf("%q: %v, want %v", letters, v.state, want)
+		if s.state != want {
+			t.Errorf("%q: %v, want %v", letters, s.state, want)
 		}
 	}
 }
@@ -117,7 +117,7 @@ func TestRuleAgainstNaive(t *testing.T) {
 	for range 3000 {
 		rise, fall := 1+random.IntN(4), 1+random.IntN(4)
 		answers := random.Float64()
-		var v verdict
+		var s standing
 		var history []checker.Result
 		for range 40 {
 			r := all[random.IntN(len(all))]
@@ -125,9 +125,9 @@ func TestRuleAgainstNaive(t *testing.T) {
 				r = checker.Answered
 			}
 			history = append(history, r)
-			v, _ = v.after(r, rise, fall)
-			if want := naive(history, rise, fall); v.state != want {
-				t.Fatalf("rise %d, fall %d, %v: %v, want %v", rise, fall, history, v.state, want)
+			s, _ = s.after(r, rise, fall)
+			if want := naive(history, rise, fall); s.state != want {
+				t.Fatalf("rise %d, fall %d, %v: %v, want %v", rise, fall, history, s.state, want)
 			}
 		}
 	}

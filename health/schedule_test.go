@@ -44,7 +44,7 @@ func TestSpread(t *testing.T) {
 		{time.Second, true, 0.5, 500 * time.Millisecond},
 		{time.Second, true, almost, tick},
 		{time.Millisecond, false, 0, tick},
-		{longest, false, 0.5, longest - longest/10},
+		{maxDuration, false, 0.5, maxDuration - maxDuration/10},
 	}
 	for _, tt := range tests {
 		got := spread(tt.wait, tt.first, tt.x)

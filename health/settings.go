@@ -1,6 +1,7 @@
 package health
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 	"unique"
@@ -14,11 +15,12 @@ const (
 	defaultRise     = 2
 	defaultFall     = 3
 
-	// maxDampings makes DampingMax of Damping where it is not given: 5 min of 30 s, as Envoy's ejections have it.
+	// maxDampings times Damping is DampingMax where that is not given. Envoy has the same proportion for the
+	// ejection of hosts: 30 s and 5 min.
 	maxDampings = 10
 
-	// longest caps Interval so that adding it to a time never overflows.
-	longest = 10 * 365 * 24 * time.Hour
+	// maxDuration caps what is added to instants, so that no sum overflows.
+	maxDuration = 10 * 365 * 24 * time.Hour
 )
 
 // Settings say how a target is probed and what makes its verdict. They are part of a target's
@@ -37,10 +39,10 @@ type Settings struct {
 	Rise int
 	// Fall is how many failures in a row bring a target down. Default 3.
 	Fall int
-	// Damping is how long a target is kept down at least, although it answers, when it goes down for the
-	// third time. It doubles each time after that, up to DampingMax; a target that was up for DampingMax
-	// starts afresh. This is the exponential form of route flap damping (RFC 2439) that Envoy has for hosts
-	// which it ejects. Default 0, no damping.
+	// Damping is for targets that flap. One that goes down for the third time stays down for Damping at least,
+	// although it answers. The time doubles with every further fall, up to DampingMax. A target that was up for
+	// DampingMax starts afresh. Damping is the idea of route flap damping (RFC 2439), in the exponential form that
+	// Envoy has for the ejection of hosts. Default 0, no damping.
 	Damping time.Duration
 	// DampingMax is at least Damping. Default 10 times Damping.
 	DampingMax time.Duration
@@ -53,19 +55,33 @@ type Settings struct {
 // and keep it. The zero Key means Settings{}.
 type Key = unique.Handle[Settings]
 
+// String returns the settings in the words of the Corefile, such as
+// "interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s source 192.0.2.1". It leaves damping and
+// source out where there is none.
+func (s Settings) String() string {
+	words := fmt.Sprintf("interval %v %v timeout %v rise %d fall %d", s.Interval, s.Fast, s.Timeout, s.Rise, s.Fall)
+	if s.Damping > 0 {
+		words += fmt.Sprintf(" damping %v %v", s.Damping, s.DampingMax)
+	}
+	if s.Source.IsValid() {
+		words += " source " + s.Source.String()
+	}
+	return words
+}
+
 // settings returns what k stands for, with the defaults filled in.
 func settings(k Key) Settings {
 	var s Settings
 	if k != (Key{}) {
 		s = k.Value()
 	}
-	s.Interval = min(positive(s.Interval, defaultInterval), longest)
+	s.Interval = min(positive(s.Interval, defaultInterval), maxDuration)
 	s.Fast = min(positive(s.Fast, defaultFast), s.Interval)
 	s.Timeout = positive(s.Timeout, defaultTimeout)
 	s.Rise = positive(s.Rise, defaultRise)
 	s.Fall = positive(s.Fall, defaultFall)
-	s.Damping = min(max(s.Damping, 0), longest/maxDampings)
-	s.DampingMax = min(max(positive(s.DampingMax, maxDampings*s.Damping), s.Damping), longest)
+	s.Damping = min(max(s.Damping, 0), maxDuration/maxDampings)
+	s.DampingMax = min(max(positive(s.DampingMax, maxDampings*s.Damping), s.Damping), maxDuration)
 	return s
 }
 

@@ -28,11 +28,33 @@ func TestSettings(t *testing.T) {
 		"source only":    {unique.Make(Settings{Source: source}), with(func(s *Settings) { s.Source = source })},
 		"fast too long":  {unique.Make(Settings{Fast: time.Hour}), with(func(s *Settings) { s.Fast = s.Interval })},
 		"short interval": {unique.Make(Settings{Interval: 1}), with(func(s *Settings) { s.Interval, s.Fast = 1, 1 })},
-		"endless":        {unique.Make(Settings{Interval: math.MaxInt64}), with(func(s *Settings) { s.Interval = longest })},
+		"endless":        {unique.Make(Settings{Interval: math.MaxInt64}), with(func(s *Settings) { s.Interval = maxDuration })},
 	}
 	for name, tt := range tests {
 		if got := settings(tt.in); got != tt.want {
 			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+func TestSettingsString(t *testing.T) {
+	const plain = "interval 2s 500ms timeout 1s rise 2 fall 3"
+	tests := []struct {
+		change Settings
+		want   string
+	}{
+		{Settings{}, plain},
+		{Settings{Interval: time.Minute, Fast: 1500 * time.Millisecond, Timeout: 200 * time.Millisecond, Rise: 1, Fall: 10},
+			"interval 1m0s 1.5s timeout 200ms rise 1 fall 10"},
+		{Settings{Damping: 30 * time.Second}, plain + " damping 30s 5m0s"},
+		{Settings{DampingMax: time.Hour}, plain},
+		{Settings{Source: netip.MustParseAddr("2001:db8::1")}, plain + " source 2001:db8::1"},
+		{Settings{Damping: time.Second, DampingMax: time.Minute, Source: netip.MustParseAddr("192.0.2.1")},
+			plain + " damping 1s 1m0s source 192.0.2.1"},
+	}
+	for _, tt := range tests {
+		if got := settings(unique.Make(tt.change)).String(); got != tt.want {
+			t.Errorf("%q, want %q", got, tt.want)
 		}
 	}
 }

@@ -16,7 +16,7 @@ const (
 	// HistorySlot is how long each of them is.
 	HistorySlot = 10 * time.Second
 
-	// maxNames bounds the names of a target: whoever controls a zone can make up any number of them.
+	// maxNames bounds the names of a target. Who controls a zone can make up any number of them.
 	maxNames = 4
 )
 
@@ -25,26 +25,25 @@ type Status struct {
 	State State
 	// Since is when the state began. For Unknown that is when the target entered the table.
 	Since time.Time
-	// DampedUntil is until when a target is kept down although it answers, the zero time where it is not.
+	// DampedUntil is when a target may be up again that answers but is damped, the zero time for all others.
 	DampedUntil time.Time
-	// Falls is how often it went down without having been up for DampingMax in between.
+	// Falls is how often the target went down without having been up for DampingMax in between.
 	Falls int
-	// Result is the newest result and Err its reason: nil for Answered and where there is no result yet,
-	// an errno where there was one, otherwise an error as in [checker.Report].
+	// Result is the newest result and Err its reason: the errno where there was one, otherwise an error as
+	// in [checker.Report]. It is nil for Answered, and before the first result.
 	Result checker.Result
 	Err    error
 	// Checked is when the newest result came in, the zero time before the first.
 	Checked time.Time
 	// RTT is as [Target.RTT] returns it.
 	RTT time.Duration
-	// History is the results of the last HistorySlots times HistorySlot, the oldest first. The last slot
-	// is the one that time is in.
+	// History has a slot for each HistorySlot of time, the oldest first. The last slot is the present one.
 	History [HistorySlots]Slot
 }
 
-// Slot is what came back in one stretch of time.
+// Slot is what came in during one HistorySlot of time.
 type Slot struct {
-	// Checked is false if nothing did. The other fields then mean nothing.
+	// Checked is false if nothing came in. The other fields then mean nothing.
 	Checked bool
 	// Result is the newest failure, or Inconclusive if there was none, or else Answered.
 	Result checker.Result
@@ -52,7 +51,7 @@ type Slot struct {
 	Mixed bool
 }
 
-// Status returns what is known of the target. It holds the monitor up no longer than it takes to copy that.
+// Status returns what is known of the target. It delays the monitor no longer than a copy of that takes.
 func (t *Target) Status() Status {
 	m := t.monitor
 	now := m.now()
@@ -87,8 +86,8 @@ func (t *Target) record(r *checker.Report, changed bool, now int64) {
 	t.heard = now
 }
 
-// reason returns what is worth keeping of an error: not the addresses and names of calls around an errno,
-// which would take more room than all the rest of a target.
+// reason returns what is worth keeping of an error. The addresses and names of calls around an errno are not:
+// they would take more room than all the rest of a target.
 func reason(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
@@ -96,7 +95,8 @@ func reason(err error) error {
 	return err
 }
 
-// history is a ring of slots of half a byte each: 0 where nothing came in, otherwise 1 + Result, and slotMixed.
+// history is a ring of slots. Each is half a byte: 0 where nothing came in, otherwise 1 + Slot.Result, and
+// slotMixed besides for Slot.Mixed.
 type history [HistorySlots / 2]byte
 
 const slotMixed = 8
@@ -140,7 +140,7 @@ func mix(value byte, r checker.Result) byte {
 	return byte(r) + 1 | mixed
 }
 
-// slots returns the history as seen now; last is when the newest result came in.
+// slots returns the history as it is now; last is when the newest result came in.
 func (h *history) slots(last, now int64) (all [HistorySlots]Slot) {
 	newest, first := slotAt(last), slotAt(now)-HistorySlots+1
 	for i := range all {
@@ -161,8 +161,8 @@ type name struct {
 	next *name
 }
 
-// AddName notes a name that led to the target, in lower case. A target has room for the first four; more are
-// dropped. It takes no lock, and allocates nothing where there is no room or the name is there already.
+// AddName notes a name that led to the target, in lower case. A target keeps the first four. AddName takes no
+// lock, and allocates nothing where it adds nothing.
 func (t *Target) AddName(s string) {
 	for {
 		head := t.names.Load()

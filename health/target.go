@@ -20,9 +20,9 @@ type Target struct {
 	// prober is the generation of the prober that has the probe in flight.
 	prober uint32
 	rtt    atomic.Int64
-	// wanted is the longest keep anybody asked for since the monitor last looked, 0 if nobody did,
-	// or gone. Readers store a duration instead of an instant because that spares them the clock
-	// and, between two probes, all but the first store.
+	// wanted is the longest keep that anybody asked for since the monitor last looked, 0 if nobody
+	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
+	// between two probes, all but the first store.
 	wanted atomic.Int64
 	names  atomic.Pointer[name] // the newest first
 
@@ -31,8 +31,8 @@ type Target struct {
 	due      int64   // when the next probe was to be sent
 	sent     int64   // when the newest probe was sent
 	until    int64   // wanted until then, as far as the monitor has looked
-	run      int32   // see verdict
-	doubted  uint32  // the slot in which the first probe of that row was sent, see freeze.go
+	run      int32   // see standing
+	doubted  uint32  // the slot in which the first probe of the row was sent, see freeze.go
 	vote     vote
 	inFlight bool
 	checked  bool  // has had a result
@@ -48,10 +48,11 @@ type Target struct {
 // gone is the value of Target.wanted once the target has left the table.
 const gone = -1
 
-// key is a target's identity. It is without padding, so that it is hashed in one piece.
+// key is a target's identity. A port as wide as a word leaves no padding, so that the key is hashed in
+// one piece.
 type key struct {
 	addr     netip.Addr
-	port     uint64 // wider than a port, see above
+	port     uint64
 	settings Key
 }
 
@@ -59,7 +60,7 @@ type key struct {
 type mark uint32
 
 const (
-	pointless mark = 1 << 16 // holding an answer for the verdict has become pointless
+	pointless mark = 1 << 16 // to hold an answer for the verdict has become pointless
 	damped    mark = 1 << 17 // see Target.Damped
 )
 
@@ -82,8 +83,7 @@ func (t *Target) State() State { return t.load().state() }
 // Result returns the newest result, Inconclusive as long as there is none.
 func (t *Target) Result() checker.Result { return t.load().result() }
 
-// Damped tells whether the target answers and would be up, if it had not gone down so often (see
-// [Settings].Damping).
+// Damped tells whether the target answers but is kept down because it flaps, see [Settings].Damping.
 func (t *Target) Damped() bool { return t.load()&damped != 0 }
 
 // RTT returns the smoothed time that SYN-ACKs take to come back, 0 before the first.
@@ -117,10 +117,10 @@ func (t *Target) want(keep time.Duration) bool {
 	}
 }
 
-// stillWanted tells whether the target's time has not run out yet. Of a keep that was asked for
-// since the last look it counts all from now on, and it looks only when the target is due, so a
-// target stays up to two waits longer than it has to.
-func (t *Target) stillWanted(now int64) bool {
+// prolong takes what was asked for since it was called last into the time that the target is wanted, and
+// tells whether that is not over. A keep counts from now on, and the monitor calls this only when the
+// target is due. So a target stays up to two waits longer than it has to.
+func (t *Target) prolong(now int64) bool {
 	if keep := t.wanted.Load(); keep > 0 {
 		// Only the monitor's goroutine makes it gone, so what Swap throws away is a keep.
 		keep = t.wanted.Swap(0)
@@ -129,7 +129,7 @@ func (t *Target) stillWanted(now int64) bool {
 	return now < t.until
 }
 
-// later returns the instant d after now, or the last there is.
+// later returns the instant d after now, or the last that there is.
 func later(now int64, d time.Duration) int64 {
 	if sum := now + int64(d); sum >= now {
 		return sum
@@ -148,34 +148,34 @@ func (t *Target) smooth(rtt time.Duration) {
 	t.rtt.Store(max(srtt, 1))
 }
 
-// judge takes a result into the verdict. Change.Target is nil if the state stayed as it was.
-// An excused result is no reason for a change.
+// judge takes a result into the state. An excused result leaves it as it is. Change.Target is nil if the
+// state is the same as before.
 func (t *Target) judge(r *checker.Report, s Settings, now int64, excused bool) (c Change) {
 	old := t.load()
-	before := verdict{state: old.state(), run: t.run}
-	v, row := before.after(r.Result, s.Rise, s.Fall)
+	before := standing{state: old.state(), run: t.run}
+	after, row := before.after(r.Result, s.Rise, s.Fall)
 	flags := old & pointless
 	switch {
 	case excused:
-		v = before
+		after = before
 	case r.Result == checker.Inconclusive:
 		flags |= pointless | old&damped
-	case before.state == Up && v.state == Down:
-		t.fell(s, now)
-	case before.state == Down && v.state == Up && now < t.dampedUntil(s):
-		v = verdict{state: Down, run: before.run + 1}
+	case before.state == Up && after.state == Down:
+		t.countFall(s, now)
+	case before.state == Down && after.state == Up && now < t.dampedUntil(s):
+		after = standing{state: Down, run: before.run + 1}
 		flags |= damped
 	}
-	t.run = v.run
-	t.mark.Store(uint32(newMark(v.state, r.Result) | flags))
+	t.run = after.run
+	t.mark.Store(uint32(newMark(after.state, r.Result) | flags))
 	if r.Result == checker.Answered {
 		t.smooth(r.RTT)
 	}
-	if v.state == before.state {
+	if after.state == before.state {
 		return Change{}
 	}
-	c = Change{Target: t, From: before.state, To: v.state, Run: row, Result: r.Result, Err: r.Err}
-	if before.state == Up && v.state == Down {
+	c = Change{Target: t, From: before.state, To: after.state, Run: row, Result: r.Result, Err: r.Err}
+	if before.state == Up && after.state == Down {
 		c.Falls, c.Damping = int(t.falls), s.damping(t.falls)
 	}
 	return c

@@ -55,7 +55,7 @@ func TestWant(t *testing.T) {
 	}
 }
 
-func TestStillWanted(t *testing.T) {
+func TestProlong(t *testing.T) {
 	var target Target
 	steps := []struct {
 		now  int64
@@ -77,7 +77,7 @@ func TestStillWanted(t *testing.T) {
 		if s.keep > 0 {
 			target.want(s.keep)
 		}
-		if got := target.stillWanted(s.now); got != s.want {
+		if got := target.prolong(s.now); got != s.want {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}

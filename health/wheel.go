@@ -21,24 +21,24 @@ const (
 // wheel holds the targets that wait for their next probe: a hierarchical timing wheel (Varghese and
 // Lauck, "Hashed and Hierarchical Timing Wheels", 1987, scheme 7) with 64 slots on each level.
 //
-// A target stands on the level of the highest base-64 digit in which its tick differs from now, in
-// the slot that this digit names. So all targets of a level are due before all those of the levels
-// above it, the slots of a level are in order, and one machine word tells which are occupied. Adding
-// is a few instructions and touches no other target; until it is due, a target is moved once per
-// level, which makes one move for waits up to 17 s and two up to 18 min. A binary heap compares and
-// swaps some 17 targets all over memory instead, for the addition and the removal each (see
-// BenchmarkWheel and BenchmarkHeap). A single level of 4096 slots would save the move but would wake
-// up for longer waits although nothing is due.
+// Write a target's tick and now in base 64. The target stands on the level of the highest digit in
+// which the two differ, in the slot that its digit names. So all targets of a level are due before
+// those of the levels above, the slots of a level are in order, and one machine word tells which of
+// them are occupied. To add a target takes a few instructions and touches no other. Until it is due it
+// moves once per level: once for waits up to 17 s, twice up to 18 min. A binary heap would compare and
+// swap some 17 targets all over memory instead, for the addition and the removal each (see
+// BenchmarkWheel and BenchmarkHeap). A single level of 4096 slots would save the move, but longer waits
+// would wake the goroutine up although nothing is due.
 //
-// A target is due as soon as its tick begins, up to 4.2 ms early and never late, so that rounding
-// does not add up over Fall probes.
+// A target is due as soon as its tick begins: up to 4.2 ms early, never late. So the rounding of
+// several probes does not add up.
 type wheel struct {
 	now  int64 // the last tick that was taken out
 	used [levels]uint64
 	slot [levels][digits]slot
 }
 
-// slot is only ever added to or emptied, so the earliest tick in it is known without a search.
+// slot is filled one by one and emptied as a whole, so its earliest tick is known without a search.
 type slot struct {
 	list
 	earliest int64
@@ -84,7 +84,7 @@ func (w *wheel) advance(to int64, due *list) {
 	}
 	top := level(to, w.now)
 	for l := range top {
-		// Everything here shares the digits above with the old now: it is in the past.
+		// All of these have the higher digits of the old now, so they are in the past.
 		for w.used[l] != 0 {
 			due.append(w.empty(l, bits.TrailingZeros64(w.used[l])))
 		}
@@ -112,8 +112,8 @@ func (w *wheel) empty(l, d int) list {
 	return targets
 }
 
-// list is a first-in, first-out list of targets, linked through Target.next. A target is in one
-// list at most: waiting in the wheel, or due in a queue.
+// list is a first-in, first-out list of targets, linked through Target.next. A target is in one list at
+// most: a slot of the wheel, or a queue of those that are due.
 type list struct{ head, tail *Target }
 
 func (l *list) push(t *Target) {
