@@ -168,7 +168,7 @@ func TestPageMetrics(t *testing.T) {
 // The tests that pages name exist.
 func TestPageTests(t *testing.T) {
 	var sources strings.Builder
-	for _, dir := range []string{".", "checker", "cmd/coredns", "health"} {
+	for _, dir := range []string{".", "checker", "cmd/coredns", "health", "test"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%d tests in %s (%v)", len(files), dir, err)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // handlerNetwork is a monitor and its prober. Addresses that have no result stay silent for ever.
@@ -691,7 +692,7 @@ func TestHandlerCountsUnfilteredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const line = "[WARNING] The table is full, with 1 targets: new addresses pass unchecked. The property limit targets is its size"
 		fullAt.Store(0)
-		logged := journalCapture(t)
+		logged := lab.CaptureLog(t)
 		network := newHandlerNetwork(t, "")
 		network.monitor.SetLimits(1, 0)
 		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
@@ -705,13 +706,13 @@ func TestHandlerCountsUnfilteredOnce(t *testing.T) {
 			if n := unfiltered.Load() - before; n != 1 {
 				t.Errorf("counted %d, want 1", n)
 			}
-			journalExpect(t, logged.take(), step.logged...)
+			journalExpect(t, journalTake(logged), step.logged...)
 		}
 		network.monitor.Close()
 		time.Sleep(time.Hour)
 		fresh := newHandlerNetwork(t, "")
 		fresh.monitor.Close()
 		handlerAsk(t, fresh.shaker(filterPolicy(t, "all", 0), handlerTwo), "a.example.org.")
-		journalExpect(t, logged.take())
+		journalExpect(t, journalTake(logged))
 	})
 }

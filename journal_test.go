@@ -1,14 +1,11 @@
 package shaker
 
 import (
-	"bytes"
 	"fmt"
-	golog "log"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -20,41 +17,15 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-// journalLog is what was logged since it was made, until the end of the test.
-type journalLog struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func journalCapture(t *testing.T) *journalLog {
-	l := new(journalLog)
-	flags := golog.Flags()
-	golog.SetFlags(0)
-	golog.SetOutput(l)
-	t.Cleanup(func() {
-		golog.SetFlags(flags)
-		golog.SetOutput(os.Stderr)
-	})
-	return l
-}
-
-func (l *journalLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-// take returns the lines since the last time, without what all of shaker's lines begin with.
-func (l *journalLog) take() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var lines []string
-	for line := range strings.Lines(l.buf.String()) {
-		lines = append(lines, strings.Replace(strings.TrimSpace(line), "plugin/shaker: ", "", 1))
+// journalTake returns the lines since the last time, without what all of shaker's lines begin with.
+func journalTake(l *lab.Log) []string {
+	lines := l.Take()
+	for i, line := range lines {
+		lines[i] = strings.Replace(line, "plugin/shaker: ", "", 1)
 	}
-	l.buf.Reset()
 	return lines
 }
 
@@ -78,7 +49,7 @@ func journalExpect(t *testing.T, got []string, want ...string) {
 }
 
 func TestJournalLines(t *testing.T) {
-	logged := journalCapture(t)
+	logged := lab.CaptureLog(t)
 	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
 	j := newJournal()
 	defer j.close()
@@ -95,7 +66,7 @@ func TestJournalLines(t *testing.T) {
 	for _, c := range changes {
 		j.Changed(c)
 	}
-	journalExpect(t, logged.take(),
+	journalExpect(t, journalTake(logged),
 		"[INFO] 10.0.0.1:443 is up: 1 of 1 check answered",
 		"[WARNING] [2001:db8::1]:80 is down: 1 of 1 check failed: refused",
 		"[WARNING] 10.0.0.1:443 is down: 3 of 3 checks failed: timeout",
@@ -109,7 +80,7 @@ func TestJournalLines(t *testing.T) {
 }
 
 func TestJournalFreezes(t *testing.T) {
-	logged := journalCapture(t)
+	logged := lab.CaptureLog(t)
 	j := newJournal()
 	defer j.close()
 	before := testutil.ToFloat64(freezes)
@@ -120,7 +91,7 @@ func TestJournalFreezes(t *testing.T) {
 	} {
 		j.Froze(f)
 	}
-	journalExpect(t, logged.take(),
+	journalExpect(t, journalTake(logged),
 		"[WARNING] Verdicts are frozen: 190 targets fell silent together and 10 did not, as if this machine were cut off. Until it is over, none goes down by silence",
 		"[INFO] Verdicts are no longer frozen, after 31s: targets are heard of again",
 		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although targets are still silent")
@@ -139,7 +110,7 @@ func journalChange(j *journal, target *health.Target, to health.State, n int) {
 // Changes past the tenth of a second are told together when the second is over.
 func TestJournalSummary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logged := journalCapture(t)
+		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
 		j := newJournal()
 		begin := time.Now()
@@ -148,15 +119,15 @@ func TestJournalSummary(t *testing.T) {
 		time.Sleep(900 * time.Millisecond)
 		journalChange(j, target, health.Down, 12)
 		journalChange(j, target, health.Up, 6)
-		if got := logged.take(); len(got) != linesPerSecond || !strings.HasPrefix(got[linesPerSecond-1], "[WARNING] 10.0.0.1:443 is down") {
+		if got := journalTake(logged); len(got) != linesPerSecond || !strings.HasPrefix(got[linesPerSecond-1], "[WARNING] 10.0.0.1:443 is down") {
 			t.Errorf("%d lines at once:\n%s", len(got), strings.Join(got, "\n"))
 		}
 		time.Sleep(100*time.Millisecond - 1)
 		synctest.Wait()
-		journalExpect(t, logged.take())
+		journalExpect(t, journalTake(logged))
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		journalExpect(t, logged.take(), "[WARNING] And 15 more targets changed within a second: 9 are down, 6 are up")
+		journalExpect(t, journalTake(logged), "[WARNING] And 15 more targets changed within a second: 9 are down, 6 are up")
 		if past := time.Since(begin); past != time.Second {
 			t.Errorf("after %v", past)
 		}
@@ -165,25 +136,25 @@ func TestJournalSummary(t *testing.T) {
 		journalChange(j, target, health.Up, linesPerSecond)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := logged.take(); len(got) != linesPerSecond {
+		if got := journalTake(logged); len(got) != linesPerSecond {
 			t.Errorf("%d lines:\n%s", len(got), strings.Join(got, "\n"))
 		}
 		journalChange(j, target, health.Up, linesPerSecond+1)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if got := logged.take(); len(got) != linesPerSecond+1 ||
+		if got := journalTake(logged); len(got) != linesPerSecond+1 ||
 			got[linesPerSecond] != "[WARNING] And 1 more targets changed within a second: 0 are down, 1 are up" {
 			t.Errorf("%d lines:\n%s", len(got), strings.Join(got, "\n"))
 		}
 		j.close()
-		journalExpect(t, logged.take())
+		journalExpect(t, journalTake(logged))
 	})
 }
 
 // A steady flood makes eleven lines a second, and every change is in one of them.
 func TestJournalFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logged := journalCapture(t)
+		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
 		j := newJournal()
 		const seconds, pace = 5, 20 * time.Millisecond
@@ -195,7 +166,7 @@ func TestJournalFlood(t *testing.T) {
 		}
 		j.close()
 		told, summaries := 0, 0
-		for _, line := range logged.take() {
+		for _, line := range journalTake(logged) {
 			more := 0
 			if _, err := fmt.Sscanf(line, "[WARNING] And %d more", &more); err == nil {
 				summaries++
@@ -213,24 +184,24 @@ func TestJournalFlood(t *testing.T) {
 // What is left is told at the end, and nothing after it.
 func TestJournalClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logged := journalCapture(t)
+		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
 		j := newJournal()
 		journalChange(j, target, health.Down, linesPerSecond+5)
-		logged.take()
+		journalTake(logged)
 		j.close()
-		journalExpect(t, logged.take(), "[WARNING] And 5 more targets changed within a second: 5 are down, 0 are up")
+		journalExpect(t, journalTake(logged), "[WARNING] And 5 more targets changed within a second: 5 are down, 0 are up")
 		journalChange(j, target, health.Down, 3)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		journalExpect(t, logged.take())
+		journalExpect(t, journalTake(logged))
 	})
 }
 
 // A cause of inconclusive checks is told once, and again when it comes back after a while.
 func TestJournalInconclusive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		logged := journalCapture(t)
+		logged := lab.CaptureLog(t)
 		targets := journalTargets(t, "10.0.0.1:443", "10.0.0.2:443")
 		j := newJournal()
 		defer j.close()
@@ -247,17 +218,17 @@ func TestJournalInconclusive(t *testing.T) {
 		j.Checked(targets[1], noRoute)
 		j.Checked(targets[1], busy)
 		j.Checked(targets[0], busy)
-		journalExpect(t, logged.take(), noRouteOf("10.0.0.1:443"), line("10.0.0.2:443", fmt.Sprintf("busy (%v)", checker.ErrBusy)))
+		journalExpect(t, journalTake(logged), noRouteOf("10.0.0.1:443"), line("10.0.0.2:443", fmt.Sprintf("busy (%v)", checker.ErrBusy)))
 
 		// While it goes on it is no news, however long.
 		for range 5 {
 			time.Sleep(quiet)
 			j.Checked(targets[0], noRoute)
 		}
-		journalExpect(t, logged.take())
+		journalExpect(t, journalTake(logged))
 		time.Sleep(quiet + 1)
 		j.Checked(targets[1], noRoute)
-		journalExpect(t, logged.take(), noRouteOf("10.0.0.2:443"))
+		journalExpect(t, journalTake(logged), noRouteOf("10.0.0.2:443"))
 
 		if n := testutil.ToFloat64(inconclusive.WithLabelValues("no_route")) - counted; n != 8 {
 			t.Errorf("counted %v for want of a route, want 8", n)
@@ -270,7 +241,7 @@ func TestJournalInconclusive(t *testing.T) {
 
 // Conclusive checks say nothing and are counted, the round trip only of those that were answered.
 func TestJournalChecked(t *testing.T) {
-	logged := journalCapture(t)
+	logged := lab.CaptureLog(t)
 	target := journalTargets(t, "10.0.0.1:443")[0]
 	j := newJournal()
 	defer j.close()
@@ -288,12 +259,12 @@ func TestJournalChecked(t *testing.T) {
 			t.Errorf("%v: %d round trips, want %d", r, n, want)
 		}
 	}
-	journalExpect(t, logged.take())
+	journalExpect(t, journalTake(logged))
 }
 
 // With the debug log, each check is a line. Without, an answer costs no memory.
 func TestJournalDebug(t *testing.T) {
-	logged := journalCapture(t)
+	logged := lab.CaptureLog(t)
 	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
 	j := newJournal()
 	defer j.close()
@@ -301,7 +272,7 @@ func TestJournalDebug(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { j.Checked(targets[0], answered) }); n != 0 {
 		t.Errorf("%v allocations without the debug log", n)
 	}
-	journalExpect(t, logged.take())
+	journalExpect(t, journalTake(logged))
 
 	clog.D.Set()
 	t.Cleanup(clog.D.Clear)
@@ -309,7 +280,7 @@ func TestJournalDebug(t *testing.T) {
 	j.Checked(targets[1], checker.Report{Result: checker.Refused, RTT: time.Millisecond, Err: syscall.ECONNREFUSED})
 	j.Checked(targets[1], checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout})
 	j.Checked(targets[1], checker.Report{Result: checker.Unreachable, Err: syscall.EHOSTUNREACH})
-	journalExpect(t, logged.take(),
+	journalExpect(t, journalTake(logged),
 		"[DEBUG] Check of 10.0.0.1:443: answered in 222µs, unknown",
 		"[DEBUG] Check of [2001:db8::1]:80: refused in 1ms, unknown",
 		"[DEBUG] Check of [2001:db8::1]:80: timeout, unknown",

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // Opening a pipe that nobody writes to could take forever, and reading from a device too.
@@ -31,7 +33,7 @@ func overridesPipe(t *testing.T) string {
 
 // What the path leads to may change at any moment, also while it is being opened.
 func TestOverridesFileBecomesPipe(t *testing.T) {
-	pipe, file := overridesPipe(t), serverFile(t, "overrides", "192.0.2.1 down\n")
+	pipe, file := overridesPipe(t), lab.File(t, "overrides", "192.0.2.1 down\n")
 	path := filepath.Join(filepath.Dir(file), "link")
 	ended := make(chan struct{})
 	go func() {

@@ -2,13 +2,11 @@ package shaker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"go/format"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -20,7 +18,6 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
-	// What the Corefiles that we show use.
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
@@ -34,11 +31,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
 
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // readme is README.md, or a page of docs, taken apart.
@@ -303,7 +300,7 @@ func TestReadmeMetrics(t *testing.T) {
 
 	// What has no series is not gathered.
 	countersFor(t.Context(), "readme.example.org.")
-	file, err := openOverrides(serverFile(t, "overrides", ""))
+	file, err := openOverrides(lab.File(t, "overrides", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -485,242 +482,4 @@ func Example_checker() {
 		fmt.Println("refused, unreachable or not checked:", err)
 	}
 	// Output: answered
-}
-
-// shownCorefiles returns every Corefile that we show or install, by where it is.
-func shownCorefiles(t *testing.T) map[string]string {
-	t.Helper()
-	all := make(map[string]string)
-	docs, err := filepath.Glob("docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range append(docs, "README.md") {
-		for _, f := range readPage(t, path).fences {
-			if f.language == "corefile" {
-				all[fmt.Sprintf("%s:%d", path, f.line)] = f.text
-			}
-		}
-	}
-	for _, path := range []string{"Corefile.example", "deploy/container/Corefile"} {
-		all[path] = readFile(t, path)
-	}
-	const manifest = "deploy/kubernetes/coredns.yaml"
-	match := regexp.MustCompile(`(?m)^  Corefile: \|((?:\n    .*)+)`).FindStringSubmatch(readFile(t, manifest))
-	if match == nil {
-		t.Fatalf("no Corefile in %s", manifest)
-	}
-	all[manifest] = strings.ReplaceAll(match[1], "\n    ", "\n")
-	return all
-}
-
-// Every Corefile starts, on loopback, and talks to nobody before it is asked, unless it watches names.
-func TestShownCorefiles(t *testing.T) {
-	corefiles := shownCorefiles(t)
-	serverLog(t)
-	upstream, watched := newReadmeUpstream(t), newReadmeUpstream(t)
-	rules := readFile(t, "overrides.example")
-	t.Chdir(t.TempDir()) // other files are named relative to it
-	if err := os.WriteFile("overrides.example", []byte(rules), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
-	dnsserver.Port = "0"
-	for place, corefile := range corefiles {
-		t.Run(place, func(t *testing.T) {
-			readmeZones(t, corefile)
-			forward := upstream
-			if strings.Contains(corefile, " watch ") {
-				forward = watched
-			}
-			corefile = readmeRewrite(corefile, forward.addr, freeDNSPort(t))
-			s := serverStart(t, corefile)
-			if live.Load() == nil {
-				t.Errorf("no shaker in\n%s", corefile)
-			}
-			for _, listener := range s.inst.Servers() {
-				readmeExpectServer(t, "tcp", listener.Addr())
-				readmeExpectServer(t, "udp", listener.LocalAddr())
-			}
-		})
-	}
-	upstream.expectSilence(t)
-}
-
-// readmeExpectServer sends a query without a question, which no plugin gets to see. It also waits for the server, which
-// cannot be stopped before it has begun to serve.
-func readmeExpectServer(t *testing.T, network string, addr net.Addr) {
-	t.Helper()
-	if ap := netip.MustParseAddrPort(addr.String()); !ap.Addr().IsLoopback() {
-		t.Fatalf("listens on %v", ap)
-	}
-	q := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id()}}
-	client := dns.Client{Net: network, Timeout: 10 * time.Second}
-	m, _, err := client.Exchange(q, addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m.Rcode != dns.RcodeFormatError {
-		t.Errorf("a query without a question was answered by\n%v", m)
-	}
-}
-
-// readmeRewrite puts a Corefile on loopback, with ports that are free.
-func readmeRewrite(corefile, upstream, port string) string {
-	for pattern, by := range map[string]string{
-		`(?m)^( *forward \S+) [^{\n]*`:                         "$1 " + upstream + " ",
-		`(?m)^( *(?:health|prometheus|ready|status))\b[^{\n]*`: "$1 127.0.0.1:0 ",
-		`(?m)^( *lameduck) .*`:                                 "$1 1ms",
-		`(?m)^( *overrides) .*`:                                "$1 overrides.example",
-		`(?m)^ *bind .*\n`:                                     "",
-	} {
-		corefile = regexp.MustCompile(pattern).ReplaceAllString(corefile, by)
-	}
-	corefile = regexp.MustCompile(`(?m)^[^\s#(}].*\{$`).ReplaceAllString(corefile, "$0\n    bind 127.0.0.1")
-	return strings.ReplaceAll(corefile, "1053", port)
-}
-
-// readmeZones makes the zone files that a Corefile names.
-func readmeZones(t *testing.T, corefile string) {
-	t.Helper()
-	for _, match := range regexp.MustCompile(`(?m)^ *file (db\.(\S+))$`).FindAllStringSubmatch(corefile, -1) {
-		zone := fmt.Sprintf("$ORIGIN %s.\n@ 300 IN SOA ns hostmaster 1 7200 1800 86400 300\n@ 300 IN NS ns\nns 300 IN A 192.0.2.53\n", match[2])
-		if err := os.WriteFile(match[1], []byte(zone), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// freeDNSPort returns a port of 127.0.0.1 that is free for UDP and for TCP.
-func freeDNSPort(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		port := strconv.Itoa(freePort(t))
-		if c, err := net.ListenPacket("udp", "127.0.0.1:"+port); err == nil {
-			c.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free for both UDP and TCP")
-	return ""
-}
-
-// readmeUpstream stands where the README's Corefiles forward to.
-type readmeUpstream struct {
-	addr string
-	tcp  *net.TCPListener
-	udp  *net.UDPConn
-}
-
-func newReadmeUpstream(t *testing.T) *readmeUpstream {
-	t.Helper()
-	u := &readmeUpstream{addr: "127.0.0.1:" + freeDNSPort(t)}
-	addr := netip.MustParseAddrPort(u.addr)
-	var err error
-	if u.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { u.tcp.Close() })
-	if u.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(addr)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { u.udp.Close() })
-	return u
-}
-
-// expectSilence checks that nobody has said anything. What was sent over loopback is there by now, so that the
-// deadline only has to be in the future.
-func (u *readmeUpstream) expectSilence(t *testing.T) {
-	t.Helper()
-	deadline := time.Now().Add(50 * time.Millisecond)
-	u.udp.SetReadDeadline(deadline)
-	if n, from, err := u.udp.ReadFrom(make([]byte, 512)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("upstream got %d octets from %v (%v)", n, from, err)
-	}
-	u.tcp.SetDeadline(deadline)
-	if c, err := u.tcp.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("upstream got a connection (%v)", err)
-		if err == nil {
-			c.Close()
-		}
-	}
-}
-
-// What the quick start shows is what happens.
-func TestReadmeQuickStart(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux has all of 127.0.0.0/8 on its loopback interface")
-	}
-	r := readReadme(t)
-	for _, command := range []string{
-		"go run ./cmd/coredns -conf Corefile.example\n",
-		"python3 -m http.server --bind 127.0.0.2 1053\n",
-		"echo '127.0.0.2 down' >>overrides.example\necho '127.0.0.2 auto' >>overrides.example\n",
-	} {
-		if !slices.ContainsFunc(r.fencesOf(t, "sh"), func(f readmeFence) bool { return f.heading == "Quick start" && f.text == command }) {
-			t.Errorf("the quick start has no %q", command)
-		}
-	}
-	example := readFile(t, "Corefile.example")
-	console := r.fencesOf(t, "console")[0].text
-	dig, output, _ := strings.Cut(strings.TrimPrefix(console, "$ "), "\n")
-	if !strings.Contains(example, dig+"\n") {
-		t.Errorf("Corefile.example does not say %q", dig)
-	}
-	match := regexp.MustCompile(`^dig -p 1053 @127\.0\.0\.1 (\S+) A$`).FindStringSubmatch(dig)
-	if match == nil {
-		t.Fatalf("unexpected command %q", dig)
-	}
-	shown := readmeRecords(t, output)
-
-	serverLog(t)
-	rules := readFile(t, "overrides.example")
-	t.Chdir(t.TempDir())
-	override := func(more string) {
-		rules += more
-		if err := os.WriteFile("overrides.example", []byte(rules), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	override("")
-	port := freeDNSPort(t)
-	s := serverStart(t, readmeRewrite(example, "", port))
-	if want := "127.0.0.1:" + port; s.addr != want {
-		t.Fatalf("listens on %s, want %s", s.addr, want)
-	}
-	name := dns.Fqdn(match[1])
-	alive, second := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
-	s.until(name, dns.TypeA, []netip.Addr{alive})
-	m := s.ask(name, dns.TypeA, withEDNS)
-	if len(m.Answer) != len(shown) || len(m.Answer) != 1 || !reflect.DeepEqual(m.Answer[0].String(), shown[0].String()) {
-		t.Errorf("the quick start shows %v, the answer is\n%v", shown, m)
-	}
-	if status := "status: " + dns.RcodeToString[m.Rcode]; !strings.Contains(output, status) {
-		t.Errorf("the quick start shows another status than %q", status)
-	}
-
-	l, err := net.Listen("tcp", second.String()+":"+port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.until(name, dns.TypeA, []netip.Addr{alive, second})
-	override("127.0.0.2 down\n")
-	s.until(name, dns.TypeA, []netip.Addr{alive})
-	override("127.0.0.2 auto\n")
-	s.until(name, dns.TypeA, []netip.Addr{alive, second})
-	l.Close()
-	s.until(name, dns.TypeA, []netip.Addr{alive})
-}
-
-// readmeRecords reads the records in the output of dig; everything else in it is a comment.
-func readmeRecords(t *testing.T, output string) (records []dns.RR) {
-	t.Helper()
-	parser := dns.NewZoneParser(strings.NewReader(output), "", "")
-	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
-		records = append(records, rr)
-	}
-	if err := parser.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return records
 }

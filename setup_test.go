@@ -16,6 +16,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // setupRead takes a Corefile the way caddy does, up to and with parse: imports, snippets and variables are
@@ -46,7 +47,6 @@ func setupRead(t *testing.T, path, corefile string) (blocks []zonePolicies, proc
 
 // setupValidate takes a Corefile through caddy's own loader and returns its error.
 func setupValidate(path, corefile string) error {
-	serverSetUp()
 	return caddy.ValidateAndExecuteDirectives(
 		caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: path, ServerTypeName: "dns"}, nil, true)
 }
@@ -224,8 +224,8 @@ func TestSetupProcess(t *testing.T) {
 
 // Stanzas that name the same file share it, and a relative path starts at the root.
 func TestSetupOverrides(t *testing.T) {
-	a := serverFile(t, "a", "192.0.2.7 down\n")
-	b := serverFile(t, "b", "")
+	a := lab.File(t, "a", "192.0.2.7 down\n")
+	b := lab.File(t, "b", "")
 	blocks, process := setupRead(t, "Corefile", fmt.Sprintf(
 		"a {\nshaker {\noverrides %s\n}\n}\nb {\nshaker {\noverrides %s\n}\n}\nc {\nshaker {\noverrides %s\n}\n}\nd {\nshaker\n}\n", a, b, a))
 	forced := func(block int, zone string) *overridesFile { return blocks[block][zone].forced }
@@ -240,7 +240,7 @@ func TestSetupOverrides(t *testing.T) {
 	if _, err := parse(c, new(processSettings)); err != nil {
 		t.Error("relative to the root:", err)
 	}
-	wrong := serverFile(t, "wrong", "192.0.2.7 drain\n")
+	wrong := lab.File(t, "wrong", "192.0.2.7 drain\n")
 	for path, want := range map[string]string{
 		"/nowhere/overrides": "overrides: open /nowhere/overrides: no such file or directory, want a file of rules, which may be empty",
 		wrong:                "overrides: " + wrong + `: line 1: "drain" is not possible, want up, down or auto`,
@@ -610,7 +610,6 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 
 // Reading a Corefile starts nothing and changes nothing: it may never come into force.
 func TestSetupHasNoEffect(t *testing.T) {
-	serverSetUp()
 	c := caddy.NewTestController("dns", "shaker {\nlimit targets 5\nmethod dial\nstatus 127.0.0.1:0\n}\n")
 	if err := setup(c); err != nil {
 		t.Fatal(err)

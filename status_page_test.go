@@ -21,6 +21,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // statusProber makes a report of each check at once.
@@ -81,7 +82,7 @@ func newStatusFleet(t *testing.T, n int) *statusNetwork {
 
 func newStatusOverrides(t testing.TB, rules string) *overridesFile {
 	t.Helper()
-	file, err := openOverrides(serverFile(t, "overrides", rules))
+	file, err := openOverrides(lab.File(t, "overrides", rules))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +303,7 @@ func TestStatusPageEscapes(t *testing.T) {
 	for i, attack := range statusAttacks {
 		n.target(fmt.Sprintf("10.0.0.%d:443", i)).AddName(attack)
 	}
-	path := serverFile(t, "<b onclick='x'>&amp;\u202e", "10.0.0.0/8 down\n")
+	path := lab.File(t, "<b onclick='x'>&amp;\u202e", "10.0.0.0/8 down\n")
 	file, err := openOverrides(path)
 	if err != nil {
 		t.Fatal(err)

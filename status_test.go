@@ -21,6 +21,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // statusNetwork is a handlerNetwork with a status page.
@@ -84,7 +85,7 @@ func (v *statusView) endpoints() (all []string) {
 func TestStatusJSON(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newStatusNetwork(t, "10.0.0.1=answered 10.0.0.2=refused")
-		forced := serverFile(t, "overrides", "10.0.0.0/24 down\n10.0.0.2 auto\n[2001:db8::1]:443 up\n")
+		forced := lab.File(t, "overrides", "10.0.0.0/24 down\n10.0.0.2 auto\n[2001:db8::1]:443 up\n")
 		file, err := openOverrides(forced)
 		if err != nil {
 			t.Fatal(err)
@@ -381,7 +382,7 @@ func TestStatusRequests(t *testing.T) {
 func TestStatusPanic(t *testing.T) {
 	n := newStatusNetwork(t, "")
 	n.inst.monitor = nil
-	log := serverLog(t)
+	log := lab.CaptureLog(t)
 	if w := n.do("GET", "/targets"); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "goroutine") {
 		t.Errorf("status %d: %s", w.Code, w.Body)
 	}
@@ -446,7 +447,7 @@ func TestStatusBounds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			log := serverLog(t)
+			log := lab.CaptureLog(t)
 			synctest.Test(t, func(t *testing.T) {
 				n := newStatusNetwork(t, "")
 				l := &pipeListener{make(chan net.Conn), make(chan struct{})}

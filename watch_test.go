@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // watchBackend resolves a.example.org and notes when it is asked for A records.
@@ -116,7 +117,7 @@ func TestWatchSchedule(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			serverLog(t)
+			lab.CaptureLog(t)
 			before := testutil.ToFloat64(panics)
 			synctest.Test(t, func(t *testing.T) {
 				zone := filterPolicy(t, "all", 0)
@@ -185,7 +186,7 @@ func TestWatchReady(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			log := serverLog(t)
+			log := lab.CaptureLog(t)
 			synctest.Test(t, func(t *testing.T) {
 				b := &watchBackend{answer: tt.answer}
 				if b.answer == nil {
@@ -228,7 +229,7 @@ func TestWatchReady(t *testing.T) {
 
 // A failure after a success is told once, and so is its end.
 func TestWatchOutage(t *testing.T) {
-	log := serverLog(t)
+	log := lab.CaptureLog(t)
 	synctest.Test(t, func(t *testing.T) {
 		good, bad := watchAnswer(t, handlerTwo), watchRcode(dns.RcodeServerFailure)
 		b := new(watchBackend)

@@ -180,14 +180,10 @@ func (h *Host) Do(f func()) {
 	}
 }
 
-// Until waits until done reports true, and fails the test if it does not in 10 s.
+// Until is [Until] for the test of the lab.
 func (h *Host) Until(what string, done func() bool) {
 	h.t.Helper()
-	for end := time.Now().Add(patience); !done(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			h.t.Fatalf("lab: waited %v in vain for: %s", patience, what)
-		}
-	}
+	Until(h.t, what, done)
 }
 
 // Sysctl sets a kernel parameter of the host's namespace, as in Sysctl("net.ipv4.tcp_syncookies", "0").

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package shaker
+package test
 
 import "testing"
 

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"bytes"
@@ -7,17 +7,19 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // Transfers are the same, octet by octet, with and without shaker, although half of the addresses in the zone are dead and
 // known to be. Every name has records of one type only: in which order those of several types come is left to chance by
 // CoreDNS.
-func TestServerTransfer(t *testing.T) {
+func TestTransfer(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", transferZone(4000))
+	zone := lab.File(t, "db.example.org", transferZone(4000))
 	directives := "transfer {\nto *\n}\nfile " + zone + " example.org\n"
-	without := serverStart(t, ".:0 {\nbind 127.0.0.1\n"+directives+"}\n")
-	with := serverStart(t, f.neighbourCorefile("", directives))
+	without := start(t, ".:0 {\nbind 127.0.0.1\n"+directives+"}\n")
+	with := start(t, f.neighbourCorefile("", directives))
 	with.until("host1.example.org.", dns.TypeA, f.addrs[:1])
 
 	axfr := new(dns.Msg)

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"fmt"
@@ -14,6 +14,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // shopPort is where a service of the shop is in the test, which may not use the lower ports.
@@ -28,9 +30,8 @@ func shopAddress(host byte) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 64 | byte(pid>>8)&63, byte(pid), host})
 }
 
-// The shop is served, loses a machine of each service, and serves what is left.
-func TestReadmeShop(t *testing.T) {
-	r := readReadme(t)
+// The shop of the README is served, loses a machine of each service, and serves what is left.
+func TestShop(t *testing.T) {
 	network := strings.TrimSuffix(shopAddress(0).String(), "0")
 	local := func(text string) string { return strings.ReplaceAll(text, "192.0.2.", network) }
 	ports := func(text, pattern string) string {
@@ -38,19 +39,19 @@ func TestReadmeShop(t *testing.T) {
 			return regexp.MustCompile(`\b\d+\b`).ReplaceAllStringFunc(match, shopPort)
 		})
 	}
+	corefile, zone := fenceWith(t, "corefile", "cdn.example"), fenceWith(t, "dns", "shop.example")
 	t.Chdir(t.TempDir())
-	zone := ports(local(r.fencesOf(t, "dns")[0].text), `port=\d+|(543\d)`)
+	zone = ports(local(zone), `port=\d+|(543\d)`)
 	if err := os.WriteFile("db.shop.example", []byte(zone), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(r.fences, func(f readmeFence) bool { return strings.Contains(f.text, "cdn.example") })
-	corefile := ports(local(r.fences[i].text), `(?m)^ *port .*$`)
+	corefile = ports(local(corefile), `(?m)^ *port .*$`)
 	// The first stanza has no port of its own, and its interval would take the test's time.
 	corefile = strings.Replace(corefile, "shaker {", "shaker {\nport "+shopPort("443"), 1)
 	corefile = regexp.MustCompile(`shaker .*\{`).ReplaceAllString(corefile, "$0\nallow 127.0.0.0/8")
 	corefile = regexp.MustCompile(`(?m)^\S.*\{$`).ReplaceAllString(corefile, "$0\nbind 127.0.0.1")
 	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
-	dnsserver.Port = freeDNSPort(t)
+	dnsserver.Port = strconv.Itoa(port(t))
 
 	listening := make(map[string]net.Listener)
 	listen := func(at ...string) {
@@ -66,7 +67,7 @@ func TestReadmeShop(t *testing.T) {
 	}
 	listen("11:443", "12:443", "21:443", "21:8443", "22:443", "22:8443", "31:25", "31:587", "32:25", "32:587",
 		"51:5432", "52:5433", "41:80", "42:80", "43:80", "44:80")
-	s := serverStart(t, corefile)
+	s := start(t, corefile)
 	addrs := func(hosts ...int) (addrs []netip.Addr) {
 		for _, h := range hosts {
 			addrs = append(addrs, shopAddress(byte(h)))
@@ -110,14 +111,14 @@ func TestReadmeShop(t *testing.T) {
 	expect("mail.shop.example.", 32)
 	expect("img.cdn.example.", 42, 43, 44)
 	expect("api.shop.example.", 21, 22) // each has a port that is left
-	watchUntil(t, "the database to be gone", func() bool { return services() == "db1.shop.example. 1" })
-	watchUntil(t, "the hint to be gone", func() bool { return slices.Equal(hints(), []string{network + "21"}) })
+	lab.Until(t, "the database to be gone", func() bool { return services() == "db1.shop.example. 1" })
+	lab.Until(t, "the hint to be gone", func() bool { return slices.Equal(hints(), []string{network + "21"}) })
 
 	for _, dead := range []string{"12:443", "21:8443", "32:25", "42:80", "43:80"} {
 		listening[dead].Close()
 	}
 	expect("www.shop.example.", 80) // the page for the worst case
 	expect("api.shop.example.", 22)
-	watchUntil(t, "mail to fail", func() bool { return s.ask("mail.shop.example.", dns.TypeA).Rcode == dns.RcodeServerFailure })
+	lab.Until(t, "mail to fail", func() bool { return s.ask("mail.shop.example.", dns.TypeA).Rcode == dns.RcodeServerFailure })
 	expect("img.cdn.example.") // less than half are left
 }

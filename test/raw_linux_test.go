@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"os"
@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/coredns/caddy"
+
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 )
 
 // Without the capability, CoreDNS does not start with method raw, and says what is missing and how to get it.
-func TestServerRawWithoutCapability(t *testing.T) {
-	serverSetUp()
+func TestRawWithoutCapability(t *testing.T) {
+	answers := backend(func(dns.Question) []dns.RR { return nil }).directive(t)
 	failed := make(chan error)
 	go func() {
 		// Capabilities are a thread's; this one ends with its goroutine, because it stays locked.
@@ -23,7 +25,7 @@ func TestServerRawWithoutCapability(t *testing.T) {
 			failed <- os.NewSyscallError("capset", err)
 			return
 		}
-		inst, err := caddy.Start(serverInput("example.org:0 {\nbind 127.0.0.1\nshaker {\nmethod raw\n}\ntestbackend\n}\n"))
+		inst, err := caddy.Start(corefile("example.org:0 {\nbind 127.0.0.1\nshaker {\nmethod raw\n}\n" + answers + "\n}\n"))
 		if err == nil {
 			inst.Stop()
 		}

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"context"
@@ -26,12 +26,14 @@ import (
 	"github.com/miekg/dns"
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // Whatever a query comes in by, its answer is filtered.
-func TestServerTransports(t *testing.T) {
+func TestTransports(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := "file " + serverFile(t, "db.example.org", neighbourZone) + " example.org\n"
+	zone := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
 	want := append(slices.Clone(livingWWW), "example.org. 300 NS ns.example.org.")
 	certificate, clientTLS := newCertificate(t)
 	overDNS := func(network string) func(*testing.T, *server, *dns.Msg) (*dns.Msg, error) {
@@ -40,7 +42,7 @@ func TestServerTransports(t *testing.T) {
 			if network == "udp" {
 				addr = s.addr
 			}
-			client := dns.Client{Net: network, TLSConfig: clientTLS, Timeout: 10 * time.Second}
+			client := dns.Client{Net: network, TLSConfig: clientTLS, Timeout: patience}
 			m, _, err := client.Exchange(q, addr)
 			return m, err
 		}
@@ -80,7 +82,7 @@ func TestServerTransports(t *testing.T) {
 				directives += "tls " + certificate
 			}
 			corefile := f.neighbourCorefile("", directives)
-			s := serverStart(t, tt.scheme+corefile)
+			s := launch(t, tt.scheme+corefile)
 			q := new(dns.Msg)
 			q.SetQuestion("www.example.org.", dns.TypeA)
 			if tt.scheme == "quic://" || strings.HasPrefix(tt.scheme, "https") {
@@ -102,7 +104,7 @@ func exchangeHTTP(t *testing.T, transport http.RoundTripper, method, addr string
 	if err != nil {
 		return nil, err
 	}
-	client := http.Client{Transport: transport, Timeout: 10 * time.Second}
+	client := http.Client{Transport: transport, Timeout: patience}
 	response, err := client.Do(r)
 	if err != nil {
 		return nil, err
@@ -116,7 +118,7 @@ func exchangeHTTP(t *testing.T, transport http.RoundTripper, method, addr string
 }
 
 func exchangeQUIC(ctx context.Context, config *tls.Config, addr string, q *dns.Msg) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := quic.DialAddr(ctx, addr, config, nil)
 	if err != nil {
@@ -176,13 +178,13 @@ func newCertificate(t *testing.T) (arguments string, client *tls.Config) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(encode("CERTIFICATE", certificate)))
-	return serverFile(t, "cert.pem", encode("CERTIFICATE", certificate)) + " " +
-		serverFile(t, "key.pem", encode("PRIVATE KEY", private)), &tls.Config{RootCAs: roots}
+	return lab.File(t, "cert.pem", encode("CERTIFICATE", certificate)) + " " +
+		lab.File(t, "key.pem", encode("PRIVATE KEY", private)), &tls.Config{RootCAs: roots}
 }
 
 // The server cuts answers to size after shaker has filtered them: what fits without the dead addresses is whole, and what
 // does not fit has no dead ones either.
-func TestServerTruncation(t *testing.T) {
+func TestTruncation(t *testing.T) {
 	const living, dead = 80, 40
 	var addrs []string
 	for i := range living {
@@ -204,8 +206,8 @@ func TestServerTruncation(t *testing.T) {
 	}
 	zone := "$ORIGIN example.org.\n@ 300 IN SOA ns hostmaster 1 7200 1800 86400 300\n" +
 		name("few", 20, dead) + name("more", 60, 10) + name("many", living, dead)
-	file := "file " + serverFile(t, "db.example.org", zone) + " example.org\n"
-	upstream := serverStart(t, strings.Replace("example.org:0 {\nbind 127.0.0.1\n"+file+"}\n", ":0", ":"+freeDNSPort(t), 1))
+	file := "file " + lab.File(t, "db.example.org", zone) + " example.org\n"
+	upstream := start(t, fmt.Sprintf("example.org:%d {\nbind 127.0.0.1\n%s}\n", port(t), file))
 	forward := "forward . " + upstream.addr + "\n"
 	tests := []struct {
 		directives string
@@ -231,14 +233,14 @@ func TestServerTruncation(t *testing.T) {
 	for _, tt := range tests {
 		kind := strings.Fields(tt.directives)[0]
 		t.Run(fmt.Sprintf("%s %s at %d", kind, tt.qname, tt.edns), func(t *testing.T) {
-			s := serverStart(t, f.neighbourCorefile("", tt.directives))
+			s := start(t, f.neighbourCorefile("", tt.directives))
 			withSize := func(m *dns.Msg) {
 				if tt.edns > 0 {
 					m.SetEdns0(tt.edns, false)
 				}
 			}
 			m := s.ask(tt.qname, dns.TypeA, withSize)
-			got := serverAddresses(m)
+			got := addresses(m)
 			// That the answer is not longer than it may be is up to the client: it could not read the rest.
 			if m.Truncated != tt.truncated {
 				t.Errorf("truncated: %v, want %v", m.Truncated, tt.truncated)
@@ -258,12 +260,12 @@ func TestServerTruncation(t *testing.T) {
 			q := new(dns.Msg)
 			q.SetQuestion(tt.qname, dns.TypeA)
 			withSize(q)
-			client := dns.Client{Net: "tcp", Timeout: 10 * time.Second}
+			client := dns.Client{Net: "tcp", Timeout: patience}
 			m, _, err := client.Exchange(q, s.tcp)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := serverAddresses(m); m.Truncated || !slices.Equal(got, f.addrs[:tt.living]) {
+			if got := addresses(m); m.Truncated || !slices.Equal(got, f.addrs[:tt.living]) {
 				t.Errorf("over TCP: truncated %v, addresses %v", m.Truncated, got)
 			}
 		})

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"fmt"
@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
@@ -48,7 +46,7 @@ func (f *labFarm) serve(t *testing.T, properties string) *server {
 // serveFrom does so with the directives of the plugins that make the answer.
 func (f *labFarm) serveFrom(t *testing.T, properties, backend string) *server {
 	t.Helper()
-	return serverStart(t, fmt.Sprintf(`example.org:0 {
+	return start(t, fmt.Sprintf(`example.org:0 {
 		bind 127.0.0.1
 		shaker {
 			port 80
@@ -61,7 +59,7 @@ func (f *labFarm) serveFrom(t *testing.T, properties, backend string) *server {
 // A web server dies and comes back, on both families and whichever plugin makes the answer: its address
 // leaves and comes back. The times are logged; that they are short enough is proven where time is under
 // control, in package health.
-func TestLabServerFollowsBackends(t *testing.T) {
+func TestLabFollowsBackends(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
 		services := make([]*lab.Listener, len(f.hosts))
@@ -70,7 +68,7 @@ func TestLabServerFollowsBackends(t *testing.T) {
 		}
 		zone := f.zone(t)
 		file := "file " + zone.zoneFile()
-		upstream := serverStart(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\n%s\n}\n", file))
+		upstream := start(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\n%s\n}\n", file))
 		refuse := func() { services[1].Close() }
 		listen := func() { services[1] = f.hosts[1].Listen(80) }
 		swallow := func() { f.hosts[1].Drop(80) }
@@ -104,7 +102,7 @@ func TestLabServerFollowsBackends(t *testing.T) {
 }
 
 // With a black hole among the addresses the first answer comes when `hold` is over, with all of them.
-func TestLabServerHold(t *testing.T) {
+func TestLabHold(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
 		for _, h := range f.hosts {
@@ -115,7 +113,7 @@ func TestLabServerHold(t *testing.T) {
 		begin := time.Now()
 		m := s.ask("www.example.org.", dns.TypeA)
 		took := time.Since(begin)
-		if got := serverAddresses(m); !slices.Equal(got, f.addrs4) || took < 95*time.Millisecond {
+		if got := addresses(m); !slices.Equal(got, f.addrs4) || took < 95*time.Millisecond {
 			t.Errorf("first answer %v after %v", got, took)
 		}
 		begin = time.Now()
@@ -126,7 +124,7 @@ func TestLabServerHold(t *testing.T) {
 }
 
 // Whatever is wrong with this machine, no target goes down for it; it is counted, and the log says so once.
-func TestLabServerOwnFaults(t *testing.T) {
+func TestLabOwnFaults(t *testing.T) {
 	faults := []struct {
 		name, cause string
 		begin, end  func(t *testing.T, l *lab.Lab)
@@ -147,16 +145,15 @@ func TestLabServerOwnFaults(t *testing.T) {
 		for _, h := range f.hosts {
 			h.Listen(80)
 		}
-		log := serverLog(t)
-		s := f.serve(t, "interval 100ms 20ms\ntimeout 1s\nhold 3s")
+		log, page := lab.CaptureLog(t), local(t)
+		s := f.serve(t, "interval 100ms 20ms\ntimeout 1s\nhold 3s\nstatus "+page)
 		s.until("www.example.org.", dns.TypeA, f.addrs4)
 		s.until("www.example.org.", dns.TypeAAAA, f.addrs6)
 		for _, fault := range faults {
-			counter := inconclusive.WithLabelValues(fault.cause)
-			before := testutil.ToFloat64(counter)
+			before := inconclusive(t, fault.cause)
 			fault.begin(t, l)
-			l.Until(fault.name+" to be counted", func() bool { return testutil.ToFloat64(counter) >= before+100 })
-			expectAllUp(t, fault.name, f, s)
+			l.Until(fault.name+" to be counted", func() bool { return inconclusive(t, fault.cause) >= before+100 })
+			expectAllUp(t, fault.name, f, s, page)
 			fault.end(t, l)
 			if n := strings.Count(log.String(), ": "+fault.cause+" ("); n != 1 {
 				t.Errorf("%s: told %d times:\n%s", fault.name, n, log)
@@ -165,20 +162,24 @@ func TestLabServerOwnFaults(t *testing.T) {
 	})
 }
 
-func expectAllUp(t *testing.T, what string, f *labFarm, s *server) {
+// inconclusive returns how many checks have come to nothing because of this.
+func inconclusive(t *testing.T, cause string) float64 {
 	t.Helper()
-	for target, state := range states() {
-		if state != health.Up {
-			t.Errorf("%s: %s is %v", what, target, state)
-		}
+	return counted(t, "coredns_shaker_inconclusive_checks_total", map[string]string{"cause": cause})
+}
+
+func expectAllUp(t *testing.T, what string, f *labFarm, s *server, page string) {
+	t.Helper()
+	if n := countsAt(t, page); n.Up != n.Total || n.Total == 0 {
+		t.Errorf("%s: %+v", what, n)
 	}
-	if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs4) {
+	if got := addresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs4) {
 		t.Errorf("%s: answer %v", what, got)
 	}
 }
 
 // A process that has run out of descriptors knows nothing of its targets.
-func TestLabServerWithoutDescriptors(t *testing.T) {
+func TestLabWithoutDescriptors(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
 		for _, h := range f.hosts {
@@ -199,25 +200,27 @@ func TestLabServerWithoutDescriptors(t *testing.T) {
 			}
 			files = append(files, file)
 		}
-		log := serverLog(t)
+		log := lab.CaptureLog(t)
 		q := new(dns.Msg)
 		q.SetQuestion("www.example.org.", dns.TypeA)
-		m, _, err := new(dns.Client).ExchangeWithConn(q, client)
+		m, _, err := (&dns.Client{Timeout: patience}).ExchangeWithConn(q, client)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := serverAddresses(m); !slices.Equal(got, f.addrs4) {
+		if got := addresses(m); !slices.Equal(got, f.addrs4) {
 			t.Errorf("answer %v", got)
 		}
-		counter := inconclusive.WithLabelValues("no_descriptor")
-		l.Until("the lack of descriptors to be counted", func() bool { return testutil.ToFloat64(counter) >= 20 })
-		if n := live.Load().Counts(); n.Down > 0 {
-			t.Errorf("%d targets are down", n.Down)
+		l.Until("the lack of descriptors to be counted", func() bool { return inconclusive(t, "no_descriptor") >= 20 })
+		targets := func(state string) float64 {
+			return counted(t, "coredns_shaker_targets", map[string]string{"state": state})
+		}
+		if n := targets("down"); n > 0 {
+			t.Errorf("%v targets are down", n)
 		}
 		for _, file := range files {
 			file.Close()
 		}
-		l.Until("the targets to be up", func() bool { return live.Load().Counts().Up == 4 })
+		l.Until("the targets to be up", func() bool { return targets("up") == 4 })
 		if n := strings.Count(log.String(), "inconclusive, the first of them"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, log)
 		}

@@ -1,17 +1,16 @@
-package shaker
+package test
 
 import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // cacheAboveDirective is cache under another name, with a place right above shaker. It is for those who build CoreDNS
@@ -27,7 +26,7 @@ func init() {
 }
 
 // What comes out of a cache after its time, because the upstream is gone, is filtered with the verdicts of now.
-func TestServerServeStale(t *testing.T) {
+func TestServeStale(t *testing.T) {
 	tests := []struct {
 		serveStale string
 		ttl        uint32 // of a stale answer
@@ -39,11 +38,11 @@ func TestServerServeStale(t *testing.T) {
 		{"serve_stale 1h verify 100ms 15s", 15},
 	}
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	upstream := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
 	var servers []*server
 	for _, tt := range tests {
-		s := serverStart(t, f.neighbourCorefile("interval 200ms 50ms\n", fmt.Sprintf(`cache {
+		s := start(t, f.neighbourCorefile("interval 200ms 50ms\n", fmt.Sprintf(`cache {
 			success 1024 1 1
 			servfail 0
 			%s
@@ -51,31 +50,27 @@ func TestServerServeStale(t *testing.T) {
 		forward . %s {
 			max_fails 0
 		}`, tt.serveStale, upstream.addr)))
-		if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
+		if got := addresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
 			t.Fatalf("%s: answer %v", tt.serveStale, got)
 		}
 		servers = append(servers, s)
 	}
-	upstream.callBack()
-	upstream.inst.Stop()
-	deadline := time.Now().Add(20 * time.Second)
-	stale := func(i int) *dns.Msg {
-		for {
-			m := servers[i].ask("www.example.org.", dns.TypeA)
+	upstream.stop()
+	stale := func(i int) (m *dns.Msg) {
+		lab.UntilNil(t, func() error {
+			m = servers[i].ask("www.example.org.", dns.TypeA)
 			if len(m.Answer) == 0 {
 				t.Fatalf("%s: answer\n%v", tests[i].serveStale, m)
 			}
-			if m.Answer[0].Header().Ttl == tests[i].ttl {
-				return m
+			if ttl := m.Answer[0].Header().Ttl; ttl != tests[i].ttl {
+				return fmt.Errorf("%s: TTL %d, want %d", tests[i].serveStale, ttl, tests[i].ttl)
 			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: TTL %d, want %d", tests[i].serveStale, m.Answer[0].Header().Ttl, tests[i].ttl)
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
+			return nil
+		})
+		return m
 	}
 	for i, tt := range tests {
-		if got := serverAddresses(stale(i)); !slices.Equal(got, f.without(f.addrs[2])) {
+		if got := addresses(stale(i)); !slices.Equal(got, f.without(f.addrs[2])) {
 			t.Errorf("%s: stale answer %v", tt.serveStale, got)
 		}
 	}
@@ -87,54 +82,47 @@ func TestServerServeStale(t *testing.T) {
 }
 
 // What cache fetches on its own account is filtered when it is asked for, and no client ever sees a dead address.
-func TestServerPrefetch(t *testing.T) {
+func TestPrefetch(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	upstream := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
-	s := serverStart(t, f.neighbourCorefile("", `prometheus 127.0.0.1:0
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
+	s := start(t, f.neighbourCorefile("", `prometheus 127.0.0.1:0
 		cache {
 			success 1024 2 2
 			prefetch 1 1m 90%
 		}
 		forward . `+upstream.addr))
 	before := counted(t, "coredns_cache_prefetch_total", nil)
-	deadline := time.Now().Add(20 * time.Second)
-	for counted(t, "coredns_cache_prefetch_total", nil) < before+2 {
-		if time.Now().After(deadline) {
-			t.Fatal("nothing was prefetched twice")
-		}
-		if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
+	lab.Until(t, "something to be prefetched twice", func() bool {
+		if got := addresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
 			t.Fatalf("answer %v", got)
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return counted(t, "coredns_cache_prefetch_total", nil) >= before+2
+	})
 }
 
 // A cache above shaker keeps filtered answers: it goes on to serve an address that has died, for the TTL that shaker has
 // bounded.
-func TestServerCacheAbove(t *testing.T) {
+func TestCacheAbove(t *testing.T) {
 	f := newNeighbourFarm(t)
-	file := "file " + serverFile(t, "db.example.org", neighbourZone) + " example.org\n"
-	below := serverStart(t, f.neighbourCorefile("interval 200ms 50ms", "cache\n"+file))
-	above := serverStart(t, f.neighbourCorefile("interval 200ms 50ms", cacheAboveDirective+"\n"+file))
+	file := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
+	below := start(t, f.neighbourCorefile("interval 200ms 50ms", "cache\n"+file))
+	above := start(t, f.neighbourCorefile("interval 200ms 50ms", cacheAboveDirective+"\n"+file))
 	living := f.without(f.addrs[2])
 	for _, s := range []*server{below, above} {
-		if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, living) {
+		if got := addresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, living) {
 			t.Fatalf("answer %v", got)
 		}
 	}
 	f.kill(f.addrs[0])
 	below.until("www.example.org.", dns.TypeA, living[1:])
 	m := above.ask("www.example.org.", dns.TypeA)
-	if got := serverAddresses(m); !slices.Equal(got, living) {
+	if got := addresses(m); !slices.Equal(got, living) {
 		t.Errorf("a cache above shaker answers %v, although it has nothing else than\n%v", got, m)
 	}
 	for _, rr := range m.Answer {
 		if ttl := rr.Header().Ttl; ttl > 20 {
 			t.Errorf("TTL %d", ttl)
 		}
-	}
-	if state := states()[fmt.Sprintf("%v:%d", f.addrs[0], f.port)]; state != health.Down {
-		t.Errorf("%v is %v", f.addrs[0], state)
 	}
 }

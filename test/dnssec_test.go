@@ -1,8 +1,7 @@
-package shaker
+package test
 
 import (
 	"crypto"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -46,8 +45,8 @@ func newDNSSECZone(t *testing.T) *dnssecZone {
 	z.priv = priv.(crypto.Signer)
 	dir := t.TempDir()
 	z.base = filepath.Join(dir, "Kexample.org.")
-	serverFileIn(t, dir, "Kexample.org..key", z.key.String()+"\n")
-	serverFileIn(t, dir, "Kexample.org..private", z.key.PrivateKeyString(priv))
+	lab.FileIn(t, dir, "Kexample.org..key", z.key.String()+"\n")
+	lab.FileIn(t, dir, "Kexample.org..private", z.key.PrivateKeyString(priv))
 	return z
 }
 
@@ -102,13 +101,13 @@ func (z *dnssecZone) signed(t *testing.T) string {
 			}
 		}
 	}
-	return serverFile(t, "db.signed", b.String())
+	return lab.File(t, "db.signed", b.String())
 }
 
 // serve starts a CoreDNS that answers in this way, with shaker above.
 func (z *dnssecZone) serve(t *testing.T, directives string) *server {
 	t.Helper()
-	s := serverStart(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nshaker {\nport %d\nallow 127.0.0.0/8\nhold 4s\n}\n%s\n}\n", z.farm.port, directives))
+	s := start(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nshaker {\nport %d\nallow 127.0.0.0/8\nhold 4s\n}\n%s\n}\n", z.farm.port, directives))
 	s.until("www.example.org.", dns.TypeA, z.farm.without(z.dead)) // has a verdict on each
 	return s
 }
@@ -117,7 +116,7 @@ func (z *dnssecZone) serve(t *testing.T, directives string) *server {
 func (z *dnssecZone) backends(t *testing.T) map[string]string {
 	signing := fmt.Sprintf("dnssec {\nkey file %s\n}\nfile %s", z.base, z.plain)
 	signed := "file " + z.signed(t)
-	upstream := serverStart(t, "example.org:0 {\nbind 127.0.0.1\n"+signed+"\n}\n")
+	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\n"+signed+"\n}\n")
 	return map[string]string{
 		"signing on the fly":          signing,
 		"signing on the fly, cached":  "cache\n" + signing,
@@ -151,7 +150,7 @@ func (z *dnssecZone) verify(t *testing.T, section []dns.RR, owner string, rrtype
 }
 
 // Who wants signatures gets what validates, with what is down at the end; who does not, gets it removed.
-func TestServerDNSSEC(t *testing.T) {
+func TestDNSSEC(t *testing.T) {
 	z := newDNSSECZone(t)
 	for name, directives := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +171,7 @@ func TestServerDNSSEC(t *testing.T) {
 					t.Errorf("%s: %v, want all with %v at the end", qname, order, z.dead)
 				}
 				m = s.ask(qname, dns.TypeA)
-				if got := serverAddresses(m); !slices.Equal(got, z.farm.without(z.dead)) || m.AuthenticatedData {
+				if got := addresses(m); !slices.Equal(got, z.farm.without(z.dead)) || m.AuthenticatedData {
 					t.Errorf("%s without DO: %v, AD %v", qname, got, m.AuthenticatedData)
 				}
 			}
@@ -198,12 +197,12 @@ func installed(t *testing.T, program, debian string) string {
 }
 
 // delv validates what comes, by the key of the zone alone.
-func TestServerDelv(t *testing.T) {
+func TestDelv(t *testing.T) {
 	delv := installed(t, "delv", "bind9-dnsutils")
 	z := newDNSSECZone(t)
 	fields := strings.Fields(z.key.String())
 	anchor := fmt.Sprintf("trust-anchors {\n\"example.org.\" static-key %s %s %s \"%s\";\n};\n", fields[4], fields[5], fields[6], strings.Join(fields[7:], ""))
-	anchors := serverFile(t, "anchors", anchor)
+	anchors := lab.File(t, "anchors", anchor)
 	for name, directives := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
 			s := z.serve(t, directives)
@@ -223,9 +222,9 @@ func unbound(t *testing.T, s *server, key *dns.DNSKEY) *server {
 	t.Helper()
 	path := installed(t, "unbound", "unbound")
 	upstream := netip.MustParseAddrPort(s.addr)
-	port := freePort(t)
+	port := port(t)
 	dir := t.TempDir()
-	config := serverFileIn(t, dir, "unbound.conf", fmt.Sprintf(`server:
+	config := lab.FileIn(t, dir, "unbound.conf", fmt.Sprintf(`server:
 	interface: 127.0.0.1
 	port: %d
 	directory: "%s"
@@ -246,7 +245,7 @@ forward-zone:
 	forward-addr: %s@%d
 `, port, dir, strings.ReplaceAll(key.String(), "\t", " "), upstream.Addr(), upstream.Port()))
 	cmd := exec.Command(path, "-d", "-c", config)
-	log := new(lockedBuffer)
+	log := new(lab.Log)
 	cmd.Stdout, cmd.Stderr = io.Discard, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -260,18 +259,18 @@ forward-zone:
 	q := new(dns.Msg)
 	q.SetQuestion("version.bind.", dns.TypeTXT)
 	q.Question[0].Qclass = dns.ClassCHAOS
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, _, err := client.Exchange(q, u.addr); err == nil {
-			return u
-		} else if time.Now().After(end) {
-			t.Fatalf("unbound does not answer: %v\n%s", errors.Unwrap(err), log)
+	lab.UntilNil(t, func() error {
+		if _, _, err := client.Exchange(q, u.addr); err != nil {
+			return fmt.Errorf("unbound does not answer: %w\n%s", err, log)
 		}
-	}
+		return nil
+	})
+	return u
 }
 
 // A resolver that validates finds the signed answer secure, with a living address first. With another key
 // it finds it bogus, so it does look.
-func TestServerUnbound(t *testing.T) {
+func TestUnbound(t *testing.T) {
 	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	other := newDNSSECZone(t).key
@@ -296,13 +295,13 @@ func TestServerUnbound(t *testing.T) {
 }
 
 // Behind shaker, a resolver that validates: its AD goes where something was removed, and stays where not.
-func TestServerForwardToValidator(t *testing.T) {
+func TestForwardToValidator(t *testing.T) {
 	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
-	authority := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+z.signed(t)+"\n}\n")
+	authority := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+z.signed(t)+"\n}\n")
 	s := z.serve(t, "forward . "+unbound(t, authority, z.key).addr)
 	wantsAD := func(m *dns.Msg) { m.AuthenticatedData = true }
-	if m := s.ask("www.example.org.", dns.TypeA, wantsAD); m.AuthenticatedData || len(serverAddresses(m)) != 3 {
+	if m := s.ask("www.example.org.", dns.TypeA, wantsAD); m.AuthenticatedData || len(addresses(m)) != 3 {
 		t.Errorf("thinned: AD %v\n%v", m.AuthenticatedData, m)
 	}
 	if m := s.ask("ns.example.org.", dns.TypeA, wantsAD); !m.AuthenticatedData {

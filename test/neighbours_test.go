@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"fmt"
@@ -14,6 +14,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/autopath"
 	_ "github.com/coredns/coredns/plugin/dns64"
 	_ "github.com/coredns/coredns/plugin/header"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
 	_ "github.com/coredns/coredns/plugin/minimal"
 	_ "github.com/coredns/coredns/plugin/multisocket"
 	_ "github.com/coredns/coredns/plugin/nsid"
@@ -26,6 +27,8 @@ import (
 	_ "github.com/coredns/coredns/plugin/view"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // neighbourZone is what the neighbours' tests ask for. Of the farm's addresses .3 is dead, and nothing listens
@@ -99,13 +102,13 @@ var livingWWW = []string{"NOERROR",
 	"www.example.org. 20 A 127.0.4.1", "www.example.org. 20 A 127.0.4.2", "www.example.org. 20 A 127.0.4.4"}
 
 // Each plugin that changes answers, or makes them, in a chain with shaker, and what a client sees.
-func TestServerNeighbours(t *testing.T) {
+func TestNeighbours(t *testing.T) {
 	f := newNeighbourFarm(t)
 	const authority = "example.org. 300 NS ns.example.org."
 	var (
 		dir     = t.TempDir()
-		zone    = serverFileIn(t, dir, "db.example.org", neighbourZone)
-		search  = serverFileIn(t, dir, "resolv.conf", "search here.example.org example.org\n")
+		zone    = lab.FileIn(t, dir, "db.example.org", neighbourZone)
+		search  = lab.FileIn(t, dir, "resolv.conf", "search here.example.org example.org\n")
 		living  = append(slices.Clone(livingWWW), authority)
 		renamed = func(name string, ttl int, records ...string) []string {
 			view := []string{"NOERROR"}
@@ -196,7 +199,7 @@ func TestServerNeighbours(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := serverStart(t, f.neighbourCorefile(tt.properties, tt.directives))
+			s := start(t, f.neighbourCorefile(tt.properties, tt.directives))
 			m := s.ask(tt.qname, tt.qtype)
 			if got := clientView(m); !slices.Equal(got, tt.want) {
 				t.Errorf("the client sees\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(tt.want, "\n"))
@@ -209,20 +212,21 @@ func TestServerNeighbours(t *testing.T) {
 }
 
 // Whoever acl turns away has nothing probed.
-func TestServerACLBeforeProbes(t *testing.T) {
+func TestACLBeforeProbes(t *testing.T) {
 	f := newNeighbourFarm(t)
-	s := serverStart(t, f.neighbourCorefile("", "acl {\nblock type A net *\n}\n"+f.hostsBlock()))
+	page := local(t)
+	s := start(t, f.neighbourCorefile("status "+page, "acl {\nblock type A net *\n}\n"+f.hostsBlock()))
 	s.ask("www.example.org.", dns.TypeA)
-	if n := live.Load().Counts().Total; n != 0 {
+	if n := countsAt(t, page).Total; n != 0 {
 		t.Errorf("%d targets after a query that was refused", n)
 	}
 }
 
 // loadbalance is above and has the last word on the order, but only among addresses that are alive.
-func TestServerLoadbalance(t *testing.T) {
+func TestLoadbalance(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := "file " + serverFile(t, "db.example.org", neighbourZone) + " example.org\n"
-	weights := serverFile(t, "weights", "www.example.org\n127.0.4.1 1\n127.0.4.2 20\n127.0.4.3 255\n127.0.4.4 1\n")
+	zone := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
+	weights := lab.File(t, "weights", "www.example.org\n127.0.4.1 1\n127.0.4.2 20\n127.0.4.3 255\n127.0.4.4 1\n")
 	const queries = 300
 	few, most := func(n int) bool { return 0 < n && n < queries/2 }, func(n int) bool { return n > queries/2 }
 	all, none := func(n int) bool { return n == queries }, func(n int) bool { return n == 0 }
@@ -238,14 +242,14 @@ func TestServerLoadbalance(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Fields(tt.policy + " default")[0], func(t *testing.T) {
-			s := serverStart(t, f.neighbourCorefile("", "loadbalance "+tt.policy+"\n"+zone))
+			s := start(t, f.neighbourCorefile("", "loadbalance "+tt.policy+"\n"+zone))
 			first := make(map[netip.Addr]int)
 			for range queries {
 				m := s.ask("www.example.org.", dns.TypeA)
-				if got := serverAddresses(m); !slices.Equal(got, f.without(f.addrs[2])) {
+				if got := addresses(m); !slices.Equal(got, f.without(f.addrs[2])) {
 					t.Fatalf("answer %v", got)
 				}
-				first[recordAddr(m.Answer[0])]++
+				first[netip.MustParseAddr(m.Answer[0].(*dns.A).A.String())]++
 			}
 			for i, addr := range f.addrs {
 				if !tt.first[i](first[addr]) {
@@ -256,17 +260,11 @@ func TestServerLoadbalance(t *testing.T) {
 	}
 }
 
-// recordAddr returns the address of an A or AAAA record.
-func recordAddr(rr dns.RR) netip.Addr {
-	_, addr, _ := address(rr)
-	return addr
-}
-
 // Views of the same name have policies of their own.
-func TestServerView(t *testing.T) {
+func TestView(t *testing.T) {
 	f := newNeighbourFarm(t)
-	other := freePort(t) // where everything is dead
-	zone := serverFile(t, "db.example.org", neighbourZone)
+	other := port(t) // where everything is dead
+	zone := lab.File(t, "db.example.org", neighbourZone)
 	block := func(view string, port int) string {
 		return fmt.Sprintf(`example.org:0 {
 			bind 127.0.0.1
@@ -282,7 +280,7 @@ func TestServerView(t *testing.T) {
 		}
 		`, view, port, zone)
 	}
-	s := serverStart(t, block("view edns {\nexpr bufsize() == 1232\n}", other)+block("", int(f.port)))
+	s := start(t, block("view edns {\nexpr bufsize() == 1232\n}", other)+block("", int(f.port)))
 	want := append(slices.Clone(livingWWW), "example.org. 300 NS ns.example.org.")
 	if got := clientView(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, want) {
 		t.Errorf("outside the view: %q", got)
@@ -294,28 +292,29 @@ func TestServerView(t *testing.T) {
 }
 
 // With several sockets there are several servers, which share one handler and its targets.
-func TestServerMultisocket(t *testing.T) {
+func TestMultisocket(t *testing.T) {
 	f := newNeighbourFarm(t)
-	corefile := f.neighbourCorefile("", "multisocket 3\n"+f.hostsBlock())
-	s := serverStart(t, strings.Replace(corefile, ".:0", ".:"+freeDNSPort(t), 1))
+	page := local(t)
+	corefile := f.neighbourCorefile("status "+page, "multisocket 3\n"+f.hostsBlock())
+	s := start(t, strings.Replace(corefile, ".:0", fmt.Sprintf(".:%d", port(t)), 1))
 	if n := len(s.inst.Servers()); n != 3 {
 		t.Fatalf("%d servers, want 3", n)
 	}
 	for range 30 { // each from another port, which is what the kernel distributes by
-		if got := serverAddresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
+		if got := addresses(s.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.without(f.addrs[2])) {
 			t.Fatalf("answer %v", got)
 		}
 	}
-	if n := live.Load().Counts().Total; n != len(f.addrs) {
+	if n := countsAt(t, page).Total; n != len(f.addrs) {
 		t.Errorf("%d targets for %d addresses", n, len(f.addrs))
 	}
 }
 
 // Options that others put into the OPT record and shaker's own stand side by side.
-func TestServerNSID(t *testing.T) {
+func TestNSID(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := "file " + serverFile(t, "db.example.org", neighbourZone) + " example.org\n"
-	s := serverStart(t, f.neighbourCorefile("", "nsid here\n"+zone))
+	zone := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
+	s := start(t, f.neighbourCorefile("", "nsid here\n"+zone))
 	askNSID := func(m *dns.Msg) {
 		withEDNS(m)
 		m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_NSID{Code: dns.EDNS0NSID})
@@ -326,7 +325,7 @@ func TestServerNSID(t *testing.T) {
 		"gone.example.org.": "shaker: 2 of 2 addresses of gone.example.org. are down",
 	} {
 		m := s.ask(qname, dns.TypeA, askNSID)
-		if got := serverEDE(m); got != ede {
+		if got := extendedError(m); got != ede {
 			t.Errorf("%s: EDE %q, want %q", qname, got, ede)
 		}
 		found := slices.ContainsFunc(m.IsEdns0().Option, func(o dns.EDNS0) bool {
@@ -340,21 +339,21 @@ func TestServerNSID(t *testing.T) {
 }
 
 // A filtered answer is signed after it was filtered.
-func TestServerTSIG(t *testing.T) {
+func TestTSIG(t *testing.T) {
 	const key, secret = "key.example.org.", "c2hha2VyJ3MgbmVpZ2hib3Vycw=="
 	f := newNeighbourFarm(t)
-	zone := "file " + serverFile(t, "db.example.org", neighbourZone) + " example.org\n"
-	s := serverStart(t, f.neighbourCorefile("", "tsig example.org {\nsecret "+key+" "+secret+"\nrequire all\n}\n"+zone))
+	zone := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
+	s := start(t, f.neighbourCorefile("", "tsig example.org {\nsecret "+key+" "+secret+"\nrequire all\n}\n"+zone))
 	for network, addr := range map[string]string{"udp": s.addr, "tcp": s.tcp} {
 		q := new(dns.Msg)
 		q.SetQuestion("www.example.org.", dns.TypeA)
 		q.SetTsig(key, dns.HmacSHA256, 300, time.Now().Unix())
-		client := dns.Client{Net: network, Timeout: 10 * time.Second, TsigSecret: map[string]string{key: secret}}
+		client := dns.Client{Net: network, Timeout: patience, TsigSecret: map[string]string{key: secret}}
 		m, _, err := client.Exchange(q, addr) // verifies the signature
 		if err != nil {
 			t.Fatalf("%s: %v", network, err)
 		}
-		if got := serverAddresses(m); m.IsTsig() == nil || !slices.Equal(got, f.without(f.addrs[2])) {
+		if got := addresses(m); m.IsTsig() == nil || !slices.Equal(got, f.without(f.addrs[2])) {
 			t.Errorf("%s: answer\n%v", network, m)
 		}
 	}
@@ -364,13 +363,13 @@ func TestServerTSIG(t *testing.T) {
 }
 
 // A zone that comes from elsewhere is filtered here, and its primary's answers are not.
-func TestServerSecondary(t *testing.T) {
+func TestSecondary(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	primary := serverStart(t, "example.org:0 {\nbind 127.0.0.1\ntransfer {\nto *\n}\nfile "+zone+"\n}\n")
-	s := serverStart(t, f.neighbourCorefile("", "secondary example.org {\ntransfer from "+primary.tcp+"\n}\n"))
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	primary := start(t, "example.org:0 {\nbind 127.0.0.1\ntransfer {\nto *\n}\nfile "+zone+"\n}\n")
+	s := start(t, f.neighbourCorefile("", "secondary example.org {\ntransfer from "+primary.tcp+"\n}\n"))
 	s.until("www.example.org.", dns.TypeA, f.without(f.addrs[2]))
-	if got := serverAddresses(primary.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs) {
+	if got := addresses(primary.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, f.addrs) {
 		t.Errorf("the primary answers %v", got)
 	}
 }

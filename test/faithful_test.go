@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"bytes"
@@ -10,18 +10,20 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 var (
-	faithfulQueries = flag.Int("faithful.queries", 3000, "number of queries of TestServerFaithful, per plugin that answers")
-	faithfulSeed    = flag.Uint64("faithful.seed", 0, "seed of the queries of TestServerFaithful; 0 is the time")
+	faithfulQueries = flag.Int("faithful.queries", 3000, "number of queries of TestFaithful, per plugin that answers")
+	faithfulSeed    = flag.Uint64("faithful.seed", 0, "seed of the queries of TestFaithful; 0 is the time")
 )
 
 // While every address is up, the answers of a CoreDNS with shaker are those of one without, octet by octet.
-func TestServerFaithful(t *testing.T) {
+func TestFaithful(t *testing.T) {
 	f := newFarm(t, "127.0.9.1", "127.0.9.2", "127.0.9.3", "127.0.9.4", "::1")
 	zone := faithfulZone(f)
-	upstream := serverStart(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nfile %s\n}\n", zone))
+	upstream := start(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nfile %s\n}\n", zone))
 	seed := *faithfulSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
@@ -32,7 +34,7 @@ func TestServerFaithful(t *testing.T) {
 		"cache and forward": "cache 300 {\n disable denial\n}\nforward . " + upstream.addr,
 	} {
 		t.Run(name, func(t *testing.T) {
-			with := serverStart(t, fmt.Sprintf(`example.org:0 {
+			with := start(t, fmt.Sprintf(`example.org:0 {
 				bind 127.0.0.1
 				shaker {
 					port %d
@@ -44,7 +46,7 @@ func TestServerFaithful(t *testing.T) {
 				}
 				%s
 			}`, f.port, directives))
-			without := serverStart(t, "example.org:0 {\nbind 127.0.0.1\n"+directives+"\n}\n")
+			without := start(t, "example.org:0 {\nbind 127.0.0.1\n"+directives+"\n}\n")
 			t.Logf("%d queries, seed %d", *faithfulQueries, seed)
 			r := rand.New(rand.NewPCG(seed, 0))
 			kinds := make(map[string]int)
@@ -115,7 +117,7 @@ host 300 IN TYPE65280 \# 4 01020304
 	for i := range 60 {
 		fmt.Fprintf(&b, "many 300 IN A %s\nmany 300 IN TXT \"%d\"\n", f.addrs[i%4], i)
 	}
-	return serverFile(f.t, "db.faithful", b.String())
+	return lab.File(f.t, "db.faithful", b.String())
 }
 
 // faithfulQuery makes up a query, as clients and others send them.

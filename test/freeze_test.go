@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"flag"
@@ -10,13 +10,11 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-var cutFor = flag.Duration("cut", 4*time.Second, "how long TestLabServerFreezes cuts the uplink")
+var cutFor = flag.Duration("cut", 4*time.Second, "how long TestLabFreezes cuts the uplink")
 
 // racks are ten hosts with twenty addresses each, behind one uplink. Each of twenty names has an address in every
 // rack.
@@ -51,13 +49,13 @@ func (r *racks) zoneFile(t *testing.T) string {
 			fmt.Fprintf(&zone, "%s 60 IN A %s\n", r.names[n], addr)
 		}
 	}
-	return serverFile(t, "racks", zone.String())
+	return lab.File(t, "racks", zone.String())
 }
 
 // answers asks for every name, and returns how many answers lack addresses.
 func (r *racks) answers(s *server) (lacking int) {
 	for n, qname := range r.names {
-		if !slices.Equal(serverAddresses(s.ask(qname, dns.TypeA)), r.addrs[n]) {
+		if !slices.Equal(addresses(s.ask(qname, dns.TypeA)), r.addrs[n]) {
 			lacking++
 		}
 	}
@@ -65,22 +63,27 @@ func (r *racks) answers(s *server) (lacking int) {
 }
 
 // The uplink of the resolver is cut: no answer changes. A rack is cut: its addresses leave, and no others.
-func TestLabServerFreezes(t *testing.T) {
+func TestLabFreezes(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		r := newRacks(l)
-		log := serverLog(t)
-		s := serverStart(t, fmt.Sprintf(`example.org:0 {
+		log, page := lab.CaptureLog(t), local(t)
+		s := start(t, fmt.Sprintf(`example.org:0 {
 			bind 127.0.0.1
 			shaker {
 				port 80
 				interval 400ms 100ms
 				timeout 200ms
 				hold 4s
+				status %s
 			}
 			file %s
-		}`, r.zoneFile(t)))
+		}`, page, r.zoneFile(t)))
 		r.answers(s)
-		allUp := func() bool { return live.Load().Counts() == health.Counts{Total: 200, Up: 200} }
+		frozen := func() bool { return !statusOf(t, page, "size=1").Frozen.IsZero() }
+		allUp := func() bool { return countsAt(t, page) == statusCounts{Total: 200, Up: 200} }
+		wentDown := func() float64 {
+			return counted(t, "coredns_shaker_state_changes_total", map[string]string{"state": "down"})
+		}
 		l.Until("all targets to be up", allUp)
 		for _, cut := range []struct {
 			how     string
@@ -93,26 +96,26 @@ func TestLabServerFreezes(t *testing.T) {
 			{"rejects", func() { r.uplink.Reject(lab.HostUnreachable) }, r.uplink.Clear, len(r.names)},
 			{"has no power", r.uplink.Down, r.uplink.Up, 0},
 		} {
-			before, downs := testutil.ToFloat64(freezes), testutil.ToFloat64(changesTo[health.Down])
+			before, downs := counted(t, "coredns_shaker_freezes_total", nil), wentDown()
 			cut.down()
 			queries, lacking := 0, 0
 			for began := time.Now(); time.Since(began) < *cutFor; queries += len(r.names) {
 				lacking += r.answers(s)
 			}
-			if _, frozen := live.Load().Frozen(); !frozen {
+			if !frozen() {
 				t.Errorf("%s: not frozen", cut.how)
 			}
 			cut.up()
-			l.Until("verdicts to thaw", func() bool { _, frozen := live.Load().Frozen(); return !frozen })
+			l.Until("verdicts to thaw", func() bool { return !frozen() })
 			l.Until("all targets to be up", allUp)
 			if lacking > cut.lacking || r.answers(s) > 0 {
 				t.Errorf("%s: %d of %d answers lack addresses", cut.how, lacking, queries)
 			}
-			if n := testutil.ToFloat64(freezes) - before; n != 1 {
+			if n := counted(t, "coredns_shaker_freezes_total", nil) - before; n != 1 {
 				t.Errorf("%s: %v freezes", cut.how, n)
 			}
 			t.Logf("%s: %d answers while the uplink was cut, %d of them lacked addresses; %v targets went down for a moment",
-				cut.how, queries, lacking, testutil.ToFloat64(changesTo[health.Down])-downs)
+				cut.how, queries, lacking, wentDown()-downs)
 		}
 		for _, line := range []string{"Verdicts are frozen: ", "Verdicts are no longer frozen, after "} {
 			if n := strings.Count(log.String(), line); n != 3 {
@@ -121,17 +124,17 @@ func TestLabServerFreezes(t *testing.T) {
 		}
 
 		r.hosts[3].Drop()
-		l.Until("the rack to be down", func() bool { return live.Load().Counts().Down >= 20 })
-		if n := live.Load().Counts(); n.Down != 20 || n.Up != 180 {
+		l.Until("the rack to be down", func() bool { return countsAt(t, page).Down >= 20 })
+		if n := countsAt(t, page); n.Down != 20 || n.Up != 180 {
 			t.Errorf("a rack was cut off: %+v", n)
 		}
 		for n, qname := range r.names {
 			want := slices.Delete(slices.Clone(r.addrs[n]), 3, 4)
-			if got := serverAddresses(s.ask(qname, dns.TypeA)); !slices.Equal(got, want) {
+			if got := addresses(s.ask(qname, dns.TypeA)); !slices.Equal(got, want) {
 				t.Errorf("%s without the rack: %v, want %v", qname, got, want)
 			}
 		}
-		if _, frozen := live.Load().Frozen(); frozen {
+		if frozen() {
 			t.Error("a rack was taken for the uplink")
 		}
 	})

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"errors"
@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -29,21 +28,19 @@ import (
 
 	tap "github.com/dnstap/golang-dnstap"
 	"github.com/miekg/dns"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // dnstap, log, errors and prometheus are above: they see what the client sees.
 
 // What dnstap reports as sent to the client is what the client got; what an upstream said is reported as it was.
-func TestServerDnstap(t *testing.T) {
+func TestDnstap(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	upstream := serverStart(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
 	messages := newDnstapSink(t)
-	s := serverStart(t, f.neighbourCorefile("", "dnstap "+messages.path+" full\nforward . "+upstream.addr))
+	s := start(t, f.neighbourCorefile("", "dnstap "+messages.path+" full\nforward . "+upstream.addr))
 	answer := s.ask("www.example.org.", dns.TypeA)
 	if got, want := clientView(answer), append([]string{"NOERROR"}, livingWWW[1:]...); !slices.Equal(got[:len(want)], want) {
 		t.Fatalf("the client sees %q", got)
@@ -93,7 +90,7 @@ func (sink *dnstapSink) serve(l net.Listener) {
 		return
 	}
 	defer c.Close()
-	reader, err := tap.NewReader(c, &tap.ReaderOptions{Bidirectional: true, Timeout: 10 * time.Second})
+	reader, err := tap.NewReader(c, &tap.ReaderOptions{Bidirectional: true, Timeout: patience})
 	if err != nil {
 		sink.t.Error(err)
 		return
@@ -114,7 +111,7 @@ func (sink *dnstapSink) serve(l net.Listener) {
 // next waits for the first response of a kind, and unpacks it.
 func (sink *dnstapSink) next(kind tap.Message_Type) *dns.Msg {
 	sink.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for sink.done[kind] == nil {
 		select {
 		case m := <-sink.received:
@@ -131,9 +128,9 @@ func (sink *dnstapSink) next(kind tap.Message_Type) *dns.Msg {
 }
 
 // log writes the status and size of the answer that is sent; errors is silent, since nothing went wrong in the chain.
-func TestServerLogAndErrors(t *testing.T) {
+func TestLogAndErrors(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
+	zone := lab.File(t, "db.example.org", neighbourZone)
 	for _, tt := range []struct {
 		properties, qname, status string
 	}{
@@ -141,20 +138,14 @@ func TestServerLogAndErrors(t *testing.T) {
 		{"fallback nodata", "dead.example.org.", "NOERROR"},
 		{"fallback servfail", "dead.example.org.", "SERVFAIL"},
 	} {
-		written := serverLog(t)
-		s := serverStart(t, f.neighbourCorefile(tt.properties, `errors
+		written := lab.CaptureLog(t)
+		s := start(t, f.neighbourCorefile(tt.properties, `errors
 			log . "asked {name} {type}: {rcode} {rsize}"
 			file `+zone+" example.org\n"))
 		m := s.ask(tt.qname, dns.TypeA)
 		m.Compress = false
 		want := fmt.Sprintf("asked %s A: %s %d\n", tt.qname, tt.status, m.Len())
-		deadline := time.Now().Add(10 * time.Second)
-		for !strings.Contains(written.String(), want) { // the line comes after the answer
-			if time.Now().After(deadline) {
-				t.Fatalf("no %q in\n%s", want, written)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		written.Expect(t, regexp.MustCompile(regexp.QuoteMeta(want))) // the line comes after the answer
 		if strings.Contains(written.String(), "plugin/errors") {
 			t.Errorf("%s: something for errors:\n%s", tt.qname, written)
 		}
@@ -162,32 +153,33 @@ func TestServerLogAndErrors(t *testing.T) {
 }
 
 // debug switches a line for each check on, and a reload without it off again.
-func TestServerDebug(t *testing.T) {
+func TestDebug(t *testing.T) {
 	t.Cleanup(clog.D.Clear)
 	f := newFarm(t, "127.0.5.1", "127.0.5.2")
 	f.kill(f.addrs[1])
 	corefile := f.neighbourCorefile("interval 20ms", f.hostsBlock())
-	written := serverLog(t)
-	s := serverStart(t, strings.Replace(corefile, "bind 127.0.0.1", "debug\nbind 127.0.0.1", 1))
+	written := lab.CaptureLog(t)
+	s := start(t, strings.Replace(corefile, "bind 127.0.0.1", "debug\nbind 127.0.0.1", 1))
 	s.ask("www.example.org.", dns.TypeA)
 	for _, want := range []string{
 		fmt.Sprintf(`127\.0\.5\.1:%d: answered in [0-9.]+[mµ]?s, up`, f.port),
 		fmt.Sprintf(`127\.0\.5\.2:%d: refused in [0-9.]+[mµ]?s, down`, f.port),
 	} {
-		written.expect(t, regexp.MustCompile(`\[DEBUG\] plugin/shaker: Check of `+want+"\n"))
+		written.Expect(t, regexp.MustCompile(`\[DEBUG\] plugin/shaker: Check of `+want+"\n"))
 	}
 
-	inst, err := s.inst.Restart(serverInput(corefile))
-	if err != nil {
+	if err := s.reload(corefile); err != nil {
 		t.Fatal(err)
 	}
-	s.inst = inst
 	twoChecks := func() {
-		end := testutil.ToFloat64(checksBy[checker.Refused]) + 2
-		watchUntil(t, "two checks", func() bool { return testutil.ToFloat64(checksBy[checker.Refused]) >= end })
+		refused := func() float64 {
+			return counted(t, "coredns_shaker_checks_total", map[string]string{"result": "refused"})
+		}
+		end := refused() + 2
+		lab.Until(t, "two checks", func() bool { return refused() >= end })
 	}
 	twoChecks() // the line of one may have been on its way
-	written = serverLog(t)
+	written = lab.CaptureLog(t)
 	twoChecks()
 	if strings.Contains(written.String(), "[DEBUG]") {
 		t.Errorf("without debug:\n%s", written)
@@ -195,64 +187,29 @@ func TestServerDebug(t *testing.T) {
 }
 
 // Each goroutine of shaker's has a label by which profiles tell it from others.
-func TestServerProfile(t *testing.T) {
+func TestProfile(t *testing.T) {
 	f := newFarm(t, "127.0.5.3")
-	s := serverStart(t, f.neighbourCorefile("fallback nodata\nwatch www.example.org\nstatus 127.0.0.1:0\noverrides "+
-		serverFile(t, "overrides", ""), f.hostsBlock()))
+	s := start(t, f.neighbourCorefile("fallback nodata\nwatch www.example.org\nstatus 127.0.0.1:0\noverrides "+
+		lab.File(t, "overrides", ""), f.hostsBlock()))
 	s.until("www.example.org.", dns.TypeA, f.addrs)
-	want := []string{
-		`(*overridesFile).start.func1 {"shaker":"overrides"}`,
-		`(*sharedState).guard {"shaker":"guard"}`,
-		`(*watch).run {"shaker":"watch"}`,
-		`health.(*Monitor).run {"shaker":"monitor"}`,
-		`serveStatus.func1 {"shaker":"status"}`,
-	}
+	want := map[string]int{"guard": 1, "monitor": 1, "overrides": 1, "status": 1, "watch": 1}
 	if runtime.GOOS == "linux" { // elsewhere there is none between two checks
-		want = slices.Insert(want, 3, `checker.(*loop).run {"shaker":"prober"}`)
+		want["prober"] = 1
 	}
-	var got []string
-	for end := time.Now().Add(20 * time.Second); !slices.Equal(got, want); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("goroutines\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	lab.UntilNil(t, func() error {
+		if got := labels(t); !maps.Equal(got, want) { // one that has just begun has no label yet
+			return fmt.Errorf("goroutines %v, want %v", got, want)
 		}
-		got = ownGoroutines(t) // one that has just begun has no label yet
-	}
-}
-
-// ownGoroutines returns the functions of this module in which goroutines begin, each with their labels, in order.
-func ownGoroutines(t *testing.T) []string {
-	t.Helper()
-	var profile strings.Builder
-	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
-		t.Fatal(err)
-	}
-	const module = "github.com/coredns-shaker/shaker"
-	labels := regexp.MustCompile(`(?m)^# labels: .*$`)
-	frames := regexp.MustCompile(`(?m)^#\s+0x\w+\s+(\S+)\+0x\w+\s+(.*):\d+$`)
-	var own []string
-	for goroutine := range strings.SplitSeq(profile.String(), "\n\n") {
-		for _, frame := range slices.Backward(frames.FindAllStringSubmatch(goroutine, -1)) {
-			host, _, path := strings.Cut(frame[1], "/")
-			if !path || !strings.Contains(host, ".") {
-				continue // the standard library's, such as sync.(*WaitGroup).Go
-			}
-			function, ours := strings.CutPrefix(frame[1], module)
-			if ours && !strings.HasSuffix(frame[2], "_test.go") && !strings.HasPrefix(function, "/internal/") {
-				own = append(own, function[1:]+" "+strings.TrimPrefix(labels.FindString(goroutine), "# labels: "))
-			}
-			break
-		}
-	}
-	slices.Sort(own)
-	return slices.Compact(own)
+		return nil
+	})
 }
 
 // log tells what metadata knows of an answer.
-func TestServerMetadata(t *testing.T) {
+func TestMetadata(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	written := serverLog(t)
-	s := serverStart(t, f.neighbourCorefile("fallback nodata", `metadata
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	written := lab.CaptureLog(t)
+	s := start(t, f.neighbourCorefile("fallback nodata", `metadata
 		log . "{type} {name}: zone={/shaker/zone} outcome={/shaker/outcome} removed={/shaker/removed} held={/shaker/held}."
 		file `+zone+" example.org\n"))
 	for _, tt := range []struct {
@@ -270,12 +227,12 @@ func TestServerMetadata(t *testing.T) {
 	} {
 		s.ask(tt.qname, tt.qtype)
 		line := regexp.MustCompile(regexp.QuoteMeta(dns.TypeToString[tt.qtype]+" "+tt.qname+": ") + tt.want + "\n")
-		written.expect(t, line)
+		written.Expect(t, line)
 	}
 }
 
 // rewrite comes before the answer: it knows of the zone, and skips what it does not know.
-func TestServerMetadataInRewrite(t *testing.T) {
+func TestMetadataInRewrite(t *testing.T) {
 	f := newNeighbourFarm(t)
 	queries := make(chan *dns.Msg, 1)
 	upstream := dnstest.NewServer(func(w dns.ResponseWriter, r *dns.Msg) {
@@ -284,7 +241,7 @@ func TestServerMetadataInRewrite(t *testing.T) {
 		w.WriteMsg(m.SetReply(r))
 	})
 	t.Cleanup(upstream.Close)
-	s := serverStart(t, f.neighbourCorefile("", `metadata
+	s := start(t, f.neighbourCorefile("", `metadata
 		rewrite continue {
 			edns0 local set 0xffee {shaker/zone}
 		}
@@ -310,24 +267,24 @@ func TestServerMetadataInRewrite(t *testing.T) {
 }
 
 // What goes wrong below reaches errors, and the client, as without shaker.
-func TestServerErrorsBelow(t *testing.T) {
+func TestErrorsBelow(t *testing.T) {
 	f := newNeighbourFarm(t)
-	written := serverLog(t)
-	s := serverStart(t, f.neighbourCorefile("", "errors\nforward . 127.0.0.1:"+freeDNSPort(t)+" {\nmax_fails 0\n}"))
+	written := lab.CaptureLog(t)
+	s := start(t, f.neighbourCorefile("", "errors\nforward . "+local(t)+" {\nmax_fails 0\n}"))
 	if m := s.ask("www.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure || len(m.Answer) > 0 {
 		t.Errorf("answer\n%v", m)
 	}
 	line := regexp.MustCompile(`plugin/errors: 2 www\.example\.org\. A: `)
-	written.expect(t, line)
+	written.Expect(t, line)
 }
 
 // health tells of CoreDNS and not of targets. While its lameduck lasts, shaker has ended, and the last verdicts count.
-func TestServerHealth(t *testing.T) {
+func TestHealth(t *testing.T) {
 	f := newFarm(t, "127.0.5.6")
 	f.kill(f.addrs[0])
-	written := serverLog(t)
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	s := serverStart(t, f.neighbourCorefile("fallback servfail", "health "+addr+" {\nlameduck 100ms\n}\n"+f.hostsBlock()))
+	written := lab.CaptureLog(t)
+	addr := local(t)
+	s := start(t, f.neighbourCorefile("fallback servfail", "health "+addr+" {\nlameduck 100ms\n}\n"+f.hostsBlock()))
 	expectDown := func() {
 		t.Helper()
 		if m := s.ask("www.example.org.", dns.TypeA); m.Rcode != dns.RcodeServerFailure {
@@ -345,57 +302,28 @@ func TestServerHealth(t *testing.T) {
 	}
 	var ending sync.WaitGroup
 	ending.Go(s.callBack)
-	written.expect(t, regexp.MustCompile("Going into lameduck mode"))
+	written.Expect(t, regexp.MustCompile("Going into lameduck mode"))
 	expectDown()
 	ending.Wait()
 	expectDown()
 }
 
 // prometheus counts the status that the client sees, and names the first plugin below it as the one that answered.
-func TestServerPrometheus(t *testing.T) {
+func TestPrometheus(t *testing.T) {
 	f := newNeighbourFarm(t)
-	zone := serverFile(t, "db.example.org", neighbourZone)
-	s := serverStart(t, f.neighbourCorefile("fallback servfail", "prometheus 127.0.0.1:0\nfile "+zone+" example.org\n"))
+	zone := lab.File(t, "db.example.org", neighbourZone)
+	s := start(t, f.neighbourCorefile("fallback servfail", "prometheus 127.0.0.1:0\nfile "+zone+" example.org\n"))
 	for qname, status := range map[string]string{"www.example.org.": "NOERROR", "dead.example.org.": "SERVFAIL"} {
 		answers := func() float64 {
-			return counted(t, "coredns_dns_responses_total", map[string]string{"plugin": name, "rcode": status})
+			return counted(t, "coredns_dns_responses_total", map[string]string{"plugin": "shaker", "rcode": status})
 		}
 		want := answers() + 1
 		s.ask(qname, dns.TypeA)
-		deadline := time.Now().Add(10 * time.Second)
-		for answers() != want {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: %v answers with %s, want %v", qname, answers(), status, want)
+		lab.UntilNil(t, func() error {
+			if n := answers(); n != want {
+				return fmt.Errorf("%s: %v answers with %s, want %v", qname, n, status, want)
 			}
-			time.Sleep(time.Millisecond)
-		}
+			return nil
+		})
 	}
-}
-
-// counted returns the sum of a counter's series that have these labels.
-func counted(t *testing.T, name string, labels map[string]string) (sum float64) {
-	t.Helper()
-	families, err := prometheus.DefaultGatherer.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() != name {
-			continue
-		}
-		for _, series := range family.GetMetric() {
-			have := make(map[string]string)
-			for _, label := range series.GetLabel() {
-				have[label.GetName()] = label.GetValue()
-			}
-			differs := false
-			for label, value := range labels {
-				differs = differs || have[label] != value
-			}
-			if !differs {
-				sum += series.GetCounter().GetValue()
-			}
-		}
-	}
-	return sum
 }

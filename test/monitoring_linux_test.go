@@ -1,8 +1,9 @@
-package shaker
+package test
 
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // prometheusServer is a Prometheus that scrapes a CoreDNS until the end of the test.
@@ -37,7 +40,7 @@ func startPrometheus(t *testing.T, scraped string) *prometheusServer {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	config := serverFileIn(t, dir, "prometheus.yml", fmt.Sprintf(`
+	config := lab.FileIn(t, dir, "prometheus.yml", fmt.Sprintf(`
 global:
   scrape_interval: 250ms
   evaluation_interval: 250ms
@@ -80,11 +83,11 @@ scrape_configs:
 		}
 		log.Close()
 	})
-	p := &prometheusServer{t: t, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}}
+	p := &prometheusServer{t: t, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}}
 	select {
 	case addr := <-listening:
 		p.url = "http://" + addr
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Prometheus does not listen")
 	}
 	return p
@@ -134,38 +137,28 @@ func (p *prometheusServer) query(expr string) ([]sample, error) {
 // eventually tries all that fails again, with a query to CoreDNS in between, until nothing does.
 func (p *prometheusServer) eventually(ask func(), tries map[string]func() error) {
 	p.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
-	for {
+	lab.UntilNil(p.t, func() error {
 		ask()
-		failed := make(map[string]error)
+		var failed []error
 		for what, try := range tries {
 			if err := try(); err != nil {
-				failed[what] = err
+				failed = append(failed, fmt.Errorf("%s: %w", what, err))
 			} else {
 				delete(tries, what)
 			}
 		}
-		if len(failed) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			for what, err := range failed {
-				p.t.Errorf("%s: %v", what, err)
-			}
-			return
-		}
-		time.Sleep(50 * time.Millisecond) // the pace of a client, not a wait for a state
-	}
+		return errors.Join(failed...)
+	})
 }
 
 // Every query of the dashboard, and every metric that an alert is about, has data in a real Prometheus that scrapes a
 // real CoreDNS. The alerts can be evaluated.
-func TestServerMonitoring(t *testing.T) {
+func TestMonitoring(t *testing.T) {
 	installed(t, "prometheus", "prometheus")
 	f := newFarm(t, "127.0.8.1", "127.0.8.2", "127.0.8.3")
 	f.kill(f.addrs[2])
 	fresh := netip.MustParseAddr("127.8.0.0")
-	backendAnswers = func(q dns.Question) (rrs []dns.RR) {
+	answers := backend(func(q dns.Question) (rrs []dns.RR) {
 		addrs := f.addrs
 		if q.Name == "new.example.org." {
 			fresh = fresh.Next()
@@ -178,9 +171,9 @@ func TestServerMonitoring(t *testing.T) {
 			}
 		}
 		return rrs
-	}
-	metrics := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	s := serverStart(t, fmt.Sprintf(`example.org:0 {
+	})
+	metrics := local(t)
+	s := start(t, fmt.Sprintf(`example.org:0 {
 		bind 127.0.0.1
 		view inside {
 			expr true
@@ -197,7 +190,7 @@ func TestServerMonitoring(t *testing.T) {
 			metrics targets
 		}
 		%s
-	}`, metrics, f.port, serverFile(t, "overrides", "192.0.2.7 down\n"), backendDirective))
+	}`, metrics, f.port, lab.File(t, "overrides", "192.0.2.7 down\n"), answers.directive(t)))
 	p := startPrometheus(t, metrics)
 	tries := make(map[string]func() error)
 	for _, panel := range readDashboard(t).Panels {

@@ -1,4 +1,4 @@
-package shaker
+package test
 
 import (
 	"encoding/json"
@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	alertRules     = "monitoring/alerts.yml"
-	alertRuleTests = "monitoring/alerts_test.yml"
+	alertRules     = "../monitoring/alerts.yml"
+	alertRuleTests = "../monitoring/alerts_test.yml"
 )
 
 // dashboard is what the tests look at in that for Grafana. Its form is checked by tools/dashboard.
@@ -45,7 +45,7 @@ type dashboardSource struct{ Type, UID string }
 
 func readDashboard(t *testing.T) (d dashboard) {
 	t.Helper()
-	text, err := os.ReadFile("monitoring/grafana.json")
+	text, err := os.ReadFile("../monitoring/grafana.json")
 	if err != nil {
 		t.Fatal(err)
 	}

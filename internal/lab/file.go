@@ -1,0 +1,23 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// File writes a file into a directory of its own, which goes with the test, and returns its path.
+func File(t testing.TB, name, contents string) (path string) {
+	t.Helper()
+	return FileIn(t, t.TempDir(), name, contents)
+}
+
+// FileIn writes a file into the directory, in the place of one that may be there, and returns its path.
+func FileIn(t testing.TB, dir, name, contents string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(contents), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

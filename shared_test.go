@@ -1,0 +1,69 @@
+package shaker
+
+import (
+	"runtime"
+	"testing"
+	"weak"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
+)
+
+// sharedTake lets a new instance take over from the one before it, in the order that caddy calls back.
+func sharedTake(t *testing.T, old *instance) *instance {
+	t.Helper()
+	shared.restarting(old)
+	next := new(instance)
+	if err := shared.lease(next); err != nil {
+		t.Fatal(err)
+	}
+	shared.giveBack(old)
+	return next
+}
+
+// However often CoreDNS reloads, the instances that are gone are not kept in memory.
+func TestSharedForgetsInstances(t *testing.T) {
+	inst := new(instance)
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	var gone []weak.Pointer[instance]
+	for range 3 {
+		gone = append(gone, weak.Make(inst))
+		inst = sharedTake(t, inst)
+	}
+	for _, old := range gone {
+		lab.Until(t, "the old instances to be collected", func() bool {
+			runtime.GC()
+			return old.Value() == nil
+		})
+	}
+	shared.giveBack(inst)
+}
+
+// A reload that fails leaves nothing in force of what it wanted. caddy just forgets the new instance.
+func TestSharedRestartFailed(t *testing.T) {
+	inst := new(instance)
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	defer shared.giveBack(inst)
+	monitor, method := shared.monitor, shared.method
+	shared.restarting(inst)
+	next := new(instance)
+	next.settings.method.set(checker.MethodDial, "Corefile:1")
+	next.settings.targetMetrics = true
+	if err := shared.lease(next); err != nil {
+		t.Fatal(err)
+	}
+	if shared.method != checker.MethodDial || !targetMetrics.Load() {
+		t.Fatal("the settings of the new instance were never in force")
+	}
+	shared.restartFailed(inst)
+	if len(shared.leases) != 1 || shared.leases[0] != inst || shared.monitor != monitor {
+		t.Errorf("%d leases", len(shared.leases))
+	}
+	if shared.method != method || targetMetrics.Load() {
+		t.Errorf("method %v, metrics of targets %v", shared.method, targetMetrics.Load())
+	}
+}
