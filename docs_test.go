@@ -3,29 +3,67 @@ package shaker
 import (
 	"fmt"
 	"go/ast"
+	"go/format"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	"github.com/coredns-shaker/shaker/health"
 )
 
-// pages returns the text of every page for users, by its path.
+// pages returns the text of every page for people, by its path.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
-	paths, err := filepath.Glob("docs/*.md")
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("%d pages in docs (%v)", len(paths), err)
-	}
 	all := make(map[string]string)
-	for _, path := range append(paths, "README.md", "CHANGELOG.md", "CONTRIBUTING.md") {
+	for _, path := range filesOf(t, ".md") {
 		all[path] = readFile(t, path)
 	}
 	return all
+}
+
+// filesOf returns the paths of all files of this repository whose names end so.
+func filesOf(t *testing.T, suffix string) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.Name() == ".git":
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+		case strings.HasSuffix(path, suffix):
+			paths = append(paths, filepath.ToSlash(path))
+		}
+		return nil
+	})
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("%d files end in %s (%v)", len(paths), suffix, err)
+	}
+	return paths
+}
+
+// expectWords checks that a page says all of this, wherever its lines break.
+func expectWords(t *testing.T, path string, all ...string) {
+	t.Helper()
+	text := strings.Join(strings.Fields(readFile(t, path)), " ")
+	for _, want := range all {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s does not say %q", path, want)
+		}
+	}
 }
 
 // anchors returns the names by which GitHub lets links point at the headings of a page.
@@ -72,16 +110,6 @@ func TestPageLinks(t *testing.T) {
 	}
 }
 
-// What the README says on how to deploy is part of what docs/deployment.md does.
-func TestPageDeployment(t *testing.T) {
-	all := pages(t)
-	for _, f := range readPage(t, "README.md").fences {
-		if f.heading == "Deployment" && !strings.Contains(all["docs/deployment.md"], f.text) {
-			t.Errorf("docs/deployment.md does not have\n%s", f.text)
-		}
-	}
-}
-
 // The changelog has told of every property.
 func TestPageChangelog(t *testing.T) {
 	text := pages(t)["CHANGELOG.md"]
@@ -96,8 +124,9 @@ func TestPageChangelog(t *testing.T) {
 func TestPageVersions(t *testing.T) {
 	required := readFile(t, "go.mod")
 	for name, pattern := range map[string]string{
-		`CoreDNS (v\d+\.\d+\.\d+)`: `coredns/coredns (v\d+\.\d+\.\d+)`,
-		`\bGo (\d+\.\d+)`:          `\ngo (\d+\.\d+)`,
+		`CoreDNS (v\d+\.\d+\.\d+)`:                `coredns/coredns (v\d+\.\d+\.\d+)`,
+		`from v\d+\.\d+\.\d+ to (v\d+\.\d+\.\d+)`: `coredns/coredns (v\d+\.\d+\.\d+)`,
+		`\bGo (\d+\.\d+)`:                         `\ngo (\d+\.\d+)`,
 	} {
 		want := regexp.MustCompile(pattern).FindStringSubmatch(required)[1]
 		for path, text := range pages(t) {
@@ -168,18 +197,8 @@ func TestPageMetrics(t *testing.T) {
 // The tests that pages name exist.
 func TestPageTests(t *testing.T) {
 	var sources strings.Builder
-	for _, dir := range []string{".", "checker", "cmd/coredns", "health", "test"} {
-		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%d tests in %s (%v)", len(files), dir, err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sources.Write(text)
-		}
+	for _, file := range filesOf(t, "_test.go") {
+		sources.WriteString(readFile(t, file))
 	}
 	for path, text := range pages(t) {
 		for _, name := range regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w+`).FindAllString(text, -1) {
@@ -220,14 +239,10 @@ func TestPageLogLines(t *testing.T) {
 // logFormats returns expressions for all formats in the sources that have enough text to tell them apart.
 func logFormats(t *testing.T) (formats []*regexp.Regexp) {
 	t.Helper()
-	packages, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
 	verb := regexp.MustCompile(`%[-+#.0-9]*[a-z]`)
 	maker := regexp.MustCompile(`^(?:Debug|Info|Warning|Error|Sprint)f?$`)
-	for _, file := range packages {
-		if strings.HasSuffix(file, "_test.go") {
+	for _, file := range filesOf(t, ".go") {
+		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(file, "cmd/") || strings.HasPrefix(file, "tools/") {
 			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
@@ -274,18 +289,177 @@ func literal(e ast.Expr) string {
 
 // The numbers in docs/security.md are those of the code.
 func TestPageSecurityNumbers(t *testing.T) {
-	text := strings.Join(strings.Fields(pages(t)["docs/security.md"]), " ")
 	p := defaultPolicy()
-	for _, want := range []string{
+	expectWords(t, "docs/security.md",
 		fmt.Sprintf("%.0f with the defaults", p.idle.Seconds()/(0.9*p.settings.Interval.Seconds())),
 		fmt.Sprintf("above %d pairs", maxPairs),
 		fmt.Sprintf("no more than %d wait", maxHeld),
 		fmt.Sprintf("The default of %d is for", defaultRate),
 		fmt.Sprintf("once in %.0f minutes", quiet.Minutes()),
 		fmt.Sprintf("%d changes of state a second", linesPerSecond),
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the page does not say %q", want)
+	)
+}
+
+// The numbers in docs/checks.md and docs/intervals.md that decide about a freeze are those of the README, which package
+// health checks against its own.
+func TestPageFreeze(t *testing.T) {
+	for _, p := range readmeProperties(readReadme(t)) {
+		if p.words[0] != "freeze" {
+			continue
 		}
+		match := regexp.MustCompile("at least (\\d+), on more than one network \\((/\\d+) or (/\\d+)\\).* Default: `(\\d+) (\\d+)m`").
+			FindStringSubmatch(p.text)
+		if match == nil {
+			t.Fatalf("no numbers in %q", p.text)
+		}
+		least, net4, net6, percent, minutes := match[1], match[2], match[3], match[4], match[5]
+		expectWords(t, "docs/checks.md", "At least "+least+" targets have fallen silent.",
+			"on more than one network, which is a "+net4+" or a "+net6, "at least "+percent+" % of all targets",
+			"After "+minutes+" minutes a freeze is over", "Fewer than "+least+" targets are never frozen",
+			percent+" % and "+minutes+" minutes by default")
+		expectWords(t, "docs/intervals.md", "At least "+least+" targets on two networks have to be silent",
+			"Fewer than "+least+", or all in one "+net4+" or "+net6)
+		return
+	}
+	t.Fatal("the README does not explain freeze")
+}
+
+// docs/status.md lists the fields of the JSON and the parameters, in their order.
+func TestPageStatusFields(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|")
+	var got, want []string
+	for _, match := range rows.FindAllStringSubmatch(readFile(t, "docs/status.md"), -1) {
+		got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
+	}
+	for _, fields := range []reflect.Type{reflect.TypeFor[statusView](), reflect.TypeFor[statusTarget]()} {
+		for field := range fields.Fields() {
+			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			want = append(want, tag)
+		}
+	}
+	for _, p := range statusHTML.parameters {
+		want = append(want, p.name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/status.md has\n%q, want\n%q", got, want)
+	}
+}
+
+// The numbers in docs/status.md are those of the code.
+func TestPageStatusNumbers(t *testing.T) {
+	expectWords(t, "docs/status.md",
+		fmt.Sprintf("loads itself again every %d seconds", statusRefresh),
+		fmt.Sprintf("from 1, the default, to %d; the one", mostStatusPage),
+		fmt.Sprintf("targets on a page, from 1 to %d, by default %d", mostStatusSize, statusSize),
+		fmt.Sprintf("| array | %d slots", health.HistorySlots),
+		fmt.Sprintf("none of more than %d octets", longestNoted),
+		fmt.Sprintf("No more than %d clients are served at a time; one who takes more than %.0f seconds to ask or %.0f seconds to read",
+			statusConnections, statusReading.Seconds(), statusWriting.Seconds()),
+		fmt.Sprintf("requests are bounded to %d KiB", (statusHeader+4096)>>10),
+	)
+}
+
+// Go code that README.md and docs show is code of this file, which compiles.
+func TestPageCode(t *testing.T) {
+	unindented := func(code string) string {
+		lines := strings.Split(strings.TrimSpace(code), "\n")
+		for i := range lines {
+			lines[i] = strings.TrimSpace(lines[i])
+		}
+		return strings.Join(lines, "\n")
+	}
+	source := unindented(readFile(t, "docs_test.go"))
+	blocks := 0
+	for path := range pages(t) {
+		if path != "README.md" && !strings.HasPrefix(path, "docs/") {
+			continue // a package has its own examples
+		}
+		for _, f := range readPage(t, path).fences {
+			if f.language != "go" {
+				continue
+			}
+			blocks++
+			if !strings.Contains(source, unindented(f.text)) {
+				t.Errorf("%s:%d: code that was not compiled:\n%s", path, f.line, f.text)
+			}
+			if formatted, err := format.Source([]byte(f.text)); err != nil || string(formatted) != f.text {
+				t.Errorf("%s:%d: not formatted (%v)", path, f.line, err)
+			}
+		}
+	}
+	if blocks == 0 {
+		t.Error("no page shows Go code")
+	}
+}
+
+var _ = ownMain
+
+// ownMain is in docs/building.md.
+func ownMain() {
+	directives := slices.Clone(dnsserver.Directives)
+	directives = slices.Insert(directives, slices.Index(directives, "cache"), "shaker")
+	if err := dnsserver.SetDirectives(directives); err != nil {
+		log.Fatal(err)
+	}
+	coremain.Run()
+}
+
+// shippedDirectives is the order of the plugins in the CoreDNS that is linked, before any test changes it.
+var shippedDirectives = slices.Clone(dnsserver.Directives)
+
+// Where pages say that a plugin is above or below shaker, CoreDNS has it there. shaker is right before cache.
+func TestPageNeighbours(t *testing.T) {
+	const page = "docs/neighbours.md"
+	about := regexp.MustCompile(`order of CoreDNS v(\S+),`).FindStringSubmatch(readFile(t, page))
+	if about == nil {
+		t.Fatalf("%s does not name the CoreDNS that it is about", page)
+	}
+	if about[1] != coremain.CoreVersion {
+		t.Skipf("the pages are about CoreDNS %s, and this is %s", about[1], coremain.CoreVersion)
+	}
+	cache := slices.Index(shippedDirectives, "cache")
+	order := map[string][]string{"above": shippedDirectives[:cache], "below": shippedDirectives[cache:]}
+	plugin := regexp.MustCompile(`\*([a-z0-9_]+)\*`)
+	named := func(text string) (names []string) {
+		for _, match := range plugin.FindAllStringSubmatch(text, -1) {
+			names = append(names, match[1])
+		}
+		return names
+	}
+	expect := func(path, text, side string) {
+		t.Helper()
+		for _, name := range named(text) {
+			if !slices.Contains(order[side], name) {
+				t.Errorf("%s: %s is not %s shaker", path, name, side)
+			}
+		}
+	}
+
+	lists := 0
+	for _, item := range readPage(t, page).bullets("") {
+		side, list, _ := strings.Cut(item, ": ")
+		side = strings.ToLower(side)
+		if got := named(list); !slices.Equal(got, order[side]) {
+			t.Errorf("%s has %s shaker\n%q, want\n%q", page, side, got, order[side])
+		}
+		lists++
+	}
+	rows := regexp.MustCompile(`(?m)^\| ([^|]*) \| (above|below) \|`).FindAllStringSubmatch(readFile(t, page), -1)
+	for _, row := range rows {
+		expect(page, row[1], row[2])
+	}
+	if lists != 2 || len(rows) == 0 {
+		t.Errorf("%s has %d lists and %d rows of a table", page, lists, len(rows))
+	}
+	aside := regexp.MustCompile(`((?:\*[a-z0-9_]+\*(?:, | and )?)+), which (?:is|are) (above|below)`)
+	asides := 0
+	for path, text := range pages(t) {
+		for _, match := range aside.FindAllStringSubmatch(strings.Join(strings.Fields(text), " "), -1) {
+			expect(path, match[1], match[2])
+			asides++
+		}
+	}
+	if asides == 0 {
+		t.Error("no page says in a sentence that a plugin is above or below")
 	}
 }

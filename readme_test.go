@@ -1,12 +1,12 @@
 package shaker
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"go/format"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
-	"github.com/coredns/coredns/coremain"
+	// What the Corefiles that we show use.
 	_ "github.com/coredns/coredns/plugin/bind"
 	_ "github.com/coredns/coredns/plugin/cache"
 	_ "github.com/coredns/coredns/plugin/errors"
@@ -31,11 +31,11 @@ import (
 	_ "github.com/coredns/coredns/plugin/ready"
 	_ "github.com/coredns/coredns/plugin/reload"
 
+	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
-	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // readme is README.md, or a page of docs, taken apart.
@@ -132,16 +132,23 @@ func (r *readme) paragraph(t *testing.T, begin string) string {
 	return ""
 }
 
+const mostReadmeLines = 450
+
 // CoreDNS wants the sections of a plugin's README in this order.
 func TestReadmeSections(t *testing.T) {
 	r := readReadme(t)
 	rest := r.headings
-	for _, want := range []string{"Quick start", "Name", "Description", "Syntax", "Metrics", "Examples", "See also", "Bugs"} {
+	for _, want := range []string{"Quick start", "Name", "Description", "Syntax", "Metrics", "Ready", "Metadata", "Examples",
+		"See also", "Bugs"} {
 		i := slices.Index(rest, want)
 		if i < 0 {
 			t.Fatalf("section %q is missing or out of order in %q", want, r.headings)
 		}
 		rest = rest[i+1:]
+	}
+	// What else there is to say has pages of its own.
+	if lines := strings.Count(r.text, "\n"); lines > mostReadmeLines {
+		t.Errorf("%d lines, want no more than %d", lines, mostReadmeLines)
 	}
 }
 
@@ -300,7 +307,7 @@ func TestReadmeMetrics(t *testing.T) {
 
 	// What has no series is not gathered.
 	countersFor(t.Context(), "readme.example.org.")
-	file, err := openOverrides(lab.File(t, "overrides", ""))
+	file, err := openOverrides(serverFile(t, "overrides", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,29 +365,6 @@ func TestReadmeMetrics(t *testing.T) {
 	}
 }
 
-// The README lists the fields and the parameters of the status page, in their order.
-func TestReadmeStatus(t *testing.T) {
-	rows := regexp.MustCompile("^\\| (`[^|]*`) \\|")
-	var got, want []string
-	for _, line := range readReadme(t).prose["Status page"] {
-		if match := rows.FindStringSubmatch(line); match != nil {
-			got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
-		}
-	}
-	for _, fields := range []reflect.Type{reflect.TypeFor[statusView](), reflect.TypeFor[statusTarget]()} {
-		for field := range fields.Fields() {
-			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			want = append(want, tag)
-		}
-	}
-	for _, p := range statusHTML.parameters {
-		want = append(want, p.name)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("Status page has\n%q, want\n%q", got, want)
-	}
-}
-
 func TestReadmeNeverProbed(t *testing.T) {
 	var got []netip.Prefix
 	for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(readReadme(t).paragraph(t, "Never probed"), -1) {
@@ -397,89 +381,19 @@ func TestReadmeNeverProbed(t *testing.T) {
 
 // The numbers in the prose are those of the code.
 func TestReadmeNumbers(t *testing.T) {
-	r := readReadme(t)
-	text := strings.Join(strings.Fields(r.text), " ")
 	s := defaultPolicy().settings
 	refusal := s.Interval + time.Duration(s.Fall-1)*s.Fast
 	silence := s.Interval + time.Duration(s.Fall-1)*max(s.Fast, s.Timeout) + s.Timeout
 	back := s.Interval + time.Duration(s.Rise-1)*s.Fast
-	for _, want := range []string{
-		fmt.Sprintf("round trip | %v |", refusal),
-		fmt.Sprintf("*timeout* | %v |", silence),
-		fmt.Sprintf("round trip, %v by default", back),
+	expectWords(t, "README.md",
+		fmt.Sprintf("an address that refuses is out of answers after %v, one that is silent after %v", refusal, silence),
+		fmt.Sprintf("one that lives again is back after %v", back),
 		fmt.Sprintf("no sooner than after %.0f seconds", leastRefresh.Seconds()),
 		fmt.Sprintf("tried again after %.0f second, then after twice as long each time, up to %.0f seconds",
 			firstRetry.Seconds(), lastRetry.Seconds()),
 		fmt.Sprintf("after %.0f seconds, a name that cannot be resolved", patience.Seconds()),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
-		fmt.Sprintf("loads itself again every %d seconds", statusRefresh),
-		fmt.Sprintf("from 1, the default, to %d; the one", mostStatusPage),
-		fmt.Sprintf("targets on a page, from 1 to %d, by default %d", mostStatusSize, statusSize),
-		fmt.Sprintf("| array | %d slots", health.HistorySlots),
-		fmt.Sprintf("none of more than %d octets", longestNoted),
-		fmt.Sprintf("No more than %d clients are served at a time; one who takes more than %.0f seconds to ask or %.0f seconds to read",
-			statusConnections, statusReading.Seconds(), statusWriting.Seconds()),
-		fmt.Sprintf("requests are bounded to %d KiB", (statusHeader+4096)>>10),
-		"`" + describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise}) + "`",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the README does not say %q", want)
-		}
-	}
-}
-
-// The Go code in the README is code of this file, which compiles.
-func TestReadmeCode(t *testing.T) {
-	source := readFile(t, "readme_test.go")
-	unindented := func(code string) string {
-		lines := strings.Split(strings.TrimSpace(code), "\n")
-		for i := range lines {
-			lines[i] = strings.TrimSpace(lines[i])
-		}
-		return strings.Join(lines, "\n")
-	}
-	for _, f := range readReadme(t).fencesOf(t, "go") {
-		if !strings.Contains(unindented(source), unindented(f.text)) {
-			t.Errorf("README.md:%d: code that was not compiled:\n%s", f.line, f.text)
-		}
-		if formatted, err := format.Source([]byte(f.text)); err != nil || string(formatted) != f.text {
-			t.Errorf("README.md:%d: not formatted (%v)", f.line, err)
-		}
-	}
-}
-
-var _ = readmeMain
-
-func readmeMain() {
-	directives := slices.Clone(dnsserver.Directives)
-	directives = slices.Insert(directives, slices.Index(directives, "cache"), "shaker")
-	if err := dnsserver.SetDirectives(directives); err != nil {
-		log.Fatal(err)
-	}
-	coremain.Run()
-}
-
-func Example_checker() {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer l.Close()
-	addr := l.Addr().String()
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-
-	c := checker.NewChecker()
-	go c.CheckingLoop(ctx) // until ctx ends
-	<-c.WaitReady()
-	switch err := c.CheckAddr(addr, time.Second); err {
-	case checker.ErrTimeout:
-		fmt.Println("silent for a second")
-	case nil:
-		fmt.Println("answered")
-	default:
-		fmt.Println("refused, unreachable or not checked:", err)
-	}
-	// Output: answered
+		fmt.Sprintf("more than %d pairs of an address and a port", maxPairs),
+		"`"+describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise})+"`",
+	)
 }

@@ -30,7 +30,7 @@ func shopAddress(host byte) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 64 | byte(pid>>8)&63, byte(pid), host})
 }
 
-// The shop of the README is served, loses a machine of each service, and serves what is left.
+// The shop is served, loses a machine of each service, and serves what is left.
 func TestShop(t *testing.T) {
 	network := strings.TrimSuffix(shopAddress(0).String(), "0")
 	local := func(text string) string { return strings.ReplaceAll(text, "192.0.2.", network) }

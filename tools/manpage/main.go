@@ -1,4 +1,5 @@
-// Command manpage makes the manual page of the README, which has the sections of one.
+// Command manpage makes the manual page of the README, which has the sections of one, and of the pages in docs that
+// whoever operates shaker looks things up in.
 //
 //	manpage README.md man/coredns-shaker.7
 //
@@ -16,32 +17,41 @@ import (
 	"time"
 )
 
+// chapters are pages beside the README that become sections of the manual page, in this order. How to build shaker, or
+// how to move to it, is not among them: who has the manual page installed has done that.
+var chapters = []string{"docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"}
+
 func main() {
 	if len(os.Args) != 3 {
 		fmt.Fprintln(os.Stderr, "usage: manpage README.md PAGE.7")
 		os.Exit(2)
 	}
-	if err := generate(os.Args[1], os.Args[2], time.Now().UTC()); err != nil {
+	if err := generate(os.Args[1], chapters, os.Args[2], time.Now().UTC()); err != nil {
 		fmt.Fprintln(os.Stderr, "manpage:", err)
 		os.Exit(1)
 	}
 }
 
-func generate(readme, page string, today time.Time) error {
-	markdown, err := os.ReadFile(readme)
+// generate writes the page. The paths of the chapters start where the README is.
+func generate(readme string, chapters []string, page string, today time.Time) error {
+	var sources []source
+	for _, path := range append([]string{filepath.Base(readme)}, chapters...) {
+		markdown, err := os.ReadFile(filepath.Join(filepath.Dir(readme), path))
+		if err != nil {
+			return err
+		}
+		sources = append(sources, source{path, markdown})
+	}
+	body, err := render(sources[0], sources[1:])
 	if err != nil {
 		return err
-	}
-	body, err := render(markdown)
-	if err != nil {
-		return fmt.Errorf("%s: %w", readme, err)
 	}
 	old, err := os.ReadFile(page)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	title, section, _ := strings.Cut(filepath.Base(page), ".")
-	head := fmt.Sprintf("'\\\" t\n.\\\" Made of README.md by tools/manpage.\n.TH %s %s ", title, section)
+	head := fmt.Sprintf("'\\\" t\n.\\\" Made of README.md and docs by tools/manpage.\n.TH %s %s ", title, section)
 	if bytes.HasPrefix(old, []byte(head)) && bytes.HasSuffix(old, body) {
 		return nil
 	}

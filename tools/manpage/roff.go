@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/yuin/goldmark"
@@ -13,55 +15,79 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// render returns the page without its title line. The section Name comes first, because a manual page is found by it;
-// what the README has above it, but for its title, comes before the examples.
-func render(markdown []byte) ([]byte, error) {
-	document := goldmark.New(goldmark.WithExtensions(extension.Table)).Parser().Parse(text.NewReader(markdown))
-	p := page{markdown: markdown}
-	if err := p.reorder(document); err != nil {
-		return nil, err
+// source is a page in Markdown.
+type source struct {
+	path     string // from the root of the repository
+	markdown []byte
+}
+
+// render returns the page without its title line. The section Name comes first, because a manual page is found by it.
+// The chapters come before the examples, each as a section, and then what the README has above its name, but for its
+// title.
+func render(readme source, chapters []source) ([]byte, error) {
+	p := page{here: map[string]bool{readme.path: true}}
+	for _, c := range chapters {
+		p.here[c.path] = true
 	}
 	// No hyphens that are not in the text, neither at once nor when groff begins a paragraph, and no wide gaps.
 	p.line(".nh\n.nr HY 0\n.ad l")
-	p.blocks(document, 0)
+	p.source, p.section = readme, 2
+	reference, start, examples, err := p.split(readme.parse())
+	if err != nil {
+		return nil, err
+	}
+	p.blocks(reference, 0)
+	for _, c := range chapters {
+		p.source, p.section = c, 1
+		p.blocks(children(c.parse()), 0)
+	}
+	p.source, p.section = readme, 2
+	p.blocks(start, 0)
+	p.blocks(examples, 0)
 	return []byte(p.out.String()), errors.Join(p.unknown...)
 }
 
+func (s source) parse() ast.Node {
+	return goldmark.New(goldmark.WithExtensions(extension.Table)).Parser().Parse(text.NewReader(s.markdown))
+}
+
 type page struct {
-	markdown []byte
-	out      strings.Builder
-	unknown  []error // what cannot be rendered
+	source                  // that is being rendered
+	section int             // the level of its headings that begin a section
+	here    map[string]bool // the sources that the page has, by path
+	out     strings.Builder
+	unknown []error // what cannot be rendered
 }
 
 func (p *page) line(format string, args ...any) { fmt.Fprintf(&p.out, format+"\n", args...) }
 
-// reorder moves the sections of the document.
-func (p *page) reorder(document ast.Node) error {
-	var before []ast.Node
-	node := document.FirstChild()
-	for ; !p.isSection(node, "Name"); node = node.NextSibling() {
-		if node == nil {
-			return errors.New("there is no section Name")
-		}
-		before = append(before, node)
+func children(parent ast.Node) (nodes []ast.Node) {
+	for node := parent.FirstChild(); node != nil; node = node.NextSibling() {
+		nodes = append(nodes, node)
 	}
-	for ; !p.isSection(node, "Examples"); node = node.NextSibling() {
-		if node == nil {
-			return errors.New("there is no section Examples after Name")
-		}
+	return nodes
+}
+
+// split returns the parts of a README: from the section Name on, above it without the title, and from the examples on.
+func (p *page) split(document ast.Node) (reference, start, examples []ast.Node, err error) {
+	nodes := children(document)
+	name := slices.IndexFunc(nodes, func(n ast.Node) bool { return p.isSection(n, "Name") })
+	if name < 0 {
+		return nil, nil, nil, fmt.Errorf("%s: there is no section Name", p.path)
 	}
-	title := true
-	for _, b := range before {
-		if h, ok := b.(*ast.Heading); ok {
-			title = h.Level == 1
-		}
-		if title {
-			document.RemoveChild(document, b)
-		} else {
-			document.InsertBefore(document, node, b)
-		}
+	reference = nodes[name:]
+	i := slices.IndexFunc(reference, func(n ast.Node) bool { return p.isSection(n, "Examples") })
+	if i < 0 {
+		return nil, nil, nil, fmt.Errorf("%s: there is no section Examples after Name", p.path)
 	}
-	return nil
+	reference, examples = reference[:i], reference[i:]
+	// The title has the text up to the first section.
+	start = nodes[:name]
+	i = slices.IndexFunc(start, func(n ast.Node) bool { h, ok := n.(*ast.Heading); return ok && h.Level == 2 })
+	if i < 0 {
+		i = len(start)
+	}
+	return reference, start[i:], examples, nil
 }
 
 func (p *page) isSection(node ast.Node, name string) bool {
@@ -71,12 +97,12 @@ func (p *page) isSection(node ast.Node, name string) bool {
 
 func (p *page) heading(h *ast.Heading) string { return string(h.Lines().Value(p.markdown)) }
 
-// blocks renders the children of a node that is in so many lists.
-func (p *page) blocks(parent ast.Node, lists int) {
-	for node := parent.FirstChild(); node != nil; node = node.NextSibling() {
+// blocks renders nodes that are in so many lists.
+func (p *page) blocks(nodes []ast.Node, lists int) {
+	for _, node := range nodes {
 		switch n := node.(type) {
 		case *ast.Heading:
-			if n.Level == 2 {
+			if n.Level <= p.section {
 				p.line(".SH %s", escape(strings.ToUpper(p.heading(n))))
 			} else {
 				p.line(".SS %s", escape(p.heading(n)))
@@ -96,13 +122,13 @@ func (p *page) blocks(parent ast.Node, lists int) {
 			if lists > 0 {
 				p.line(".RS 2")
 			}
-			p.blocks(n, lists+1)
+			p.blocks(children(n), lists+1)
 			if lists > 0 {
 				p.line(".RE")
 			}
 		case *ast.ListItem:
 			p.line(`.IP \(bu 2`)
-			p.blocks(n, lists)
+			p.blocks(children(n), lists)
 		case *tables.Table:
 			p.begin(n, lists)
 			p.table(n)
@@ -124,7 +150,7 @@ func (p *page) begin(node ast.Node, lists int) {
 }
 
 func (p *page) cannot(what string) {
-	p.unknown = append(p.unknown, fmt.Errorf("%s: there is no rule how to render it", what))
+	p.unknown = append(p.unknown, fmt.Errorf("%s: %s: there is no rule how to render it", p.path, what))
 }
 
 // inline renders what is in a paragraph or a cell.
@@ -150,8 +176,7 @@ func (p *page) inline(parent ast.Node) string {
 			s += `\f` + string("?IB"[n.Level]) + p.inline(n) + `\fP`
 		case *ast.Link:
 			s += p.inline(n)
-			// A link within the page is text like any other.
-			if to := escape(string(n.Destination)); to != p.inline(n) && !strings.HasPrefix(to, "#") {
+			if to := escape(p.target(string(n.Destination))); to != "" && to != p.inline(n) {
 				s += ` \[la]` + strings.ReplaceAll(to, "/", `/\:`) + `\[ra]` // may be broken there
 			}
 		default:
@@ -159,6 +184,23 @@ func (p *page) inline(parent ast.Node) string {
 		}
 	}
 	return s
+}
+
+// target returns where a link leads: to an address, or to a file by its path from the root of the repository. It is empty
+// where the link leads to this page, because there it is text like any other.
+func (p *page) target(destination string) string {
+	if strings.Contains(destination, "://") {
+		return destination
+	}
+	file, _, _ := strings.Cut(destination, "#")
+	if file == "" {
+		return ""
+	}
+	file = path.Join(path.Dir(p.path), file)
+	if p.here[file] {
+		return ""
+	}
+	return file
 }
 
 // short is how wide a column can be that does not wrap its cells.
