@@ -14,17 +14,18 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // benchVerdicts is the source of states that queries use.
-func benchVerdicts(zone zonePolicy, network *handlerNetwork) *verdicts {
-	return &verdicts{policy: zone.policy, monitor: network.monitor}
+func benchVerdicts(zone zonePolicy, network *network, request *dns.Msg) *verdicts {
+	return &verdicts{zone: zone, request: request, engine: network.engine}
 }
 
 // benchAnswer returns an answer of the type with n addresses at port 443, of which the last ones are down.
-func benchAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNetwork, request, m *dns.Msg) {
+func benchAnswer(tb testing.TB, rrtype uint16, n, down int) (network *network, request, m *dns.Msg) {
 	tb.Helper()
-	network = newHandlerNetwork(tb, "")
+	network = newNetwork(tb, "")
 	var text, extra strings.Builder
 	var hints []string
 	for i := range n {
@@ -32,9 +33,9 @@ func benchAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNet
 		if rrtype == dns.TypeAAAA {
 			addr = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 15: byte(i)})
 		}
-		network.results[addr] = checker.Answered
+		network.Results[addr] = checker.Answered
 		if i >= n-down {
-			network.results[addr] = checker.Refused
+			network.Results[addr] = checker.Refused
 		}
 		network.settle(addr)
 		switch rrtype {
@@ -50,7 +51,10 @@ func benchAnswer(tb testing.TB, rrtype uint16, n, down int) (network *handlerNet
 	if hints != nil {
 		fmt.Fprintf(&text, "a.example.org. 30 IN HTTPS 1 . alpn=h2 ipv4hint=%s\n", strings.Join(hints, ","))
 	}
-	request, m = filterSections(tb, text.String()+"--\n"+extra.String())
+	request = handlerRequest("A.Example.org.", rrtype)
+	m = new(dns.Msg)
+	m.SetReply(request)
+	m.Answer, m.Extra = lab.Records(tb, text.String()), lab.Records(tb, extra.String())
 	return network, request, m
 }
 
@@ -58,21 +62,20 @@ var benchTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS}
 
 // An answer in which nothing has to change costs no allocation, whatever records it has.
 func TestFilterDoesNotAllocate(t *testing.T) {
-	if raceEnabled {
+	if lab.RaceEnabled {
 		t.Skip("the race detector makes sync.Pool forget things on purpose; go test without -race runs this")
 	}
-	alias := filterRecords(t, "w.example.org. 30 IN CNAME a.example.org.")
+	alias := lab.Records(t, "w.example.org. 30 IN CNAME a.example.org.")
 	for _, rrtype := range benchTypes {
 		for _, n := range []int{1, 2, 4, 16, 100} {
 			network, request, m := benchAnswer(t, rrtype, n, 0)
 			m.Answer = append(alias, m.Answer...)
-			zone := filterPolicy(t, "nodata", 50)
+			zone := policyFor(t, "nodata", 50)
 			for _, noted := range []bool{false, true} { // without and with a status page
-				zone.noted = noted
-				v := benchVerdicts(zone, network)
-				v.request = handlerRequest("A.Example.org.", rrtype)
+				zone.named = noted
+				v := benchVerdicts(zone, network, request)
 				allocs := testing.AllocsPerRun(1000, func() {
-					if got, result := filter(m, request, zone, v); got != m || result.addresses != n {
+					if got, result := v.filter(m); got != m || result.Addresses != n {
 						t.Fatal("the answer was changed")
 					}
 				})
@@ -92,12 +95,12 @@ func BenchmarkFilter(b *testing.B) {
 					continue // the same as all down
 				}
 				network, request, m := benchAnswer(b, rrtype, n, down)
-				zone := filterPolicy(b, "nodata", 0)
-				v := benchVerdicts(zone, network)
+				zone := policyFor(b, "nodata", 0)
+				v := benchVerdicts(zone, network, request)
 				b.Run(fmt.Sprintf("%s, %d addresses, %d down", dns.TypeToString[rrtype], n, down), func(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {
-						filter(m, request, zone, v)
+						v.filter(m)
 					}
 				})
 			}
@@ -120,14 +123,14 @@ func BenchmarkServeDNS(b *testing.B) {
 			for _, rr := range m.Answer {
 				rr.Header().Ttl = uint32(ttl)
 			}
-			answer := filterText(m.Answer)
+			answer := lab.RecordText(m.Answer)
 			zone, err := file.Parse(strings.NewReader("example.org. 300 IN SOA ns.example.org. host.example.org. 1 2 3 4 5\n"+
 				"example.org. 300 IN NS ns.example.org.\n"+answer), "example.org.", "stdin", 0)
 			if err != nil {
 				b.Fatal(err)
 			}
 			below := file.File{Zones: file.Zones{Z: map[string]*file.Zone{"example.org.": zone}, Names: []string{"example.org."}}}
-			s := network.above(filterPolicy(b, "all", 0), below)
+			s := network.above(policyFor(b, "all", 0), below)
 			// What stands above in a server as well: the next plugin is called through NextOrFailure in both cases.
 			chains := []struct {
 				name string
@@ -187,5 +190,47 @@ func BenchmarkCountersFor(b *testing.B) {
 	ctx := context.Background()
 	for b.Loop() {
 		countersFor(ctx, "bench.test.")
+	}
+}
+
+// benchRules are n CIDRs of different lengths, of which none is in another.
+func benchRules(n int) (rules []string) {
+	for i := range n {
+		rules = append(rules, netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i >> 8), byte(i), 0}), 24+i%9).String())
+	}
+	return rules
+}
+
+// BenchmarkRules is what a query pays for each of its addresses, by the number of `allow` and `deny` rules.
+func BenchmarkRules(b *testing.B) {
+	for _, n := range []int{0, 100, 10_000} {
+		var p permits
+		for i, rule := range benchRules(n) {
+			p.add(netip.MustParsePrefix(rule), i%2 == 0)
+		}
+		p.addDefaults()
+		for _, addr := range []string{"10.1.0.1", "11.0.7.1", "2001:db8::1"} {
+			addr := netip.MustParseAddr(addr)
+			b.Run(fmt.Sprintf("%d/%s", n, addr), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					if !p.allows(addr) && addr.Is6() {
+						b.Fatal("denied")
+					}
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkParseRules reads a stanza with many rules.
+func BenchmarkParseRules(b *testing.B) {
+	rules := benchRules(10_000)
+	for b.Loop() {
+		s := stanza{policy: defaultPolicy()}
+		if err := s.allow(rules); err != nil {
+			b.Fatal(err)
+		}
+		s.policy.complete()
 	}
 }

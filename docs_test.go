@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,7 +19,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/coremain"
 
-	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // pages returns the text of every page for people, by its path.
@@ -53,17 +52,6 @@ func filesOf(t *testing.T, suffix string) (paths []string) {
 		t.Fatalf("%d files end in %s (%v)", len(paths), suffix, err)
 	}
 	return paths
-}
-
-// expectWords checks that a page says all of this, wherever its lines break.
-func expectWords(t *testing.T, path string, all ...string) {
-	t.Helper()
-	text := strings.Join(strings.Fields(readFile(t, path)), " ")
-	for _, want := range all {
-		if !strings.Contains(text, want) {
-			t.Errorf("%s does not say %q", path, want)
-		}
-	}
 }
 
 // anchors returns the names by which GitHub lets links point at the headings of a page.
@@ -153,7 +141,7 @@ func TestPageIntervals(t *testing.T) {
 	for _, p := range blocks[0] {
 		settings := p.settings
 		settings.Damping = 0 // the page is about the others
-		left[describeSettings(settings)] = true
+		left[settings.String()] = true
 	}
 	for _, row := range rows {
 		if !left[row[1]] {
@@ -290,14 +278,14 @@ func literal(e ast.Expr) string {
 // The numbers in docs/security.md are those of the code.
 func TestPageSecurityNumbers(t *testing.T) {
 	p := defaultPolicy()
-	expectWords(t, "docs/security.md",
+	lab.ExpectWords(t, "docs/security.md",
 		fmt.Sprintf("%.0f with the defaults", p.idle.Seconds()/(0.9*p.settings.Interval.Seconds())),
-		fmt.Sprintf("above %d pairs", maxPairs),
 		fmt.Sprintf("no more than %d wait", maxHeld),
 		fmt.Sprintf("The default of %d is for", defaultRate),
 		fmt.Sprintf("once in %.0f minutes", quiet.Minutes()),
 		fmt.Sprintf("%d changes of state a second", linesPerSecond),
 	)
+	lab.ExpectWords(t, "docs/status.md", fmt.Sprintf("none of more than %d octets", maxNamed))
 }
 
 // The numbers in docs/checks.md and docs/intervals.md that decide about a freeze are those of the README, which package
@@ -313,50 +301,15 @@ func TestPageFreeze(t *testing.T) {
 			t.Fatalf("no numbers in %q", p.text)
 		}
 		least, net4, net6, percent, minutes := match[1], match[2], match[3], match[4], match[5]
-		expectWords(t, "docs/checks.md", "At least "+least+" targets have fallen silent.",
+		lab.ExpectWords(t, "docs/checks.md", "At least "+least+" targets have fallen silent.",
 			"on more than one network, which is a "+net4+" or a "+net6, "at least "+percent+" % of all targets",
 			"After "+minutes+" minutes a freeze is over", "Fewer than "+least+" targets are never frozen",
 			percent+" % and "+minutes+" minutes by default")
-		expectWords(t, "docs/intervals.md", "At least "+least+" targets on two networks have to be silent",
+		lab.ExpectWords(t, "docs/intervals.md", "At least "+least+" targets on two networks have to be silent",
 			"Fewer than "+least+", or all in one "+net4+" or "+net6)
 		return
 	}
 	t.Fatal("the README does not explain freeze")
-}
-
-// docs/status.md lists the fields of the JSON and the parameters, in their order.
-func TestPageStatusFields(t *testing.T) {
-	rows := regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|")
-	var got, want []string
-	for _, match := range rows.FindAllStringSubmatch(readFile(t, "docs/status.md"), -1) {
-		got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
-	}
-	for _, fields := range []reflect.Type{reflect.TypeFor[statusView](), reflect.TypeFor[statusTarget]()} {
-		for field := range fields.Fields() {
-			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			want = append(want, tag)
-		}
-	}
-	for _, p := range statusHTML.parameters {
-		want = append(want, p.name)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("docs/status.md has\n%q, want\n%q", got, want)
-	}
-}
-
-// The numbers in docs/status.md are those of the code.
-func TestPageStatusNumbers(t *testing.T) {
-	expectWords(t, "docs/status.md",
-		fmt.Sprintf("loads itself again every %d seconds", statusRefresh),
-		fmt.Sprintf("from 1, the default, to %d; the one", mostStatusPage),
-		fmt.Sprintf("targets on a page, from 1 to %d, by default %d", mostStatusSize, statusSize),
-		fmt.Sprintf("| array | %d slots", health.HistorySlots),
-		fmt.Sprintf("none of more than %d octets", longestNoted),
-		fmt.Sprintf("No more than %d clients are served at a time; one who takes more than %.0f seconds to ask or %.0f seconds to read",
-			statusConnections, statusReading.Seconds(), statusWriting.Seconds()),
-		fmt.Sprintf("requests are bounded to %d KiB", (statusHeader+4096)>>10),
-	)
 }
 
 // Go code that README.md and docs show is code of this file, which compiles.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -22,95 +23,10 @@ import (
 	"github.com/opentracing/opentracing-go/mocktracer"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
-
-// handlerNetwork is a monitor and its prober. Addresses that have no result stay silent for ever.
-type handlerNetwork struct {
-	monitor *health.Monitor
-	results map[netip.Addr]checker.Result
-	delay   time.Duration // of results, for synctest: while it has not passed, whoever asks finds no verdict
-
-	mu     sync.Mutex
-	probed map[netip.AddrPort]checker.Check
-}
-
-// newHandlerNetwork reads results such as "10.0.0.1=answered 10.0.0.2=refused".
-func newHandlerNetwork(t testing.TB, results string) *handlerNetwork {
-	t.Helper()
-	n := &handlerNetwork{
-		monitor: health.New(health.Options{}),
-		results: make(map[netip.Addr]checker.Result),
-		probed:  make(map[netip.AddrPort]checker.Check),
-	}
-	for _, word := range strings.Fields(results) {
-		addr, result, _ := strings.Cut(word, "=")
-		i := slices.IndexFunc(checker.Results(), func(r checker.Result) bool { return r.String() == result })
-		if i < 0 {
-			t.Fatalf("no such result: %q", word)
-		}
-		n.results[netip.MustParseAddr(addr)] = checker.Result(i)
-	}
-	n.monitor.SetProber(n)
-	t.Cleanup(n.monitor.Close)
-	return n
-}
-
-// Submit implements health.Prober.
-func (n *handlerNetwork) Submit(checks ...checker.Check) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, c := range checks {
-		n.probed[c.Target] = c
-		if result, ok := n.results[c.Target.Addr()]; ok {
-			reports := []checker.Report{{Tag: c.Tag, Result: result, RTT: time.Millisecond}}
-			if n.delay > 0 {
-				time.AfterFunc(n.delay, func() { n.monitor.Deliver(reports) })
-			} else {
-				n.monitor.Deliver(reports)
-			}
-		}
-	}
-	return nil
-}
-
-func (n *handlerNetwork) probes() map[netip.AddrPort]checker.Check {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	probed := make(map[netip.AddrPort]checker.Check)
-	for target, c := range n.probed {
-		probed[target] = c
-	}
-	return probed
-}
-
-// settle waits for the verdict of an address under the default policy, if it is to have one.
-func (n *handlerNetwork) settle(addr netip.Addr) {
-	p := defaultPolicy()
-	p.complete()
-	target := n.monitor.Target(netip.AddrPortFrom(addr, 443), p.key(addr), time.Hour)
-	if _, ok := n.results[addr]; ok {
-		n.monitor.Await([]*health.Target{target}, time.Hour)
-	}
-}
-
-// settleAll does so for every address that has a result.
-func (n *handlerNetwork) settleAll() {
-	for addr := range n.results {
-		n.settle(addr)
-	}
-}
-
-// shaker returns a handler for example.org above a plugin that gives this answer.
-func (n *handlerNetwork) shaker(zone zonePolicy, answer string) *Shaker {
-	return n.above(zone, handlerAnswers(answer))
-}
-
-func (n *handlerNetwork) above(zone zonePolicy, next plugin.Handler) *Shaker {
-	return &Shaker{Next: next, policies: zonePolicies{"example.org.": zone}, instance: &instance{monitor: n.monitor}}
-}
 
 func handlerAnswers(answer string) plugin.Handler {
 	var rrs []dns.RR
@@ -184,10 +100,10 @@ func TestHandlerFirstAnswer(t *testing.T) {
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			network := newHandlerNetwork(t, tt.results)
-			network.delay = time.Millisecond // no target has a verdict when the answer comes
-			zone := filterPolicy(t, "all", 0)
-			zone.zone = handlerZone("first.test.")
+			network := newNetwork(t, tt.results)
+			network.Delay = time.Millisecond // no target has a verdict when the answer comes
+			zone := policyFor(t, "all", 0)
+			zone.name = handlerZone("first.test.")
 			s := network.shaker(zone, handlerTwo)
 			for round, want := range []time.Duration{tt.held, 0} {
 				begin := time.Now()
@@ -203,7 +119,7 @@ func TestHandlerFirstAnswer(t *testing.T) {
 					t.Errorf("%s, query %d: %v, want %v", tt.results, round, got, tt.want)
 				}
 			}
-			if n := testutil.ToFloat64(countersFor(t.Context(), zone.zone).held); n != 1 {
+			if n := testutil.ToFloat64(countersFor(t.Context(), zone.name).held); n != 1 {
 				t.Errorf("%s: counted %v held answers, want 1", tt.results, n)
 			}
 		})
@@ -213,9 +129,9 @@ func TestHandlerFirstAnswer(t *testing.T) {
 // An answer that was held is seen in the histogram and in the trace of its query, if it has one.
 func TestHandlerTracesHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newHandlerNetwork(t, "10.0.0.1=refused")
-		network.delay = time.Millisecond // both have no verdict when the answer comes
-		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
+		network := newNetwork(t, "10.0.0.1=refused")
+		network.Delay = time.Millisecond // both have no verdict when the answer comes
+		s := network.shaker(policyFor(t, "all", 0), handlerTwo)
 		tracer := mocktracer.New()
 		query := tracer.StartSpan("shaker").(*mocktracer.MockSpan)
 		ctx := opentracing.ContextWithSpan(t.Context(), query)
@@ -251,8 +167,8 @@ func TestHandlerTracesHolds(t *testing.T) {
 // With hold 0 no answer waits.
 func TestHandlerHoldsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newHandlerNetwork(t, "10.0.0.1=refused")
-		zone := filterPolicy(t, "all", 0)
+		network := newNetwork(t, "10.0.0.1=refused")
+		zone := policyFor(t, "all", 0)
 		zone.hold = 0
 		begin := time.Now()
 		handlerAsk(t, network.shaker(zone, handlerTwo), "a.example.org.")
@@ -266,9 +182,9 @@ func TestHandlerHoldsNothing(t *testing.T) {
 func TestHandlerBoundsHeldAnswers(t *testing.T) {
 	const past = 50
 	synctest.Test(t, func(t *testing.T) {
-		network := newHandlerNetwork(t, "") // everything is a black hole
+		network := newNetwork(t, "") // everything is a black hole
 		var next atomic.Uint32
-		s := network.above(filterPolicy(t, "nodata", 0), plugin.HandlerFunc(
+		s := network.above(policyFor(t, "nodata", 0), plugin.HandlerFunc(
 			func(_ context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 				m := new(dns.Msg)
 				m.SetReply(r)
@@ -294,14 +210,14 @@ func TestHandlerBoundsHeldAnswers(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if n := held.Load(); n != maxHeld {
+		if n := network.engine.held.Load(); n != maxHeld {
 			t.Errorf("%d held at the same time, want %d", n, maxHeld)
 		}
 		wg.Wait()
 		if at0.Load() != past || at100.Load() != maxHeld {
 			t.Errorf("%d answers at once, %d after hold; want %d and %d", at0.Load(), at100.Load(), past, maxHeld)
 		}
-		if n := held.Load(); n != 0 {
+		if n := network.engine.held.Load(); n != 0 {
 			t.Errorf("%d held at the end", n)
 		}
 	})
@@ -340,15 +256,15 @@ func TestHandlerLetsPass(t *testing.T) {
 		{"no question", dns.OpcodeQuery, nil, true},
 		{"two questions", dns.OpcodeQuery, slices.Concat(plain, plain), true},
 	}
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
 	network.settleAll()
 	oops := errors.New("oops")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := new(handlerWriter)
 			r := &dns.Msg{MsgHdr: dns.MsgHdr{Opcode: tt.opcode}, Question: tt.question}
-			answer := &dns.Msg{Answer: filterRecords(t, handlerTwo)}
-			s := network.above(filterPolicy(t, "all", 0), plugin.HandlerFunc(
+			answer := &dns.Msg{Answer: lab.Records(t, handlerTwo)}
+			s := network.above(policyFor(t, "all", 0), plugin.HandlerFunc(
 				func(_ context.Context, w dns.ResponseWriter, request *dns.Msg) (int, error) {
 					if request != r {
 						t.Error("another request")
@@ -376,7 +292,7 @@ func TestHandlerLetsPass(t *testing.T) {
 
 // Without a plugin below the query fails, as everywhere in CoreDNS.
 func TestHandlerWithoutNext(t *testing.T) {
-	s := newHandlerNetwork(t, "").above(filterPolicy(t, "all", 0), nil)
+	s := newNetwork(t, "").above(policyFor(t, "all", 0), nil)
 	if rcode, err := s.ServeDNS(t.Context(), new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)); rcode != dns.RcodeServerFailure || err == nil {
 		t.Errorf("%d, %v", rcode, err)
 	}
@@ -387,31 +303,31 @@ func TestHandlerWithoutNext(t *testing.T) {
 
 // Messages without addresses to filter go out as they are, and nobody is probed for them.
 func TestHandlerWriteMsgLetsPass(t *testing.T) {
-	answer := filterRecords(t, handlerTwo)
+	answer := lab.Records(t, handlerTwo)
 	messages := map[string]*dns.Msg{
 		"nil":       nil,
 		"NXDOMAIN":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeNameError}, Answer: answer},
 		"SERVFAIL":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}, Answer: answer},
 		"truncated": {MsgHdr: dns.MsgHdr{Truncated: true}, Answer: answer},
 		"empty":     {Ns: answer, Extra: answer},
-		"alias":     {Answer: filterRecords(t, "a.example.org. 10 IN CNAME b.example.org."), Extra: answer},
+		"alias":     {Answer: lab.Records(t, "a.example.org. 10 IN CNAME b.example.org."), Extra: answer},
 	}
 	name := handlerZone("pass.test.")
 	for kind, m := range messages {
-		network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
-		zone := filterPolicy(t, "nodata", 0)
-		zone.zone = name
+		network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
+		zone := policyFor(t, "nodata", 0)
+		zone.name = name
 		s := network.above(zone, plugin.HandlerFunc(func(_ context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
 			return dns.RcodeSuccess, w.WriteMsg(m)
 		}))
 		if got := handlerAsk(t, s, "a.example.org."); got != m {
 			t.Errorf("%s: became\n%v", kind, got)
 		}
-		if n := network.monitor.Len(); n != 0 {
+		if n := network.Monitor.Len(); n != 0 {
 			t.Errorf("%s: %d targets", kind, n)
 		}
 	}
-	if n := testutil.ToFloat64(countersFor(t.Context(), name).outcomes[untouched]); n != 0 {
+	if n := testutil.ToFloat64(countersFor(t.Context(), name).outcomes[0]); n != 0 {
 		t.Errorf("counted %v of them", n)
 	}
 }
@@ -422,7 +338,7 @@ func TestHandlerIsTransparent(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 	defer cancel()
 	w := &handlerWriter{ResponseWriter: test.ResponseWriter{TCP: true, RemoteIP: "192.0.2.7"}}
-	s := newHandlerNetwork(t, "").above(filterPolicy(t, "all", 0), plugin.HandlerFunc(
+	s := newNetwork(t, "").above(policyFor(t, "all", 0), plugin.HandlerFunc(
 		func(ctx context.Context, w dns.ResponseWriter, _ *dns.Msg) (int, error) {
 			if n, err := w.Write([]byte("bytes")); n != 5 || err != nil {
 				t.Errorf("wrote %d, %v", n, err)
@@ -471,10 +387,10 @@ func (w handlerTLSWriter) ConnectionState() *tls.ConnectionState { return w.stat
 // A plugin below that asks this server again makes one answer for the client, so one is counted, and what
 // the inner pass did to it counts for the outer.
 func TestHandlerNestedPass(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
 	network.settleAll()
-	zone := filterPolicy(t, "all", 0)
-	zone.zone = handlerZone("nested.test.")
+	zone := policyFor(t, "all", 0)
+	zone.name = handlerZone("nested.test.")
 	var s *Shaker
 	inner := handlerAnswers(handlerTwo)
 	s = network.above(zone, plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
@@ -487,16 +403,16 @@ func TestHandlerNestedPass(t *testing.T) {
 		}
 		m := new(dns.Msg)
 		m.SetReply(r)
-		m.Answer = append(filterRecords(t, "w.example.org. 10 IN CNAME a.example.org."), lookup.messages[0].Answer...)
+		m.Answer = append(lab.Records(t, "w.example.org. 10 IN CNAME a.example.org."), lookup.messages[0].Answer...)
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}))
 	if m := handlerAsk(t, s, "w.example.org."); len(m.Answer) != 2 {
-		t.Errorf("got\n%s", filterText(m.Answer))
+		t.Errorf("got\n%s", lab.RecordText(m.Answer))
 	}
-	counters := countersFor(t.Context(), zone.zone)
-	for o := range outcomes {
+	counters := countersFor(t.Context(), zone.name)
+	for o := range answer.Outcomes {
 		want := 0.0
-		if o == filtered {
+		if o == answer.Filtered {
 			want = 1
 		}
 		if n := testutil.ToFloat64(counters.outcomes[o]); n != want {
@@ -508,40 +424,40 @@ func TestHandlerNestedPass(t *testing.T) {
 	}
 	// The next query is not within the last.
 	handlerAsk(t, s, "a.example.org.")
-	if n := testutil.ToFloat64(counters.outcomes[filtered]); n != 2 {
+	if n := testutil.ToFloat64(counters.outcomes[answer.Filtered]); n != 2 {
 		t.Errorf("counted %v, want 2", n)
 	}
 }
 
 // SERVFAIL as a return code would make the server write a second answer.
 func TestHandlerReturnsWhatNextReturned(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
 	network.settleAll()
-	if m := handlerAsk(t, network.shaker(filterPolicy(t, "servfail", 0), handlerTwo), "a.example.org."); m.Rcode != dns.RcodeServerFailure {
+	if m := handlerAsk(t, network.shaker(policyFor(t, "servfail", 0), handlerTwo), "a.example.org."); m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("rcode %s", dns.RcodeToString[m.Rcode])
 	}
 }
 
 // After the last shutdown callback servers still answer, from the last verdicts.
 func TestHandlerAfterClose(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
 	network.settleAll()
-	s := network.shaker(filterPolicy(t, "all", 0), handlerTwo+"\na.example.org. 10 IN A 10.0.0.3")
-	network.monitor.Close()
+	s := network.shaker(policyFor(t, "all", 0), handlerTwo+"\na.example.org. 10 IN A 10.0.0.3")
+	network.Monitor.Close()
 	if m := handlerAsk(t, s, "a.example.org."); len(m.Answer) != 2 {
-		t.Errorf("got\n%s", filterText(m.Answer))
+		t.Errorf("got\n%s", lab.RecordText(m.Answer))
 	}
 }
 
 // Every port of the policy is probed at every address that may be, with the source of its family.
 func TestHandlerProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newHandlerNetwork(t, "")
-		zone := filterPolicy(t, "all", 0)
+		network := newNetwork(t, "")
+		zone := policyFor(t, "all", 0)
 		zone.ports = []uint16{80, 443}
 		zone.source4, zone.source6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
-		zone.probed.add(netip.MustParsePrefix("10.0.0.3/32"), false)
-		zone.probed.add(netip.MustParsePrefix("127.0.0.9/32"), true)
+		zone.permits.add(netip.MustParsePrefix("10.0.0.3/32"), false)
+		zone.permits.add(netip.MustParsePrefix("127.0.0.9/32"), true)
 		zone.complete()
 		handlerAsk(t, network.shaker(zone, `a.example.org. 10 IN A 10.0.0.1
 a.example.org. 10 IN A 10.0.0.3
@@ -553,7 +469,7 @@ a.example.org. 10 IN AAAA 2001:db8::2
 a.example.org. 10 IN AAAA ::ffff:10.0.0.5
 a.example.org. 10 IN AAAA ::1`), "a.example.org.")
 		synctest.Wait()
-		probed := network.probes()
+		probed := network.Probed()
 		want := setupAddrs("10.0.0.1", "127.0.0.9", "2001:db8::2")
 		for _, addr := range want {
 			for _, port := range zone.ports {
@@ -575,30 +491,32 @@ a.example.org. 10 IN AAAA ::1`), "a.example.org.")
 
 func TestHandlerCombinesPorts(t *testing.T) {
 	const unknown, up, down = health.Unknown, health.Up, health.Down
+	const isUnknown, isUp, isDown = answer.Unknown, answer.Up, answer.Down
 	tests := []struct {
 		ports    []health.State
-		all, any health.State
+		all, any answer.State
 	}{
-		{[]health.State{unknown}, unknown, unknown},
-		{[]health.State{up}, up, up},
-		{[]health.State{down}, down, down},
-		{[]health.State{up, up}, up, up},
-		{[]health.State{down, down}, down, down},
-		{[]health.State{up, down}, down, up},
-		{[]health.State{up, unknown}, unknown, up},
-		{[]health.State{down, unknown}, down, unknown},
-		{[]health.State{unknown, unknown}, unknown, unknown},
-		{[]health.State{up, down, unknown}, down, up},
+		{[]health.State{unknown}, isUnknown, isUnknown},
+		{[]health.State{up}, isUp, isUp},
+		{[]health.State{down}, isDown, isDown},
+		{[]health.State{up, up}, isUp, isUp},
+		{[]health.State{down, down}, isDown, isDown},
+		{[]health.State{up, down}, isDown, isUp},
+		{[]health.State{up, unknown}, isUnknown, isUp},
+		{[]health.State{down, unknown}, isDown, isUnknown},
+		{[]health.State{unknown, unknown}, isUnknown, isUnknown},
+		{[]health.State{up, down, unknown}, isDown, isUp},
 	}
 	for _, tt := range tests {
 		var states [3]int
 		for _, s := range tt.ports {
 			states[s]++
 		}
-		if got := combine(states, false); got != tt.all {
+		seen := portStates{states: states}
+		if got := seen.verdict(false).State; got != tt.all {
 			t.Errorf("%v: %v, want %v", tt.ports, got, tt.all)
 		}
-		if got := combine(states, true); got != tt.any {
+		if got := seen.verdict(true).State; got != tt.any {
 			t.Errorf("any of %v: %v, want %v", tt.ports, got, tt.any)
 		}
 	}
@@ -607,13 +525,13 @@ func TestHandlerCombinesPorts(t *testing.T) {
 // Queries at the same time share the records of the plugin below, which nobody may write to. The race
 // detector is what looks.
 func TestHandlerConcurrently(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered 10.0.0.3=refused 10.0.0.4=answered")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered 10.0.0.3=refused 10.0.0.4=answered")
 	const answer = `a.example.org. 300 IN A 10.0.0.1
 a.example.org. 300 IN A 10.0.0.2
 a.example.org. 300 IN A 10.0.0.3
 a.example.org. 300 IN A 10.0.0.4`
-	for _, more := range []string{"", "\na.example.org. 300" + filterSig} {
-		s := network.shaker(filterPolicy(t, "all", 0), answer+more)
+	for _, more := range []string{"", "\na.example.org. 300" + signature} {
+		s := network.shaker(policyFor(t, "all", 0), answer+more)
 		var wg sync.WaitGroup
 		for range 8 {
 			wg.Go(func() {
@@ -633,10 +551,10 @@ a.example.org. 300 IN A 10.0.0.4`
 
 // A prefetch of cache runs on with the context of a query that is being answered.
 func TestHandlerNestedPassInTheBackground(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
 	network.settleAll()
-	zone := filterPolicy(t, "all", 0)
-	zone.zone = handlerZone("background.test.")
+	zone := policyFor(t, "all", 0)
+	zone.name = handlerZone("background.test.")
 	var (
 		s  *Shaker
 		wg sync.WaitGroup
@@ -652,7 +570,7 @@ func TestHandlerNestedPassInTheBackground(t *testing.T) {
 		handlerAsk(t, s, "w.example.org.")
 	}
 	wg.Wait()
-	if n := testutil.ToFloat64(countersFor(t.Context(), zone.zone).outcomes[filtered]); n != 100 {
+	if n := testutil.ToFloat64(countersFor(t.Context(), zone.name).outcomes[answer.Filtered]); n != 100 {
 		t.Errorf("counted %v, want 100", n)
 	}
 }
@@ -670,12 +588,10 @@ func TestHandlerHoldsForWhatCounts(t *testing.T) {
 		{"10.0.0.1=refused 10.0.0.2=refused", true, 100 * time.Millisecond},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			network := newHandlerNetwork(t, tt.first)
+			network := newNetwork(t, tt.first)
 			network.settleAll()
-			network.mu.Lock()
-			clear(network.results)
-			network.mu.Unlock()
-			zone := filterPolicy(t, "all", 0)
+			network.Silence()
+			zone := policyFor(t, "all", 0)
 			zone.ports, zone.anyPort = []uint16{80, 443}, tt.any
 			begin := time.Now()
 			handlerAsk(t, network.shaker(zone, handlerTwo), "a.example.org.")
@@ -691,11 +607,10 @@ func TestHandlerHoldsForWhatCounts(t *testing.T) {
 func TestHandlerCountsUnfilteredOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const line = "[WARNING] The table is full, with 1 targets: new addresses pass unchecked. The property limit targets is its size"
-		fullAt.Store(0)
 		logged := lab.CaptureLog(t)
-		network := newHandlerNetwork(t, "")
-		network.monitor.SetLimits(1, 0)
-		s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
+		network := newNetwork(t, "")
+		network.Monitor.SetLimits(1, 0)
+		s := network.shaker(policyFor(t, "all", 0), handlerTwo)
 		for _, step := range []struct {
 			after  time.Duration
 			logged []string
@@ -708,11 +623,32 @@ func TestHandlerCountsUnfilteredOnce(t *testing.T) {
 			}
 			journalExpect(t, journalTake(logged), step.logged...)
 		}
-		network.monitor.Close()
+		network.Monitor.Close()
 		time.Sleep(time.Hour)
-		fresh := newHandlerNetwork(t, "")
-		fresh.monitor.Close()
-		handlerAsk(t, fresh.shaker(filterPolicy(t, "all", 0), handlerTwo), "a.example.org.")
+		fresh := newNetwork(t, "")
+		fresh.Monitor.Close()
+		handlerAsk(t, fresh.shaker(policyFor(t, "all", 0), handlerTwo), "a.example.org.")
 		journalExpect(t, journalTake(logged))
 	})
+}
+
+// Names of clients' queries are noted where there is a status page, unless they are longer than any host's.
+func TestHandlerNotesNames(t *testing.T) {
+	n := newNetwork(t, "10.0.0.1=answered 10.0.0.2=answered")
+	long := strings.Repeat(`\000`, 61) + ".example.org."
+	zone := policyFor(t, "all", 0)
+	s := n.shaker(zone, handlerTwo)
+	for _, noted := range []bool{false, true} {
+		zone.named = noted
+		for _, qname := range []string{"A.Example.org.", "a.example.org.", long, "b.example.org."} {
+			handlerAsk(t, s, qname)
+		}
+		want := []string(nil)
+		if noted {
+			want = []string{"a.example.org.", "b.example.org."}
+		}
+		if got := n.Await(netip.MustParseAddrPort("10.0.0.1:443"), zone.key4).Names(); !reflect.DeepEqual(got, want) {
+			t.Errorf("noted %v: names %q, want %q", noted, got, want)
+		}
+	}
 }

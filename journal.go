@@ -32,6 +32,7 @@ type journal struct {
 	closed  bool
 
 	causes map[string]time.Time // when each cause of inconclusive checks was last seen
+	fullAt atomic.Int64         // when an address found no room in the table last, as Unix time in nanoseconds
 }
 
 func newJournal() *journal {
@@ -93,15 +94,11 @@ func (j *journal) Froze(f health.Freeze) {
 	}
 }
 
-// fullAt is when an address found no room in the table last, as Unix time in nanoseconds.
-var fullAt atomic.Int64
-
-// reportFull counts an address that passes unchecked because the table is full. The log has a line for the first in a
-// while. After the monitor was closed there is no room either, which is no news.
-func reportFull(m *health.Monitor) {
-	unfiltered.Add(1)
+// full tells that addresses pass unchecked because the table has no room. The log has a line for the first in a while.
+// After the monitor was closed there is no room either, which is no news.
+func (j *journal) full(m *health.Monitor) {
 	now := time.Now().UnixNano()
-	if last := fullAt.Swap(now); now-last > int64(quiet) && m.Counts().Rejected > 0 {
+	if last := j.fullAt.Swap(now); now-last > int64(quiet) && m.Counts().Rejected > 0 {
 		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", m.Len())
 	}
 }

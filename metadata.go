@@ -8,6 +8,8 @@ import (
 
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/request"
+
+	"github.com/coredns-shaker/shaker/internal/answer"
 )
 
 // record is what the metadata of a query is read from. The metadata plugin's map may only be written to in the
@@ -31,7 +33,7 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 		if len(question) != 1 {
 			return ""
 		}
-		return s.policies.find(question[0].Name).zone
+		return s.policies.find(question[0].Name).name
 	})
 	for label, value := range recordValues {
 		metadata.SetValueFunc(ctx, name+label, func() string {
@@ -46,7 +48,7 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 
 // recordValues are the values that are there once an answer was filtered.
 var recordValues = map[string]func(*pass) string{
-	"/outcome": func(p *pass) string { return outcome(p.outcome.Load()).String() },
+	"/outcome": func(p *pass) string { return answer.Outcome(p.outcome.Load()).String() },
 	"/removed": func(p *pass) string { return strconv.FormatInt(p.removed.Load(), 10) },
 	"/held": func(p *pass) string { // as the log plugin's duration
 		return strconv.FormatFloat(time.Duration(p.held.Load()).Seconds(), 'f', -1, 64) + "s"

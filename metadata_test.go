@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metadata"
 	"github.com/coredns/coredns/request"
@@ -35,7 +37,7 @@ func metadataOf(t *testing.T, s *Shaker, r *dns.Msg) (before, after map[string]s
 }
 
 func TestMetadata(t *testing.T) {
-	const signed = handlerTwo + "\na.example.org. 10" + filterSig
+	const signed = handlerTwo + "\na.example.org. 10" + signature
 	tests := []struct {
 		name     string
 		results  string
@@ -58,8 +60,8 @@ func TestMetadata(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				network := newHandlerNetwork(t, tt.results)
-				s := network.shaker(filterPolicy(t, tt.fallback, 0), tt.answer)
+				network := newNetwork(t, tt.results)
+				s := network.shaker(policyFor(t, tt.fallback, 0), tt.answer)
 				network.settleAll()
 				before, after := metadataOf(t, s, handlerRequest(tt.qname, tt.qtype))
 				want := map[string]string{"shaker/zone": tt.zone, "shaker/outcome": "", "shaker/removed": "", "shaker/held": ""}
@@ -78,10 +80,10 @@ func TestMetadata(t *testing.T) {
 // What a query within the query did is told of both. The inner one runs in another goroutine here, as it does in
 // a prefetch of cache.
 func TestMetadataNestedPass(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
+	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=refused")
 	network.settleAll()
-	zone := filterPolicy(t, "nodata", 0)
-	zone.zone = handlerZone("nested.test.")
+	zone := policyFor(t, "nodata", 0)
+	zone.name = handlerZone("nested.test.")
 	var s *Shaker
 	s = network.above(zone, plugin.HandlerFunc(func(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
 		if r.Question[0].Name == "a.example.org." {
@@ -102,24 +104,24 @@ func TestMetadataNestedPass(t *testing.T) {
 		}
 		m := new(dns.Msg)
 		m.SetReply(r)
-		m.Answer = filterRecords(t, "w.example.org. 10 IN CNAME a.example.org.")
+		m.Answer = lab.Records(t, "w.example.org. 10 IN CNAME a.example.org.")
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}))
 	_, after := metadataOf(t, s, handlerRequest("w.example.org.", dns.TypeA))
 	if after["shaker/removed"] != "2" || after["shaker/outcome"] != "fallback" {
 		t.Errorf("%q", after)
 	}
-	if n := testutil.ToFloat64(countersFor(t.Context(), zone.zone).outcomes[substituted]); n != 1 {
+	if n := testutil.ToFloat64(countersFor(t.Context(), zone.name).outcomes[answer.Substituted]); n != 1 {
 		t.Errorf("counted %v answers, want 1", n)
 	}
 }
 
 // The block of a view that a query is not in has collected metadata as well.
 func TestMetadataOfAnotherView(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=answered")
+	network := newNetwork(t, "10.0.0.1=answered 10.0.0.2=answered")
 	network.settleAll()
-	other := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
-	s := network.shaker(filterPolicy(t, "all", 0), handlerTwo)
+	other := network.shaker(policyFor(t, "all", 0), handlerTwo)
+	s := network.shaker(policyFor(t, "all", 0), handlerTwo)
 	w, r := new(handlerWriter), handlerRequest("a.example.org.", dns.TypeA)
 	collector := metadata.Metadata{Zones: []string{"."}, Providers: []metadata.Provider{other}}
 	ctx := collector.Collect(t.Context(), request.Request{W: w, Req: r})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/answer"
 )
 
 var (
@@ -97,69 +98,11 @@ var (
 	}, func() float64 { return 1 })
 )
 
-// newDesc describes a metric of a collector.
-func newDesc(metric, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(prometheus.BuildFQName(plugin.Namespace, name, metric), help, labels, nil)
-}
-
 // unfiltered is a plain number: under attack it is counted for every address of every answer.
 var unfiltered atomic.Uint64
 
-// live is the monitor whose targets are counted, nil while there is none.
-var live atomic.Pointer[health.Monitor]
-
-// liveOverrides are the files of overrides in force, nil while there are none.
-var liveOverrides atomic.Pointer[map[string]*overridesFile]
-
-// overridesCollector reports on the files of overrides.
-type overridesCollector struct{ rules, modified, failed *prometheus.Desc }
-
-func newOverridesCollector() overridesCollector {
-	return overridesCollector{
-		rules:    newDesc("overrides_rules", "Number of overrides in force.", "file"),
-		modified: newDesc("overrides_modified_timestamp_seconds", "When the overrides in force were written, as Unix time.", "file"),
-		failed: newDesc("overrides_failed", "1 while the file cannot be used and the overrides in force are older, otherwise 0.",
-			"file"),
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (c overridesCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- c.rules
-	ch <- c.modified
-	ch <- c.failed
-}
-
-// Collect implements prometheus.Collector.
-func (c overridesCollector) Collect(ch chan<- prometheus.Metric) {
-	files := liveOverrides.Load()
-	if files == nil {
-		return
-	}
-	for path, file := range *files {
-		rules, modified, failed := file.report()
-		gauge := func(desc *prometheus.Desc, value float64) {
-			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, path)
-		}
-		gauge(c.rules, float64(rules))
-		gauge(c.modified, float64(modified.UnixNano())/1e9)
-		gauge(c.failed, oneIf(failed))
-	}
-}
-
-// targetsCollector reports what the monitor knows of all targets together.
-type targetsCollector struct{ targets, damped, frozen *prometheus.Desc }
-
-func newTargetsCollector() targetsCollector {
-	return targetsCollector{
-		targets: newDesc("targets", "Number of targets by state.", "state"),
-		damped:  newDesc("damped_targets", "Number of targets that answer but are down because they flap."),
-		frozen:  newDesc("frozen", "1 while verdicts are frozen, otherwise 0."),
-	}
-}
-
 func init() {
-	prometheus.MustRegister(newTargetsCollector(), newOverridesCollector(), newTargetCollector())
+	prometheus.MustRegister(newTargetsCollector(shared.monitor), newTargetCollector(shared.monitorOfEach), newOverridesCollector(shared.overrides))
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}
@@ -185,64 +128,13 @@ var (
 	}
 )
 
-// Describe implements prometheus.Collector.
-func (c targetsCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- c.targets
-	ch <- c.damped
-	ch <- c.frozen
-}
-
-// Collect implements prometheus.Collector.
-func (c targetsCollector) Collect(ch chan<- prometheus.Metric) {
-	var n health.Counts
-	frozen := false
-	if m := live.Load(); m != nil {
-		n = m.Counts()
-		_, frozen = m.Frozen()
-	}
-	for state, number := range map[health.State]int{health.Unknown: n.Unknown, health.Up: n.Up, health.Down: n.Down} {
-		ch <- prometheus.MustNewConstMetric(c.targets, prometheus.GaugeValue, float64(number), state.String())
-	}
-	ch <- prometheus.MustNewConstMetric(c.damped, prometheus.GaugeValue, float64(n.Damped))
-	ch <- prometheus.MustNewConstMetric(c.frozen, prometheus.GaugeValue, oneIf(frozen))
-}
-
-// oneIf is how a metric tells whether something is so.
-func oneIf(is bool) float64 {
-	if is {
-		return 1
-	}
-	return 0
-}
-
-// outcome is what became of an answer. A later one outweighs an earlier one.
-type outcome uint8
-
-const (
-	untouched   outcome = iota // every address stayed, in its place
-	reordered                  // addresses that are down are last, since a signature covers the RRset
-	filtered                   // addresses are missing
-	substituted                // the fallback applied to an RRset
-	outcomes                   // number of outcomes
-)
-
-func (o outcome) String() string {
-	switch o {
-	case reordered:
-		return "reordered"
-	case filtered:
-		return "filtered"
-	case substituted:
-		return "fallback"
-	default:
-		return "untouched"
-	}
-}
+// countLookup counts a look-up of a watched name.
+func countLookup(worked bool) { lookupsBy[worked].Inc() }
 
 // answerCounters are the counters of one server, zone and view. They are looked up once, because a
 // look-up by label values would cost as much as the filter.
 type answerCounters struct {
-	outcomes [outcomes]prometheus.Counter
+	outcomes [answer.Outcomes]prometheus.Counter
 	held     prometheus.Counter
 	removed  prometheus.Counter
 }
@@ -263,7 +155,7 @@ func countersFor(ctx context.Context, zone string) *answerCounters {
 		held:    heldAnswers.WithLabelValues(labels.server, zone, labels.view),
 		removed: removedAddresses.WithLabelValues(labels.server, zone, labels.view),
 	}
-	for o := range outcomes {
+	for o := range answer.Outcomes {
 		c.outcomes[o] = answers.WithLabelValues(labels.server, zone, labels.view, o.String())
 	}
 	countersByLabels.Store(labels, c)

@@ -17,6 +17,8 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // metricsOurs returns the families of this plugin by name. It takes what Gather returns.
@@ -45,9 +47,9 @@ func metricsCount(t *testing.T, histogram string) uint64 {
 
 // Names, types and labels are an interface to other people's dashboards.
 func TestMetrics(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=answered")
+	network := newNetwork(t, "10.0.0.1=answered")
 	network.settle(netip.MustParseAddr("10.0.0.1"))
-	metricsOf(t, network.monitor)
+	metricsOf(t, network)
 	countersFor(t.Context(), "metrics.test.")
 	want := map[string]string{
 		"coredns_shaker_answers_total":                    "COUNTER outcome server view zone",
@@ -130,33 +132,29 @@ func TestMetricsSeriesAreThere(t *testing.T) {
 	}
 }
 
-// metricsOf has the metrics, those of each target included, report on a monitor until the end of the test.
-func metricsOf(t testing.TB, m *health.Monitor) {
-	before := live.Swap(m)
-	targetMetrics.Store(true)
-	t.Cleanup(func() {
-		live.Store(before)
-		targetMetrics.Store(false)
-	})
+// metricsOf has the metrics, those of each target included, report on an instance until the end of the test.
+func metricsOf(t testing.TB, n *network) *instance {
+	inst := &instance{engine: n.engine, settings: processSettings{targetMetrics: true}}
+	before := shared.current.Swap(inst)
+	t.Cleanup(func() { shared.current.Store(before) })
+	return inst
 }
 
 // Each target has its own series, if that is asked for.
 func TestMetricsOfEachTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=refused 2001:db8::3=answered")
+		network := newNetwork(t, "10.0.0.1=answered 10.0.0.2=refused 2001:db8::3=answered")
 		time.Sleep(1500 * time.Millisecond)
 		for _, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.4"} {
 			network.settle(netip.MustParseAddr(addr))
 		}
 		key := unique.Make(health.Settings{Interval: time.Minute, Source: netip.MustParseAddr("2001:db8::1")})
 		for _, port := range []uint16{25, 587} {
-			target := network.monitor.Target(netip.AddrPortFrom(netip.MustParseAddr("2001:db8::3"), port), key, time.Hour)
-			network.monitor.Await([]*health.Target{target}, time.Hour)
+			network.Await(netip.AddrPortFrom(netip.MustParseAddr("2001:db8::3"), port), key)
 		}
 		// The same address and port with other settings is another target.
-		other := network.monitor.Target(netip.MustParseAddrPort("10.0.0.1:443"), unique.Make(health.Settings{Fall: 7}), time.Hour)
-		network.monitor.Await([]*health.Target{other}, time.Hour)
-		metricsOf(t, network.monitor)
+		network.Await(netip.MustParseAddrPort("10.0.0.1:443"), unique.Make(health.Settings{Fall: 7}))
+		inst := metricsOf(t, network)
 		const usual = `settings="interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s"`
 		const fall7 = `settings="interval 2s 500ms timeout 1s rise 2 fall 7"`
 		const minute = `settings="interval 1m0s 500ms timeout 1s rise 2 fall 3 source 2001:db8::1"`
@@ -182,16 +180,16 @@ coredns_shaker_target_up{address="10.0.0.2",port="443",` + usual + `} 0
 coredns_shaker_target_up{address="2001:db8::3",port="25",` + minute + `} 1
 coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
 `
-		if err := testutil.CollectAndCompare(newTargetCollector(), strings.NewReader(want)); err != nil {
+		if err := testutil.CollectAndCompare(newTargetCollector(shared.monitorOfEach), strings.NewReader(want)); err != nil {
 			t.Error(err)
 		}
-		targetMetrics.Store(false)
-		if n := testutil.CollectAndCount(newTargetCollector()); n != 0 {
+		inst.settings.targetMetrics = false
+		if n := testutil.CollectAndCount(newTargetCollector(shared.monitorOfEach)); n != 0 {
 			t.Errorf("%d series that nobody asked for", n)
 		}
-		targetMetrics.Store(true)
-		live.Store(nil)
-		if n := testutil.CollectAndCount(newTargetCollector()); n != 0 {
+		inst.settings.targetMetrics = true
+		shared.current.Store(nil)
+		if n := testutil.CollectAndCount(newTargetCollector(shared.monitorOfEach)); n != 0 {
 			t.Errorf("%d series without a monitor", n)
 		}
 	})
@@ -199,22 +197,20 @@ coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
 
 // BenchmarkMetricsOfEachTarget is a scrape with a full table.
 func BenchmarkMetricsOfEachTarget(b *testing.B) {
-	network := newHandlerNetwork(b, "")
-	network.monitor.SetProber(nil) // or it would look at the results while they are made up
+	network := newNetwork(b, "")
+	network.Monitor.SetProber(nil) // or it would look at the results while they are made up
 	p := defaultPolicy()
 	p.complete()
 	for i := range defaultTargets {
 		addr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		network.results[addr] = checker.Answered
-		network.monitor.Target(netip.AddrPortFrom(addr, 443), p.key4, time.Hour)
+		network.Results[addr] = checker.Answered
+		network.Monitor.Target(netip.AddrPortFrom(addr, 443), p.key4, time.Hour)
 	}
-	network.monitor.SetProber(network)
-	for network.monitor.Counts().Up < defaultTargets {
-		time.Sleep(time.Millisecond)
-	}
-	metricsOf(b, network.monitor)
+	network.Monitor.SetProber(network)
+	lab.Until(b, "all targets to be up", func() bool { return network.Monitor.Counts().Up == defaultTargets })
+	metricsOf(b, network)
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newTargetCollector())
+	registry.MustRegister(newTargetCollector(shared.monitorOfEach))
 	for b.Loop() {
 		if _, err := registry.Gather(); err != nil {
 			b.Fatal(err)
@@ -223,8 +219,8 @@ func BenchmarkMetricsOfEachTarget(b *testing.B) {
 }
 
 func TestMetricsTargets(t *testing.T) {
-	network := newHandlerNetwork(t, "10.0.0.1=answered 10.0.0.2=answered 10.0.0.3=refused")
-	defer live.Store(live.Swap(network.monitor))
+	network := newNetwork(t, "10.0.0.1=answered 10.0.0.2=answered 10.0.0.3=refused")
+	metricsOf(t, network)
 	for _, addr := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
 		network.settle(netip.MustParseAddr(addr))
 	}
@@ -235,7 +231,7 @@ func TestMetricsTargets(t *testing.T) {
 	if got["up"] != 2 || got["down"] != 1 || got["unknown"] != 1 {
 		t.Errorf("%v", got)
 	}
-	live.Store(nil)
+	shared.current.Store(nil)
 	for _, m := range metricsOurs(prometheus.DefaultGatherer.Gather())["coredns_shaker_targets"].GetMetric() {
 		if v := m.GetGauge().GetValue(); v != 0 {
 			t.Errorf("%v targets without a monitor", v)
@@ -257,7 +253,7 @@ func TestMetricsLabels(t *testing.T) {
 	}
 	c.held.Inc()
 	c.removed.Add(3)
-	c.outcomes[filtered].Add(2)
+	c.outcomes[answer.Filtered].Add(2)
 	labels := prometheus.Labels{"server": "dns://:53", "zone": zone, "view": "inside"}
 	if n := testutil.ToFloat64(heldAnswers.With(labels)); n != 1 {
 		t.Errorf("held %v", n)
@@ -276,31 +272,31 @@ func TestMetricsLabels(t *testing.T) {
 
 // What was answered is counted by what became of it.
 func TestMetricsOutcomes(t *testing.T) {
-	const answer = "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2"
+	const two = "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2"
 	tests := []struct {
 		zone     string
 		results  string
 		answer   string
 		fallback string
-		want     outcome
+		want     answer.Outcome
 		removed  float64
 	}{
-		{"untouched.test.", "10.0.0.1=answered 10.0.0.2=answered", answer, "all", untouched, 0},
-		{"filtered.test.", "10.0.0.1=refused 10.0.0.2=answered", answer, "all", filtered, 1},
-		{"reordered.test.", "10.0.0.1=refused 10.0.0.2=answered", answer + "\na.example.org. 300" + filterSig, "all", reordered, 0},
-		{"spared.test.", "10.0.0.1=refused 10.0.0.2=refused", answer, "all", substituted, 0},
-		{"nodata.test.", "10.0.0.1=refused 10.0.0.2=refused", answer, "nodata", substituted, 2},
+		{"untouched.test.", "10.0.0.1=answered 10.0.0.2=answered", two, "all", answer.Untouched, 0},
+		{"filtered.test.", "10.0.0.1=refused 10.0.0.2=answered", two, "all", answer.Filtered, 1},
+		{"reordered.test.", "10.0.0.1=refused 10.0.0.2=answered", two + "\na.example.org. 300" + signature, "all", answer.Reordered, 0},
+		{"spared.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "all", answer.Substituted, 0},
+		{"nodata.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "nodata", answer.Substituted, 2},
 	}
 	for _, tt := range tests {
 		tt.zone = handlerZone(tt.zone)
-		network := newHandlerNetwork(t, tt.results)
+		network := newNetwork(t, tt.results)
 		network.settleAll()
-		zone := filterPolicy(t, tt.fallback, 0)
-		zone.zone = tt.zone
+		zone := policyFor(t, tt.fallback, 0)
+		zone.name = tt.zone
 		s := network.shaker(zone, tt.answer)
 		handlerAsk(t, s, "a.example.org.")
 		counters := countersFor(t.Context(), tt.zone)
-		for o := range outcomes {
+		for o := range answer.Outcomes {
 			want := 0.0
 			if o == tt.want {
 				want = 1
@@ -320,13 +316,13 @@ func TestMetricsOutcomes(t *testing.T) {
 
 // Addresses that the table has no room for are counted, and pass.
 func TestMetricsUnfiltered(t *testing.T) {
-	network := newHandlerNetwork(t, "")
-	network.monitor.SetLimits(1, 0)
-	network.monitor.Target(netip.MustParseAddrPort("10.9.9.9:443"), health.Key{}, time.Hour)
-	s := network.shaker(filterPolicy(t, "all", 0), "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2")
+	network := newNetwork(t, "")
+	network.Monitor.SetLimits(1, 0)
+	network.Monitor.Target(netip.MustParseAddrPort("10.9.9.9:443"), health.Key{}, time.Hour)
+	s := network.shaker(policyFor(t, "all", 0), "a.example.org. 300 IN A 10.0.0.1\na.example.org. 300 IN A 10.0.0.2")
 	before := unfiltered.Load()
 	if m := handlerAsk(t, s, "a.example.org."); len(m.Answer) != 2 || m.Answer[0].Header().Ttl != 300 {
-		t.Errorf("got\n%s", filterText(m.Answer))
+		t.Errorf("got\n%s", lab.RecordText(m.Answer))
 	}
 	if n := unfiltered.Load() - before; n != 2 {
 		t.Errorf("counted %d, want 2", n)

@@ -8,77 +8,49 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/override"
 )
 
 // policy is what one stanza says.
 type policy struct {
+	answer.Policy
+
 	zones []string // lower case and fully qualified
 	place string   // of the stanza in the Corefile
 
-	ports    []uint16
-	anyPort  bool // one port that answers is enough
-	settings health.Settings
-	source4  netip.Addr
-	source6  netip.Addr
-	hold     time.Duration
-	ttl      uint32 // seconds
-	sortRTT  bool   // nearest addresses first
-	idle     time.Duration
-	fallback fallback
-	panics   int // per cent of healthy addresses below which the fallback applies
-	probed   prefixes
-	forced   *overridesFile // nil without
-	watched  []string       // names, lower case and fully qualified
-	noted    bool           // names are noted at their targets, because there is a status page
+	ports     []uint16
+	anyPort   bool // one port that answers is enough
+	settings  health.Settings
+	source4   netip.Addr
+	source6   netip.Addr
+	hold      time.Duration
+	idle      time.Duration
+	permits   permits
+	overrides *override.File // nil without
+	watched   []string       // names, lower case and fully qualified
+	named     bool           // targets are told the names that lead to them, because there is a status page
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key
 }
 
-// fallback is what to answer when every address is down.
-type fallback struct {
-	kind      fallbackKind
-	addresses []netip.Addr // of fallbackAddresses, IPv4 and IPv6
-}
-
-type fallbackKind uint8
-
-const (
-	fallbackAll fallbackKind = iota
-	fallbackNoData
-	fallbackServFail
-	fallbackAddresses
-)
-
-func (k fallbackKind) String() string {
-	switch k {
-	case fallbackNoData:
-		return "nodata"
-	case fallbackServFail:
-		return "servfail"
-	case fallbackAddresses:
-		return "addresses"
-	default:
-		return "all"
-	}
-}
-
 // defaultPolicy is a stanza without properties.
 func defaultPolicy() *policy {
 	return &policy{
-		ports: []uint16{443},
+		Policy: answer.Policy{TTL: 30},
+		ports:  []uint16{443},
 		settings: health.Settings{
 			Interval: 2 * time.Second,
 			Fast:     500 * time.Millisecond,
 			Timeout:  time.Second,
 			Rise:     2,
 			Fall:     3,
-			// Clients keep an answer for ttl, so they could not follow a target that comes and goes faster.
+			// Clients keep an answer for its TTL, so they could not follow a target that comes and goes faster.
 			Damping:    30 * time.Second,
 			DampingMax: 5 * time.Minute,
 		},
 		hold: 100 * time.Millisecond,
-		ttl:  30,
 		idle: 10 * time.Minute,
 	}
 }
@@ -90,7 +62,7 @@ func (p *policy) complete() {
 	p.key4 = unique.Make(settings)
 	settings.Source = p.source6
 	p.key6 = unique.Make(settings)
-	p.probed.complete()
+	p.permits.addDefaults()
 }
 
 // key returns the settings for probes of addr.
@@ -101,12 +73,27 @@ func (p *policy) key(addr netip.Addr) health.Key {
 	return p.key6
 }
 
+// portsOf returns the ports to check an address at: the one that is given, for which there is room in own, or those of
+// the policy where it is 0.
+func (p *policy) portsOf(port uint16, own *[1]uint16) []uint16 {
+	if port == 0 {
+		return p.ports
+	}
+	own[0] = port
+	return own[:]
+}
+
 // zonePolicies finds the policy for a name: that of the longest zone which contains it.
 type zonePolicies map[string]zonePolicy
 
 type zonePolicy struct {
-	zone string
+	name string // of the zone
 	*policy
+}
+
+// answers returns what concerns the answers to queries for names in the zone.
+func (z *zonePolicy) answers() answer.Zone {
+	return answer.Zone{Name: z.name, Policy: &z.policy.Policy}
 }
 
 // maxName is the longest presentation form of a name: 255 octets, each escaped as \DDD.

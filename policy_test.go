@@ -56,8 +56,8 @@ func TestPolicyFind(t *testing.T) {
 	for _, tt := range tests {
 		z := policiesFor(tt.zones...)
 		got := z.find(tt.name)
-		if got.zone != tt.want || (got.policy == nil) != (tt.want == "") || tt.want != "" && got.policy != z[tt.want].policy {
-			t.Errorf("%q in %q: zone %q, want %q", tt.name, tt.zones, got.zone, tt.want)
+		if got.name != tt.want || (got.policy == nil) != (tt.want == "") || tt.want != "" && got.policy != z[tt.want].policy {
+			t.Errorf("%q in %q: zone %q, want %q", tt.name, tt.zones, got.name, tt.want)
 		}
 	}
 }
@@ -94,8 +94,8 @@ func TestPolicyFindIsLongestMatch(t *testing.T) {
 			}
 		}
 		got := z.find(string(upper))
-		if got.zone != want {
-			t.Fatalf("seed %d: %q in %v: zone %q, want %q", seed, upper, z, got.zone, want)
+		if got.name != want {
+			t.Fatalf("seed %d: %q in %v: zone %q, want %q", seed, upper, z, got.name, want)
 		}
 		if want != "" {
 			matched++
@@ -110,17 +110,5 @@ func TestPolicyFindDoesNotAllocate(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { z.find(qname) }); n != 0 {
 			t.Errorf("%s: %v allocations", qname, n)
 		}
-	}
-}
-
-func TestPolicyFallbackNames(t *testing.T) {
-	for kind, want := range map[fallbackKind]string{
-		fallbackAll: "all", fallbackNoData: "nodata", fallbackServFail: "servfail", fallbackAddresses: "addresses"} {
-		if kind.String() != want {
-			t.Errorf("%d is called %q, want %q", kind, kind, want)
-		}
-	}
-	if (fallback{}).kind != fallbackAll {
-		t.Error("the zero value is not the documented default")
 	}
 }

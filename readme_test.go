@@ -1,12 +1,9 @@
 package shaker
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -16,26 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coredns/coredns/core/dnsserver"
-	// What the Corefiles that we show use.
-	_ "github.com/coredns/coredns/plugin/bind"
-	_ "github.com/coredns/coredns/plugin/cache"
-	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/file"
-	_ "github.com/coredns/coredns/plugin/forward"
-	_ "github.com/coredns/coredns/plugin/health"
-	_ "github.com/coredns/coredns/plugin/hosts"
-	_ "github.com/coredns/coredns/plugin/loadbalance"
-	_ "github.com/coredns/coredns/plugin/log"
-	_ "github.com/coredns/coredns/plugin/metrics"
-	_ "github.com/coredns/coredns/plugin/ready"
-	_ "github.com/coredns/coredns/plugin/reload"
-
-	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/override"
 )
 
 // readme is README.md, or a page of docs, taken apart.
@@ -307,15 +291,13 @@ func TestReadmeMetrics(t *testing.T) {
 
 	// What has no series is not gathered.
 	countersFor(t.Context(), "readme.example.org.")
-	file, err := openOverrides(serverFile(t, "overrides", ""))
+	file, err := override.Open(lab.File(t, "overrides", ""), override.Listener{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	liveOverrides.Store(&map[string]*overridesFile{file.path: file})
-	t.Cleanup(func() { liveOverrides.Store(nil) })
-	network := newHandlerNetwork(t, "10.0.0.1=answered")
+	network := newNetwork(t, "10.0.0.1=answered")
 	network.settle(netip.MustParseAddr("10.0.0.1"))
-	metricsOf(t, network.monitor)
+	metricsOf(t, network).settings.overrides = map[string]*override.File{file.Path(): file}
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -349,7 +331,7 @@ func TestReadmeMetrics(t *testing.T) {
 	for _, result := range checker.Results() {
 		values["coredns_shaker_checks_total"] = append(values["coredns_shaker_checks_total"], result.String())
 	}
-	for o := range outcomes {
+	for o := range answer.Outcomes {
 		values["coredns_shaker_answers_total"] = append(values["coredns_shaker_answers_total"], o.String())
 	}
 	for metric, want := range values {
@@ -385,15 +367,10 @@ func TestReadmeNumbers(t *testing.T) {
 	refusal := s.Interval + time.Duration(s.Fall-1)*s.Fast
 	silence := s.Interval + time.Duration(s.Fall-1)*max(s.Fast, s.Timeout) + s.Timeout
 	back := s.Interval + time.Duration(s.Rise-1)*s.Fast
-	expectWords(t, "README.md",
+	lab.ExpectWords(t, "README.md",
 		fmt.Sprintf("an address that refuses is out of answers after %v, one that is silent after %v", refusal, silence),
 		fmt.Sprintf("one that lives again is back after %v", back),
-		fmt.Sprintf("no sooner than after %.0f seconds", leastRefresh.Seconds()),
-		fmt.Sprintf("tried again after %.0f second, then after twice as long each time, up to %.0f seconds",
-			firstRetry.Seconds(), lastRetry.Seconds()),
-		fmt.Sprintf("after %.0f seconds, a name that cannot be resolved", patience.Seconds()),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
-		fmt.Sprintf("more than %d pairs of an address and a port", maxPairs),
 		"`"+describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise})+"`",
 	)
 }

@@ -1,12 +1,10 @@
 package shaker
 
 import (
+	"context"
 	"fmt"
-	"net"
 	"net/netip"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,7 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
 func init() { plugin.Register(name, setup) }
@@ -30,13 +29,29 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error(name, err)
 	}
 	s := &Shaker{policies: policies, instance: inst, controller: c}
-	s.watches = newWatches(s)
+	s.watches = s.newWatches()
 	inst.handlers = append(inst.handlers, s)
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		s.Next = next
 		return s
 	})
 	return nil
+}
+
+// newWatches returns the watched names of a server block.
+func (s *Shaker) newWatches() (all []*watch.Watch) {
+	for _, zone := range s.policies {
+		ask := func(ctx context.Context, qname string, qtype uint16, keep time.Duration) (*dns.Msg, []watch.Target, error) {
+			return s.lookUp(ctx, zone, qname, qtype, keep)
+		}
+		for _, qname := range zone.watched {
+			if s.policies.find(qname).name == zone.name { // and not that of another zone of the same stanza
+				all = append(all, watch.New(qname, answer.Types(qname), zone.TTL, ask,
+					watch.Listener{Infof: log.Infof, Warningf: log.Warningf, LookedUp: countLookup}))
+			}
+		}
+	}
+	return all
 }
 
 // parse reads the stanzas of a server block. What they say of the process goes to process, which all
@@ -120,263 +135,6 @@ type stanza struct {
 	seen    map[string]int // line of each property
 }
 
-// properties are what a stanza may say, in the order of the manual.
-var properties = []struct {
-	name  string
-	usage string // of its arguments
-	many  bool   // may be given several times
-	parse func(*stanza, []string) error
-}{
-	{"port", "[any] PORT...", false, (*stanza).port},
-	{"interval", "DURATION [FAST]", false, (*stanza).interval},
-	{"timeout", "DURATION", false, (*stanza).timeout},
-	{"rise", "COUNT", false, (*stanza).rise},
-	{"fall", "COUNT", false, (*stanza).fall},
-	{"damping", "off | DURATION [MAX]", false, (*stanza).damping},
-	{"hold", "DURATION", false, (*stanza).hold},
-	{"fallback", "all | nodata | servfail | ADDRESS...", false, (*stanza).fallback},
-	{"panic", "PERCENT", false, (*stanza).panic},
-	{"ttl", "DURATION", false, (*stanza).ttl},
-	{"sort", "rtt", false, (*stanza).sort},
-	{"idle", "DURATION", false, (*stanza).idle},
-	{"allow", "CIDR...", true, (*stanza).allow},
-	{"deny", "CIDR...", true, (*stanza).deny},
-	{"overrides", "FILE", false, (*stanza).overrides},
-	{"watch", "NAME...", true, (*stanza).watch},
-	{"source", "ADDRESS...", false, (*stanza).source},
-	{"method", "socket | raw | dial", false, (*stanza).method},
-	{"freeze", "off | PERCENT [MAX]", false, (*stanza).freeze},
-	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
-	{"metrics", "targets", false, (*stanza).metrics},
-	{"status", "ADDRESS", false, (*stanza).status},
-}
-
-// property reads one property. Errors name it, its value and what would be right.
-func (s *stanza) property(property string, args []string) error {
-	for _, known := range properties {
-		if known.name != property {
-			continue
-		}
-		if line, twice := s.seen[property]; twice && !known.many {
-			return s.Errf("%s is given twice, on line %d already", property, line)
-		}
-		s.seen[property] = s.Line()
-		if len(args) == 0 {
-			return s.Errf("%s has no value, want %s %s", property, property, known.usage)
-		}
-		if err := known.parse(s, args); err != nil {
-			return s.Errf("%s: %v", property, err)
-		}
-		return nil
-	}
-	names := make([]string, len(properties))
-	for i, known := range properties {
-		names[i] = known.name
-	}
-	return s.Errf("unknown property %q, want one of %s", property, strings.Join(names, ", "))
-}
-
-func (s *stanza) port(args []string) error {
-	if args[0] == "any" {
-		s.policy.anyPort = true
-		args = args[1:]
-		if len(args) == 0 {
-			return fmt.Errorf("any stands alone, want at least one port behind it")
-		}
-	}
-	s.policy.ports = nil
-	for _, arg := range args {
-		port, err := strconv.ParseUint(arg, 10, 16)
-		if err != nil || port == 0 {
-			return fmt.Errorf("%q is not a port, want a number from 1 to 65535", arg)
-		}
-		if slices.Contains(s.policy.ports, uint16(port)) {
-			return fmt.Errorf("%q is given twice", arg)
-		}
-		s.policy.ports = append(s.policy.ports, uint16(port))
-	}
-	return nil
-}
-
-func (s *stanza) interval(args []string) error {
-	const least, most = 20 * time.Millisecond, 24 * time.Hour
-	if len(args) > 2 {
-		return fmt.Errorf("%q is one value too many, want DURATION [FAST]", args[2])
-	}
-	interval, err := parseDuration(args[0], least, most)
-	if err != nil {
-		return err
-	}
-	s.policy.settings.Interval = interval
-	s.policy.settings.Fast = min(s.policy.settings.Fast, interval)
-	if len(args) == 2 {
-		s.policy.settings.Fast, err = parseDuration(args[1], least, interval)
-	}
-	return err
-}
-
-func (s *stanza) timeout(args []string) (err error) {
-	s.policy.settings.Timeout, err = duration(args, time.Millisecond, time.Minute)
-	return err
-}
-
-func (s *stanza) rise(args []string) (err error) {
-	s.policy.settings.Rise, err = count(args, 1, 1000)
-	return err
-}
-
-func (s *stanza) fall(args []string) (err error) {
-	s.policy.settings.Fall, err = count(args, 1, 1000)
-	return err
-}
-
-func (s *stanza) damping(args []string) error {
-	const least, most = time.Second, 24 * time.Hour
-	p := &s.policy.settings
-	p.Damping, p.DampingMax = 0, 0
-	if args[0] == "off" {
-		return single(args)
-	}
-	if len(args) > 2 {
-		return fmt.Errorf("%q is one value too many, want DURATION [MAX]", args[2])
-	}
-	damping, err := parseDuration(args[0], least, most)
-	if err != nil {
-		return fmt.Errorf("%w, or off", err)
-	}
-	p.Damping, p.DampingMax = damping, min(10*damping, most)
-	if len(args) == 2 {
-		p.DampingMax, err = parseDuration(args[1], damping, most)
-	}
-	return err
-}
-
-// hold ends below the five seconds after which stub resolvers ask again.
-func (s *stanza) hold(args []string) (err error) {
-	s.policy.hold, err = duration(args, 0, 4*time.Second)
-	return err
-}
-
-func (s *stanza) fallback(args []string) error {
-	f := &s.policy.fallback
-	for _, kind := range []fallbackKind{fallbackAll, fallbackNoData, fallbackServFail} {
-		if args[0] == kind.String() {
-			f.kind = kind
-			return single(args)
-		}
-	}
-	f.kind = fallbackAddresses
-	for _, arg := range args {
-		addr, err := parseAddress(arg)
-		if err != nil {
-			return fmt.Errorf("%w, want all, nodata, servfail or nothing but addresses", err)
-		}
-		if slices.Contains(f.addresses, addr) {
-			return fmt.Errorf("%q is given twice", arg)
-		}
-		f.addresses = append(f.addresses, addr)
-	}
-	return nil
-}
-
-func (s *stanza) panic(args []string) (err error) {
-	s.policy.panics, err = percent(args, 0)
-	return err
-}
-
-// ttl also takes a plain number of seconds, as TTLs are written everywhere else in a Corefile.
-func (s *stanza) ttl(args []string) error {
-	if len(args) == 1 {
-		if _, err := strconv.Atoi(args[0]); err == nil {
-			args = []string{args[0] + "s"}
-		}
-	}
-	ttl, err := duration(args, 0, 7*24*time.Hour)
-	if err != nil {
-		return err
-	}
-	if ttl%time.Second != 0 {
-		return fmt.Errorf("%q is not a whole number of seconds", args[0])
-	}
-	s.policy.ttl = uint32(ttl / time.Second)
-	return nil
-}
-
-func (s *stanza) sort(args []string) error {
-	if args[0] != "rtt" {
-		return fmt.Errorf("%q is not an order, want rtt", args[0])
-	}
-	s.policy.sortRTT = true
-	return single(args)
-}
-
-func (s *stanza) idle(args []string) (err error) {
-	s.policy.idle, err = duration(args, time.Second, 30*24*time.Hour)
-	return err
-}
-
-func (s *stanza) allow(args []string) error { return s.prefixes(args, true) }
-
-func (s *stanza) deny(args []string) error { return s.prefixes(args, false) }
-
-func (s *stanza) prefixes(args []string, allow bool) error {
-	for _, arg := range args {
-		prefix, ok := parsePrefix(arg)
-		if !ok {
-			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", arg)
-		}
-		if !s.policy.probed.add(prefix, allow) {
-			return fmt.Errorf("%q is both allowed and denied", arg)
-		}
-	}
-	return nil
-}
-
-// overrides takes a file. Stanzas that name the same one share it.
-func (s *stanza) overrides(args []string) error {
-	if err := single(args); err != nil {
-		return err
-	}
-	path := args[0]
-	if root := dnsserver.GetConfig(s.Controller).Root; !filepath.IsAbs(path) && root != "" {
-		path = filepath.Join(root, path)
-	}
-	if file, ok := s.process.overrides[path]; ok {
-		s.policy.forced = file
-		return nil
-	}
-	file, err := openOverrides(path)
-	if err != nil {
-		return err
-	}
-	if s.process.overrides == nil {
-		s.process.overrides = make(map[string]*overridesFile)
-	}
-	s.process.overrides[path] = file
-	s.policy.forced = file
-	return nil
-}
-
-func (s *stanza) watch(args []string) error {
-	for _, arg := range args {
-		qname := plugin.Name(arg).Normalize()
-		_, valid := dns.IsDomainName(arg)
-		_, err := netip.ParseAddr(arg)
-		if !valid || err == nil || strings.ContainsAny(arg, ":/*") {
-			return fmt.Errorf("%q is not possible, want a domain name without wildcard or port", arg)
-		}
-		inZone := func(zone string) bool { return plugin.Name(zone).Matches(qname) }
-		if !slices.ContainsFunc(s.policy.zones, inZone) {
-			return fmt.Errorf("%q is in none of the stanza's zones, %s", arg, strings.Join(s.policy.zones, ", "))
-		}
-		if slices.Contains(s.policy.watched, qname) {
-			return fmt.Errorf("%q is given twice", arg)
-		}
-		s.policy.watched = append(s.policy.watched, qname)
-	}
-	return nil
-}
-
 // checkWatched makes sure that watched names are not in the longer zone of another stanza, whose policy it is that
 // decides then.
 func checkWatched(c *caddy.Controller, policies zonePolicies) error {
@@ -384,161 +142,9 @@ func checkWatched(c *caddy.Controller, policies zonePolicies) error {
 		for _, qname := range p.watched {
 			if other := policies.find(qname); other.policy != p.policy {
 				return c.Errf("watch: %q in the stanza at %s is in zone %q of that at %s, want it there",
-					qname, p.place, other.zone, other.place)
+					qname, p.place, other.name, other.place)
 			}
 		}
 	}
 	return nil
-}
-
-func (s *stanza) source(args []string) error {
-	for _, arg := range args {
-		addr, err := parseAddress(arg)
-		if err != nil {
-			return err
-		}
-		source, family := &s.policy.source6, "IPv6"
-		if addr.Is4() {
-			source, family = &s.policy.source4, "IPv4"
-		}
-		if source.IsValid() {
-			return fmt.Errorf("%q is a second %s address, want one per family", arg, family)
-		}
-		*source = addr
-	}
-	return nil
-}
-
-func (s *stanza) method(args []string) error {
-	if err := single(args); err != nil {
-		return err
-	}
-	method, err := checker.ParseMethod(args[0])
-	if err != nil {
-		return fmt.Errorf("%q is not a method, want socket, raw or dial", args[0])
-	}
-	return s.process.method.set(method, place(s.Controller))
-}
-
-func (s *stanza) freeze(args []string) error {
-	f, err := parseFreeze(args)
-	if err != nil {
-		return err
-	}
-	return s.process.freeze.set(f, place(s.Controller))
-}
-
-func parseFreeze(args []string) (f freeze, err error) {
-	if len(args) > 2 {
-		return f, fmt.Errorf("%q is one value too many, want PERCENT [MAX]", args[2])
-	}
-	if args[0] == "off" {
-		return f, single(args)
-	}
-	f.most = defaultFreeze.most
-	// With half of them or less, a site of two that dies would be taken for a fault on this side.
-	if f.percent, err = percent(args[:1], 51); err != nil {
-		return f, fmt.Errorf("%w, or off", err)
-	}
-	if len(args) == 2 {
-		f.most, err = parseDuration(args[1], 10*time.Second, 24*time.Hour)
-	}
-	return f, err
-}
-
-func (s *stanza) limit(args []string) error {
-	if len(args) != 2 {
-		return fmt.Errorf("%q is incomplete or too long, want targets COUNT or rate COUNT", strings.Join(args, " "))
-	}
-	setting := &s.process.targets
-	switch args[0] {
-	case "targets":
-	case "rate":
-		setting = &s.process.rate
-	default:
-		return fmt.Errorf("%q cannot be limited, want targets COUNT or rate COUNT", args[0])
-	}
-	n, err := count(args[1:], 1, 10_000_000)
-	if err == nil {
-		err = setting.set(n, place(s.Controller))
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", args[0], err)
-	}
-	return nil
-}
-
-func (s *stanza) metrics(args []string) error {
-	if args[0] != "targets" {
-		return fmt.Errorf("%q is not possible, want targets", args[0])
-	}
-	s.process.targetMetrics = true
-	return single(args)
-}
-
-func (s *stanza) status(args []string) error {
-	if err := single(args); err != nil {
-		return err
-	}
-	host, port, err := net.SplitHostPort(args[0])
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil || host == "" {
-		return fmt.Errorf("%q is not possible, want the host to listen on and a port, such as 127.0.0.1:8053", args[0])
-	}
-	return s.process.status.set(args[0], place(s.Controller))
-}
-
-func single(args []string) error {
-	if len(args) > 1 {
-		return fmt.Errorf("%q is one value too many, want a single one", args[1])
-	}
-	return nil
-}
-
-func count(args []string, least, most int) (int, error) {
-	if err := single(args); err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(args[0])
-	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("%q is not possible, want a number from %d to %d", args[0], least, most)
-	}
-	return n, nil
-}
-
-// percent reads a whole number of per cent, with the sign or without.
-func percent(args []string, least int) (int, error) {
-	if len(args) == 1 {
-		args = []string{strings.TrimSuffix(args[0], "%")}
-	}
-	return count(args, least, 100)
-}
-
-func duration(args []string, least, most time.Duration) (time.Duration, error) {
-	if err := single(args); err != nil {
-		return 0, err
-	}
-	return parseDuration(args[0], least, most)
-}
-
-func parseDuration(arg string, least, most time.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(arg)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a duration, want one such as 500ms or 2s", arg)
-	}
-	if d < least || d > most {
-		return 0, fmt.Errorf("%q is not possible, want a duration from %v to %v", arg, least, most)
-	}
-	return d, nil
-}
-
-// parseAddress reads an address that can be in a DNS record.
-func parseAddress(arg string) (netip.Addr, error) {
-	addr, err := netip.ParseAddr(arg)
-	if err != nil || addr.Zone() != "" {
-		return netip.Addr{}, fmt.Errorf("%q is not an IP address", arg)
-	}
-	return addr.Unmap(), nil
 }

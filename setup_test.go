@@ -16,7 +16,9 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/override"
 )
 
 // setupRead takes a Corefile the way caddy does, up to and with parse: imports, snippets and variables are
@@ -62,7 +64,7 @@ func setupAddrs(s ...string) []netip.Addr {
 // Each property and its bounds: what it changes in a policy that has only defaults otherwise.
 func TestSetupProperties(t *testing.T) {
 	rule := func(p *policy, prefix string, allow bool) {
-		p.probed.rules = append(p.probed.rules, prefixRule{netip.MustParsePrefix(prefix), allow})
+		p.permits.add(netip.MustParsePrefix(prefix), allow)
 	}
 	tests := []struct {
 		properties string
@@ -99,23 +101,23 @@ func TestSetupProperties(t *testing.T) {
 		{"hold 0", func(p *policy) { p.hold = 0 }},
 		{"hold 4s", func(p *policy) { p.hold = 4 * time.Second }},
 		{"fallback all", func(*policy) {}},
-		{"fallback nodata", func(p *policy) { p.fallback.kind = fallbackNoData }},
-		{"fallback servfail", func(p *policy) { p.fallback.kind = fallbackServFail }},
+		{"fallback nodata", func(p *policy) { p.Fallback.Kind = answer.FallbackNoData }},
+		{"fallback servfail", func(p *policy) { p.Fallback.Kind = answer.FallbackServFail }},
 		{"fallback 192.0.2.1", func(p *policy) {
-			p.fallback = fallback{fallbackAddresses, setupAddrs("192.0.2.1")}
+			p.Fallback = answer.Fallback{Kind: answer.FallbackAddresses, Addresses: setupAddrs("192.0.2.1")}
 		}},
 		{"fallback 2001:db8::1 192.0.2.1 ::ffff:192.0.2.2", func(p *policy) {
-			p.fallback = fallback{fallbackAddresses, setupAddrs("2001:db8::1", "192.0.2.1", "192.0.2.2")}
+			p.Fallback = answer.Fallback{Kind: answer.FallbackAddresses, Addresses: setupAddrs("2001:db8::1", "192.0.2.1", "192.0.2.2")}
 		}},
-		{"panic 0", func(p *policy) { p.panics = 0 }},
-		{"panic 100", func(p *policy) { p.panics = 100 }},
-		{"panic 50%", func(p *policy) { p.panics = 50 }},
-		{"ttl 0", func(p *policy) { p.ttl = 0 }},
-		{"ttl 60", func(p *policy) { p.ttl = 60 }},
-		{"ttl 1m", func(p *policy) { p.ttl = 60 }},
-		{"ttl 168h", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
-		{"ttl 604800", func(p *policy) { p.ttl = 7 * 24 * 3600 }},
-		{"sort rtt", func(p *policy) { p.sortRTT = true }},
+		{"panic 0", func(p *policy) { p.Panic = 0 }},
+		{"panic 100", func(p *policy) { p.Panic = 100 }},
+		{"panic 50%", func(p *policy) { p.Panic = 50 }},
+		{"ttl 0", func(p *policy) { p.TTL = 0 }},
+		{"ttl 60", func(p *policy) { p.TTL = 60 }},
+		{"ttl 1m", func(p *policy) { p.TTL = 60 }},
+		{"ttl 168h", func(p *policy) { p.TTL = 7 * 24 * 3600 }},
+		{"ttl 604800", func(p *policy) { p.TTL = 7 * 24 * 3600 }},
+		{"sort rtt", func(p *policy) { p.SortRTT = true }},
 		{"idle 1s", func(p *policy) { p.idle = time.Second }},
 		{"idle 720h", func(p *policy) { p.idle = 30 * 24 * time.Hour }},
 		{"allow 10.1.2.3/8", func(p *policy) { rule(p, "10.0.0.0/8", true) }},
@@ -228,11 +230,11 @@ func TestSetupOverrides(t *testing.T) {
 	b := lab.File(t, "b", "")
 	blocks, process := setupRead(t, "Corefile", fmt.Sprintf(
 		"a {\nshaker {\noverrides %s\n}\n}\nb {\nshaker {\noverrides %s\n}\n}\nc {\nshaker {\noverrides %s\n}\n}\nd {\nshaker\n}\n", a, b, a))
-	forced := func(block int, zone string) *overridesFile { return blocks[block][zone].forced }
+	forced := func(block int, zone string) *override.File { return blocks[block][zone].overrides }
 	if forced(0, "a.") != forced(2, "c.") || forced(0, "a.") == forced(1, "b.") || forced(3, "d.") != nil || len(process.overrides) != 2 {
 		t.Errorf("a %p, b %p, c %p, d %p, %d files", forced(0, "a."), forced(1, "b."), forced(2, "c."), forced(3, "d."), len(process.overrides))
 	}
-	if got := forced(0, "a.").current().of(netip.MustParseAddr("192.0.2.7"), 443); got != forcedDown {
+	if got := forced(0, "a.").Rules().Of(netip.MustParseAddr("192.0.2.7"), 443); got != override.Down {
 		t.Errorf("the rule is not in force: %v", got)
 	}
 	c := caddy.NewTestController("dns", "shaker {\noverrides a\n}\n")
@@ -284,8 +286,8 @@ func TestSetupZones(t *testing.T) {
 		for _, b := range blocks {
 			var zones []string
 			for zone, p := range b {
-				if zone != p.zone || !slices.Contains(p.zones, zone) {
-					t.Errorf("%spolicy of %q is for %q, %q", tt.corefile, zone, p.zone, p.zones)
+				if zone != p.name || !slices.Contains(p.zones, zone) {
+					t.Errorf("%spolicy of %q is for %q, %q", tt.corefile, zone, p.name, p.zones)
 				}
 				zones = append(zones, zone)
 			}
@@ -324,7 +326,7 @@ e.example {
 	got := map[string]string{}
 	for _, b := range blocks {
 		for zone, p := range b {
-			got[zone] = fmt.Sprint(p.place, p.ports, p.settings.Rise, p.settings.Fall, p.fallback.kind)
+			got[zone] = fmt.Sprint(p.place, p.ports, p.settings.Rise, p.settings.Fall, p.Fallback.Kind)
 		}
 	}
 	want := map[string]string{
@@ -380,7 +382,7 @@ a.example {
 	blocks, _ := setupRead(t, path, corefile)
 	got := map[string]string{}
 	for zone, p := range blocks[0] {
-		got[zone] = fmt.Sprint(strings.TrimPrefix(p.place, dir), p.ports, p.settings.Rise, p.settings.Fall, p.ttl, p.fallback.kind)
+		got[zone] = fmt.Sprint(strings.TrimPrefix(p.place, dir), p.ports, p.settings.Rise, p.settings.Fall, p.TTL, p.Fallback.Kind)
 	}
 	want := map[string]string{
 		"a.example.": "/Corefile:12[443] 4 5 5 all",
@@ -616,7 +618,7 @@ func TestSetupHasNoEffect(t *testing.T) {
 	}
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if len(shared.leases) > 0 || shared.monitor != nil || shared.prober != nil || len(shared.status) > 0 {
+	if len(shared.leases) > 0 || shared.engine != nil || len(shared.status) > 0 {
 		t.Errorf("setup left %d leases", len(shared.leases))
 	}
 }

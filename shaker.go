@@ -8,6 +8,8 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+
+	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
 // name is the plugin's name and its directive in the Corefile.
@@ -22,8 +24,21 @@ type Shaker struct {
 	policies   zonePolicies
 	instance   *instance
 	controller *caddy.Controller
-	watches    []*watch
+	watches    []*watch.Watch
 }
 
 // Name implements plugin.Handler.
 func (s *Shaker) Name() string { return name }
+
+// Ready implements ready.Readiness. It speaks for all server blocks, because the ready plugin asks only one
+// of them.
+func (s *Shaker) Ready() bool {
+	for _, block := range s.instance.handlers {
+		for _, w := range block.watches {
+			if !w.Ready() {
+				return false
+			}
+		}
+	}
+	return true
+}

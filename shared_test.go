@@ -48,7 +48,7 @@ func TestSharedRestartFailed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer shared.giveBack(inst)
-	monitor, method := shared.monitor, shared.method
+	engine, method := shared.engine, shared.engine.method
 	shared.restarting(inst)
 	next := new(instance)
 	next.settings.method.set(checker.MethodDial, "Corefile:1")
@@ -56,14 +56,14 @@ func TestSharedRestartFailed(t *testing.T) {
 	if err := shared.lease(next); err != nil {
 		t.Fatal(err)
 	}
-	if shared.method != checker.MethodDial || !targetMetrics.Load() {
+	if shared.engine.method != checker.MethodDial || shared.monitorOfEach() == nil {
 		t.Fatal("the settings of the new instance were never in force")
 	}
 	shared.restartFailed(inst)
-	if len(shared.leases) != 1 || shared.leases[0] != inst || shared.monitor != monitor {
+	if len(shared.leases) != 1 || shared.leases[0] != inst || shared.engine != engine {
 		t.Errorf("%d leases", len(shared.leases))
 	}
-	if shared.method != method || targetMetrics.Load() {
-		t.Errorf("method %v, metrics of targets %v", shared.method, targetMetrics.Load())
+	if shared.engine.method != method || shared.monitorOfEach() != nil {
+		t.Errorf("method %v, metrics of targets %v", shared.engine.method, shared.monitorOfEach() != nil)
 	}
 }

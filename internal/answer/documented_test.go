@@ -1,0 +1,14 @@
+package answer
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
+)
+
+// The numbers in the pages are those of the code.
+func TestPageNumbers(t *testing.T) {
+	lab.ExpectWords(t, "../../README.md", fmt.Sprintf("more than %d pairs of an address and a port", maxPairs))
+	lab.ExpectWords(t, "../../docs/security.md", fmt.Sprintf("above %d pairs", maxPairs))
+}

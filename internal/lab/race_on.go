@@ -1,0 +1,6 @@
+//go:build race
+
+package lab
+
+// RaceEnabled tells whether the race detector is at work, which slows tests down and makes sync.Pool forget things.
+const RaceEnabled = true

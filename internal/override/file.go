@@ -1,0 +1,194 @@
+package override
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// lookEvery is how often files are read. What is new is in force once two readings in a row agree on it: after the
+	// first, somebody may still be writing.
+	lookEvery = 250 * time.Millisecond
+	// maxSize bounds a file, in octets.
+	maxSize = 1 << 20
+	// maxLines bounds how many changed rules are told one by one.
+	maxLines = 10
+)
+
+// File is a file of rules, which is read again and again. That finds every way to change a file: writing, renaming, and
+// the symbolic links by which Kubernetes replaces a ConfigMap. The nil pointer is a file without rules.
+type File struct {
+	path  string
+	tell  Listener
+	rules atomic.Pointer[Rules] // in force, never nil
+
+	mu       sync.Mutex // protects what follows
+	last     reading    // the newest one
+	judged   reading    // the newest one of which there were two in a row
+	modified time.Time  // when the rules in force were written
+	failed   bool       // what was judged is not in force
+
+	end   context.CancelFunc // nil while nothing reads
+	ended sync.WaitGroup
+}
+
+// Listener is told what happens to a file. None of its functions may be nil.
+type Listener struct {
+	Infof, Errorf func(format string, args ...any)
+	// Recovered is told of a panic while the file was read, which cost that reading only. It is called where the panic
+	// is recovered, so the stack can still be read.
+	Recovered func(where string, reason any)
+}
+
+// reading is what a look at the file has found.
+type reading struct {
+	content  string
+	failure  string // "" where it could be read
+	modified time.Time
+}
+
+// Open reads the file for the first time, when any mistake is an error.
+func Open(path string, tell Listener) (*File, error) {
+	r := read(path)
+	if r.failure != "" {
+		return nil, fmt.Errorf("%s, want a file of rules, which may be empty", r.failure)
+	}
+	rules, err := Parse([]byte(r.content))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	f := &File{path: path, tell: tell, last: r, judged: r, modified: r.modified}
+	f.rules.Store(rules)
+	return f, nil
+}
+
+// read reads regular files only. Opening a pipe that nobody writes to could take forever (open(2)), and a look at what
+// is to be opened would not help: it may be something else by then.
+func read(path string) reading {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	if !info.Mode().IsRegular() {
+		return reading{failure: path + " is not a regular file"}
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxSize+1))
+	if err != nil {
+		return reading{failure: err.Error()}
+	}
+	if len(content) > maxSize {
+		return reading{failure: fmt.Sprintf("%s is larger than %d octets", path, maxSize)}
+	}
+	return reading{content: string(content), modified: info.ModTime()}
+}
+
+// Path returns where the file is.
+func (f *File) Path() string { return f.path }
+
+// Rules returns the rules in force.
+func (f *File) Rules() *Rules {
+	if f == nil {
+		return nil
+	}
+	return f.rules.Load()
+}
+
+// Start has the file read again and again, until Stop is called.
+func (f *File) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.end = cancel
+	f.ended.Go(func() { pprof.Do(ctx, pprof.Labels("shaker", "overrides"), f.follow) })
+}
+
+// Stop ends what Start has begun and waits for it. It may be called without Start before, and twice.
+func (f *File) Stop() {
+	if f.end == nil {
+		return
+	}
+	f.end()
+	f.ended.Wait()
+	f.end = nil
+}
+
+func (f *File) follow(ctx context.Context) {
+	ticks := time.NewTicker(lookEvery)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticks.C:
+			f.look()
+		}
+	}
+}
+
+// look reads the file once. A panic costs this look only.
+func (f *File) look() {
+	defer func() {
+		if reason := recover(); reason != nil {
+			f.tell.Recovered("while "+f.path+" was read", reason)
+		}
+	}()
+	f.take(read(f.path))
+}
+
+// take puts a reading into force, if it is the second in a row and without a mistake.
+func (f *File) take(r reading) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r != f.last {
+		f.last = r
+		return
+	}
+	if r == f.judged {
+		return
+	}
+	f.judged = r
+	if r.failure != "" {
+		f.reject(r.failure)
+		return
+	}
+	rules, err := Parse([]byte(r.content))
+	if err != nil {
+		f.reject(f.path + ": " + err.Error())
+		return
+	}
+	before := f.rules.Swap(rules)
+	f.modified, f.failed = r.modified, false
+	changes := rules.Difference(before)
+	for _, change := range changes[:min(len(changes), maxLines)] {
+		f.tell.Infof("Override: %s", change)
+	}
+	more := ""
+	if n := len(changes) - maxLines; n > 0 {
+		more = fmt.Sprintf(", %d more changed", n)
+	}
+	f.tell.Infof("Overrides in force from %s: %d%s", f.path, rules.Size(), more)
+}
+
+// reject leaves the rules as they are. The caller holds mu.
+func (f *File) reject(reason string) {
+	f.failed = true
+	f.tell.Errorf("Overrides stay as they were: %s", reason)
+}
+
+// Report returns how many rules are in force, when they were written, and whether they are older than the file because
+// that cannot be used.
+func (f *File) Report() (rules int, modified time.Time, failed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules.Load().Size(), f.modified, f.failed
+}

@@ -1,0 +1,52 @@
+package status
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
+)
+
+// docs/status.md lists the fields of the JSON and the parameters, in their order.
+func TestDocumentedFields(t *testing.T) {
+	page, err := os.ReadFile("../../docs/status.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| (`[^|]*`) \\|")
+	var got, want []string
+	for _, match := range rows.FindAllStringSubmatch(string(page), -1) {
+		got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
+	}
+	for _, fields := range []reflect.Type{reflect.TypeFor[view](), reflect.TypeFor[target]()} {
+		for field := range fields.Fields() {
+			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			want = append(want, tag)
+		}
+	}
+	for _, p := range htmlFormat.parameters {
+		want = append(want, p.name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/status.md has\n%q, want\n%q", got, want)
+	}
+}
+
+// The numbers in docs/status.md are those of the code.
+func TestDocumentedNumbers(t *testing.T) {
+	lab.ExpectWords(t, "../../docs/status.md",
+		fmt.Sprintf("loads itself again every %d seconds", refreshEvery),
+		fmt.Sprintf("from 1, the default, to %d; the one", maxPage),
+		fmt.Sprintf("targets on a page, from 1 to %d, by default %d", maxPageSize, pageSize),
+		fmt.Sprintf("| array | %d slots", health.HistorySlots),
+		fmt.Sprintf("No more than %d clients are served at a time; one who takes more than %.0f seconds to ask or %.0f seconds to read",
+			maxConnections, readTimeout.Seconds(), writeTimeout.Seconds()),
+		fmt.Sprintf("requests are bounded to %d KiB", (maxHeader+4096)>>10),
+	)
+}

@@ -1,0 +1,302 @@
+package status
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"maps"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// refreshEvery is how often the page loads itself again, in seconds, unless the client wants another pace.
+const refreshEvery = 10
+
+//go:embed page.html
+var pageSource string
+
+// pageTemplate is parsed for the first page: most servers have none.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("status").Funcs(template.FuncMap{
+		"number": groupDigits,
+		"local":  localTime,
+	}).Parse(pageSource))
+})
+
+// styleHash lets the browser apply the style of the page, and none that somebody has slipped in.
+var styleHash = func() string {
+	_, style, _ := strings.Cut(pageSource, "<style>")
+	style, _, _ = strings.Cut(style, "</style>")
+	sum := sha256.Sum256([]byte(style))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}()
+
+var htmlFormat = format{
+	contentType: "text/html; charset=utf-8",
+	parameters: append(slices.Clone(parameters), parameter{"refresh", func(q *query, value string) (err error) {
+		q.Refresh, err = number(value, 0, 3600)
+		return err
+	}}),
+	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
+		v := subject.view()
+		if problem == nil {
+			v.list(subject, q, true)
+			if q.Refresh > 0 {
+				header.Set("Refresh", strconv.Itoa(q.Refresh))
+			}
+		}
+		return pageTemplate().Execute(to, &page{v, q, problem, subject.notices(v), subject.Shaker})
+	},
+}
+
+// notices are what somebody should know before he believes the rest.
+func (s *Subject) notices(v *view) (all []string) {
+	if !v.Frozen.IsZero() {
+		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all targets fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
+	}
+	if v.Counts.Total >= s.Limit {
+		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))
+	}
+	for _, r := range s.Rules {
+		if _, modified, failed := r.File.Report(); failed {
+			all = append(all, fmt.Sprintf("The overrides in %s cannot be used. Those of %s are in force.", r.File.Path(), localTime(modified)))
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all) // a file may be in several stanzas
+}
+
+// page is what the page for people shows.
+type page struct {
+	*view
+	Query   *query
+	Problem error
+	Notices []string
+	Shaker  string // its version
+}
+
+// state is a state and the number of targets in it, with a link to them. The empty state is that of all.
+type state struct {
+	State, Link string
+	Targets     int
+	Chosen      bool
+}
+
+// States returns what is on top of the page. Links to a state leave other filters out: the numbers are of all targets.
+func (p *page) States() []state {
+	c := p.Counts
+	states := []state{{Targets: c.Total}, {State: "down", Targets: c.Down}, {State: "unknown", Targets: c.Unknown}, {State: "up", Targets: c.Up}}
+	all := query{given: p.Query.kept("size", "refresh")}
+	for i := range states {
+		s := &states[i]
+		s.Link = all.link("state", s.State)
+		s.Chosen = s.Link == p.Query.link("page", "")
+	}
+	return states
+}
+
+// kept returns those of the parameters that are given.
+func (q *query) kept(names ...string) url.Values {
+	kept := make(url.Values)
+	for _, name := range names {
+		if value := q.given.Get(name); value != "" {
+			kept.Set(name, value)
+		}
+	}
+	return kept
+}
+
+// link returns the query with another value in it, as a link from the page to itself. Such links also work behind a proxy
+// that has the page below a path.
+func (q *query) link(name, value string) string {
+	values := maps.Clone(q.given)
+	values.Set(name, value)
+	if value == "" {
+		values.Del(name)
+	}
+	return "?" + values.Encode()
+}
+
+// Value returns what a field of the form has in it.
+func (p *page) Value(name string) string { return p.Query.given.Get(name) }
+
+// Filtered tells whether not all targets are wanted.
+func (p *page) Filtered() bool { return len(p.Query.kept("state", "prefix", "zone", "port")) > 0 }
+
+// First and Last are the numbers of the first and the last target on the page.
+func (p *page) First() int { return (p.Page-1)*p.Size + 1 }
+func (p *page) Last() int  { return p.First() + len(p.Targets) - 1 }
+
+// Turn links to another page, if it exists.
+func (p *page) Turn(by int) string {
+	page := min(p.Page+by, p.Pages)
+	if page < 1 || page == p.Page {
+		return ""
+	}
+	return p.Query.link("page", strconv.Itoa(page))
+}
+
+// Refreshes links to the same page with or without being loaded again and again.
+func (p *page) Refreshes(yes bool) string {
+	if yes {
+		return p.Query.link("refresh", "")
+	}
+	return p.Query.link("refresh", "0")
+}
+
+// JSON links to what programs get.
+func (p *page) JSON() string {
+	return "targets?" + p.Query.kept("state", "prefix", "zone", "port", "size").Encode()
+}
+
+// Various tells whether the targets on the page are not all checked in the same way.
+func (p *page) Various() bool {
+	return slices.ContainsFunc(p.Targets, func(t target) bool { return t.Settings != p.Targets[0].Settings })
+}
+
+// Notes are what else there is to know about a target.
+func (t target) Notes(now time.Time) (all []string) {
+	if !t.Damped.IsZero() {
+		all = append(all, "flaps, held down until "+shortTime(t.Damped, now))
+	}
+	for _, o := range t.Overrides {
+		all = append(all, fmt.Sprintf("override: %s, rule %s", o.Says, o.Rule))
+	}
+	return all
+}
+
+// Endpoint is the address and port.
+func (t target) Endpoint() string { return netip.AddrPortFrom(t.Address, t.Port).String() }
+
+// Hosts are the names without the dots at their ends.
+func (t target) Hosts() string {
+	hosts := make([]string, len(t.Names))
+	for i, name := range t.Names {
+		if hosts[i] = name; name != "." {
+			hosts[i] = strings.TrimSuffix(name, ".")
+		}
+	}
+	return strings.Join(hosts, ", ")
+}
+
+// Cause is the reason, if it tells more than the result.
+func (t target) Cause() string {
+	if t.Result == checker.Refused.String() || t.Result == checker.Timeout.String() {
+		return ""
+	}
+	return strings.TrimPrefix(t.Reason, "checker: ")
+}
+
+// Begin is when the state began.
+func (t target) Begin(now time.Time) string { return shortTime(t.Since, now) }
+
+// shortTime has the date if that is not today.
+func shortTime(t, now time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format("2006-01-02 15:04")
+}
+
+// For tells how long the state lasts.
+func (t target) For(now time.Time) string {
+	switch d := now.Sub(t.Since); {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%d days", int(d.Hours())/24)
+	}
+}
+
+// Milliseconds is the round trip.
+func (t target) Milliseconds() string { return strconv.FormatFloat(t.RoundTrip*1e3, 'f', 2, 64) }
+
+// localTime is how the log writes it.
+func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
+
+// groupDigits writes a number with a narrow space before every third digit from the right.
+func groupDigits(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+// bar is the slots of a history that look the same, as the path of an SVG.
+type bar struct{ Class, Path string }
+
+// Bars of a slot are 4 wide, with 1 in between. The height tells results apart as the colour does: what has failed is
+// tall, what answered is low, and what says nothing hovers. A slot with both is tall with another foot.
+func (t target) Bars() []bar {
+	const answered, failed, inconclusive, nothing = 0, 1, 2, 3
+	bars := []bar{{Class: "up"}, {Class: "down"}, {Class: "unknown"}, {Class: "nothing"}}
+	draw := func(kind, slot, y, height int) {
+		bars[kind].Path += fmt.Sprintf("M%d %dh4v%dh-4z", slot*5, y, height)
+	}
+	for i, slot := range t.History {
+		switch {
+		case slot == nil:
+			draw(nothing, i, 14, 1)
+			continue
+		case slot.Result == checker.Answered.String():
+			draw(answered, i, 8, 8)
+			continue
+		}
+		height := 16
+		if slot.Mixed {
+			draw(answered, i, 11, 5)
+			height = 10
+		}
+		if slot.Result == checker.Inconclusive.String() {
+			draw(inconclusive, i, 4, height-8)
+		} else {
+			draw(failed, i, 0, height)
+		}
+	}
+	return slices.DeleteFunc(bars, func(b bar) bool { return b.Path == "" })
+}
+
+// Past tells in words what the bars show.
+func (t target) Past() string {
+	slots := make(map[string]int)
+	for _, slot := range t.History {
+		switch {
+		case slot == nil:
+			slots["nothing"]++
+		case slot.Mixed:
+			slots[slot.Result+" and answered"]++
+		default:
+			slots[slot.Result]++
+		}
+	}
+	var parts []string
+	for _, r := range checker.Results() {
+		for _, words := range []string{r.String(), r.String() + " and answered"} {
+			if n := slots[words]; n > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", n, words))
+			}
+		}
+	}
+	if n := slots["nothing"]; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d without a check", n))
+	}
+	return fmt.Sprintf("Slots of %v: %s", health.HistorySlot, strings.Join(parts, ", "))
+}

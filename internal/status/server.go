@@ -1,0 +1,226 @@
+// Package status serves the status pages: one for people, and the same as JSON for programs.
+package status
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	golog "log"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/override"
+)
+
+// Bounds of what the status page's clients can take up.
+const (
+	maxConnections = 64               // at a time; others wait
+	maxHeader      = 16 << 10         // octets, request line included; package net/http adds 4096
+	maxQuery       = 4 << 10          // octets, as in the URL
+	readTimeout    = 5 * time.Second  // until the whole request is there
+	writeTimeout   = 30 * time.Second // until the whole answer is taken
+)
+
+// Server serves the status page on one address. It outlives reloads that leave the address as it is.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+	ended    sync.WaitGroup
+}
+
+// Subject is what the pages tell of.
+type Subject struct {
+	Monitor *health.Monitor
+	// Limit is how many targets the monitor's table has room for.
+	Limit int
+	// Rules are the overrides in force.
+	Rules []Rules
+	// Shaker is its version.
+	Shaker string
+}
+
+// Rules is a file of overrides, and the targets that it is about: those of a family with these settings.
+type Rules struct {
+	File     *override.File
+	Settings health.Key
+	IsIPv4   bool
+}
+
+// Listener is told what happens. None of its functions may be nil.
+type Listener struct {
+	Infof, Errorf func(format string, args ...any)
+	// Recovered is told of a panic, which cost an answer. It is called where the panic is recovered, so the stack can
+	// still be read.
+	Recovered func(where string, reason any)
+}
+
+// Open begins to serve on an address, which is a host and a port. What is told of is what current returns at the time,
+// nil when there is nothing any more.
+//
+// Unlike the listeners of CoreDNS, this one does not share its port (SO_REUSEPORT): an address that is taken has to be an
+// error, also if it is that of another plugin, which would then get some of the connections.
+func Open(address string, current func() *Subject, tell Listener) (*Server, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%w, want a free address of this machine", err)
+	}
+	tell.Infof("Status page on http://%s/", listener.Addr())
+	return serve(listener, address, current, tell), nil
+}
+
+func serve(listener net.Listener, address string, current func() *Subject, tell Listener) *Server {
+	s := &Server{listener: listener, http: &http.Server{
+		Handler:           &handler{address: address, current: current, tell: tell},
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		MaxHeaderBytes:    maxHeader,
+		// What clients do wrong is no news, and they could fill the log with it.
+		ErrorLog: golog.New(io.Discard, "", 0),
+	}}
+	// A page is a single request.
+	s.http.SetKeepAlivesEnabled(false)
+	s.ended.Go(func() {
+		// Connections are served by goroutines that inherit the label.
+		pprof.SetGoroutineLabels(pprof.WithLabels(context.Background(), pprof.Labels("shaker", "status")))
+		if err := s.http.Serve(netutil.LimitListener(listener, maxConnections)); err != http.ErrServerClosed {
+			tell.Errorf("The status page on %s has failed: %v", address, err)
+		}
+	})
+	return s
+}
+
+// Close cuts off requests that are being answered, because it is called where nothing may wait.
+func (s *Server) Close() {
+	s.http.Close()
+	s.ended.Wait()
+}
+
+// headers are those of every answer. The page may load nothing, and nothing may load it; what it says is old soon.
+var headers = map[string]string{
+	"Cache-Control": "no-store",
+	"Content-Security-Policy": "default-src 'none'; style-src " + styleHash + "; img-src data:; " +
+		"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Referrer-Policy":              "no-referrer",
+	"X-Content-Type-Options":       "nosniff",
+}
+
+// handler answers requests for the status page.
+type handler struct {
+	address string // as in the Corefile
+	current func() *Subject
+	tell    Listener
+
+	// mu is held while an answer is made: each looks at all targets, and there is to be memory for one of them only.
+	mu sync.Mutex
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			h.tell.Recovered("on the status page", reason)
+			http.Error(w, "This is a mistake in shaker, the log tells more.", http.StatusInternalServerError)
+		}
+	}()
+	for key, value := range headers {
+		w.Header().Set(key, value)
+	}
+	switch subject := h.current(); {
+	case !h.isMeant(r):
+		http.Error(w, fmt.Sprintf("The host %q is not that of this page, want %s, the address or localhost.", r.Host, h.address), http.StatusMisdirectedRequest)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, fmt.Sprintf("The method %q is not possible, want GET or HEAD.", r.Method), http.StatusMethodNotAllowed)
+	case len(r.URL.RawQuery) > maxQuery:
+		http.Error(w, fmt.Sprintf("The query is longer than %d octets.", maxQuery), http.StatusRequestURITooLong)
+	case subject == nil:
+		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
+	case r.URL.Path == "/":
+		h.answer(w, subject, &htmlFormat, r.URL.RawQuery)
+	case r.URL.Path == "/targets":
+		h.answer(w, subject, &jsonFormat, r.URL.RawQuery)
+	default:
+		http.Error(w, fmt.Sprintf("There is no %q, want / or /targets.", r.URL.Path), http.StatusNotFound)
+	}
+}
+
+// isMeant tells whether the client knows whom it talks to. A page from elsewhere could have its own name lead here (DNS
+// rebinding), and would then be allowed to read the answer; its browser still sends that name.
+func (h *handler) isMeant(r *http.Request) bool {
+	host := hostOf(r.Host)
+	if addr, err := netip.ParseAddr(host); err == nil {
+		local, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+		return ok && sameAddress(addr, local.AddrPort().Addr())
+	}
+	host = strings.TrimSuffix(host, ".")
+	return strings.EqualFold(host, "localhost") || strings.EqualFold(host, strings.TrimSuffix(hostOf(h.address), "."))
+}
+
+func sameAddress(a, b netip.Addr) bool { return a.Unmap().WithZone("") == b.Unmap().WithZone("") }
+
+// hostOf returns what is before the port. The port is the client's matter: a tunnel may have another one.
+func hostOf(hostPort string) string {
+	if host, _, err := net.SplitHostPort(hostPort); err == nil {
+		return host
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(hostPort, "["), "]")
+}
+
+// format is a form in which targets are told of.
+type format struct {
+	contentType string
+	parameters  []parameter
+	// write writes what the query asks for, or what is wrong with it.
+	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
+}
+
+var jsonFormat = format{
+	contentType: "application/json",
+	parameters:  parameters,
+	write: func(to *bytes.Buffer, _ http.Header, subject *Subject, q *query, problem error) error {
+		if problem != nil {
+			return json.NewEncoder(to).Encode(failure{version, problem.Error()})
+		}
+		v := subject.view()
+		v.list(subject, q, false)
+		return json.NewEncoder(to).Encode(v)
+	},
+}
+
+// answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
+func (h *handler) answer(w http.ResponseWriter, subject *Subject, format *format, rawQuery string) {
+	q, problem := readQuery(rawQuery, format.parameters)
+	status := http.StatusOK
+	if problem != nil {
+		status = http.StatusBadRequest
+	}
+	body := h.make(w.Header(), subject, format, q, problem)
+	w.Header().Set("Content-Type", format.contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
+	w.WriteHeader(status)
+	w.Write(body.Bytes()) // whether the client still listens is its own matter
+}
+
+// make returns the body of an answer. However slow the client is that gets it, others can be told already.
+func (h *handler) make(header http.Header, subject *Subject, format *format, q *query, problem error) *bytes.Buffer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	body := new(bytes.Buffer)
+	if err := format.write(body, header, subject, q, problem); err != nil {
+		panic(err) // a buffer takes everything
+	}
+	return body
+}

@@ -1,0 +1,294 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/prefix"
+)
+
+const (
+	// pageSize is how many targets a page has, unless the client wants another number up to maxPageSize.
+	pageSize    = 100
+	maxPageSize = 1000
+	// maxPage is the last page that can be asked for, whether there are that many or not. All before it fit into an
+	// int of 32 bits.
+	maxPage = 1_000_000
+)
+
+// query is which targets a client wants to see.
+type query struct {
+	state  string // empty for any
+	prefix netip.Prefix
+	zone   string // lower case and fully qualified, empty for any
+	port   int    // 0 for any
+	page   int    // from 1
+	size   int    // of a page
+	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
+	Refresh int
+
+	given url.Values // what is not empty
+}
+
+// parameter is one of a query.
+type parameter struct {
+	name string
+	read func(*query, string) error
+}
+
+var parameters = []parameter{
+	{"state", func(q *query, value string) error {
+		q.state = value
+		if !slices.ContainsFunc(statesByNeed, func(s health.State) bool { return s.String() == value }) {
+			return fmt.Errorf("%q is not a state, want down, unknown or up", value)
+		}
+		return nil
+	}},
+	{"prefix", func(q *query, value string) error {
+		var ok bool
+		if q.prefix, ok = prefix.Parse(value); !ok {
+			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", value)
+		}
+		return nil
+	}},
+	{"zone", func(q *query, value string) error {
+		if _, ok := dns.IsDomainName(value); !ok {
+			return fmt.Errorf("%q is not a domain name", value)
+		}
+		q.zone = strings.ToLower(dns.Fqdn(value))
+		return nil
+	}},
+	{"port", func(q *query, value string) (err error) {
+		q.port, err = number(value, 1, 65535)
+		return err
+	}},
+	{"page", func(q *query, value string) (err error) {
+		q.page, err = number(value, 1, maxPage)
+		return err
+	}},
+	{"size", func(q *query, value string) (err error) {
+		q.size, err = number(value, 1, maxPageSize)
+		return err
+	}},
+}
+
+// readQuery reads the part of a URL behind the question mark. A parameter without value, as forms send it, is none.
+// Of a query with a mistake only what is given is of use.
+func readQuery(raw string, parameters []parameter) (*query, error) {
+	q := &query{page: 1, size: pageSize, Refresh: refreshEvery, given: make(url.Values)}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return q, fmt.Errorf("query: %v, want NAME=VALUE with & in between", err)
+	}
+	var names []string
+	for _, p := range parameters {
+		names = append(names, p.name)
+		for _, value := range values[p.name] {
+			if value = strings.TrimSpace(value); value != "" {
+				q.given.Add(p.name, value)
+			}
+		}
+	}
+	for _, p := range parameters {
+		switch all := q.given[p.name]; len(all) {
+		case 0:
+		case 1:
+			if err := p.read(q, all[0]); err != nil {
+				return q, fmt.Errorf("%s: %w", p.name, err)
+			}
+		default:
+			return q, fmt.Errorf("%s: %q is a second value, want a single one", p.name, all[1])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(names, key) {
+			return q, fmt.Errorf("unknown parameter %q, want one of %s", key, strings.Join(names, ", "))
+		}
+	}
+	return q, nil
+}
+
+// number reads one of a range.
+func number(value string, least, most int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("%q is not possible, want a number from %d to %d", value, least, most)
+	}
+	return n, nil
+}
+
+func (q *query) matches(t *health.Target, state health.State) bool {
+	addr := t.Addr()
+	return (q.state == "" || q.state == state.String()) &&
+		(q.port == 0 || q.port == int(addr.Port())) &&
+		(!q.prefix.IsValid() || q.prefix.Contains(addr.Addr())) &&
+		(q.zone == "" || slices.ContainsFunc(t.Names(), q.inZone))
+}
+
+// inZone first compares octets, which leaves little to a comparison label by label.
+func (q *query) inZone(qname string) bool {
+	return strings.HasSuffix(qname, q.zone) && dns.IsSubDomain(q.zone, qname)
+}
+
+// statesByNeed are the states, that which needs somebody's attention first.
+var statesByNeed = []health.State{health.Down, health.Unknown, health.Up}
+
+// find returns the targets that match, by address and port, and before that by need if that is wanted.
+func (q *query) find(m *health.Monitor, byNeed bool) []*health.Target {
+	groups := make([][]*health.Target, len(statesByNeed))
+	for t := range m.All() {
+		// The state is asked for once, since it may change meanwhile.
+		if state := t.State(); q.matches(t, state) {
+			group := 0
+			if byNeed {
+				group = slices.Index(statesByNeed, state)
+			}
+			groups[group] = append(groups[group], t)
+		}
+	}
+	for _, group := range groups {
+		slices.SortFunc(group, func(a, b *health.Target) int {
+			if order := a.Addr().Compare(b.Addr()); order != 0 {
+				return order
+			}
+			return cmp.Compare(a.Settings().String(), b.Settings().String())
+		})
+	}
+	return slices.Concat(groups...)
+}
+
+// view is what there is to tell, in the form that programs get.
+type view struct {
+	Version int       `json:"version"`
+	Time    time.Time `json:"time"`
+	Frozen  time.Time `json:"frozen_since,omitzero"`
+	Counts  counts    `json:"counts"`
+	Matches int       `json:"matches"`
+	Page    int       `json:"page"`
+	Pages   int       `json:"pages"`
+	Size    int       `json:"size"`
+	Slot    float64   `json:"history_slot_seconds"`
+	Targets []target  `json:"targets"`
+}
+
+type counts struct {
+	Total   int `json:"total"`
+	Down    int `json:"down"`
+	Unknown int `json:"unknown"`
+	Up      int `json:"up"`
+	Damped  int `json:"damped"`
+}
+
+type target struct {
+	Address   netip.Addr                 `json:"address"`
+	Port      uint16                     `json:"port"`
+	Settings  string                     `json:"settings"`
+	State     string                     `json:"state"`
+	Since     time.Time                  `json:"since"`
+	Damped    time.Time                  `json:"damped_until,omitzero"`
+	Checked   time.Time                  `json:"checked,omitzero"`
+	Result    string                     `json:"result,omitempty"`
+	Reason    string                     `json:"reason,omitempty"`
+	RoundTrip float64                    `json:"round_trip_seconds,omitempty"`
+	Names     []string                   `json:"names"`
+	Overrides []rule                     `json:"overrides"`
+	History   [health.HistorySlots]*slot `json:"history"`
+}
+
+type rule struct {
+	Rule string `json:"rule"`
+	Says string `json:"says"`
+	File string `json:"file"`
+}
+
+type slot struct {
+	Result string `json:"result"`
+	Mixed  bool   `json:"mixed"`
+}
+
+// version is that of the JSON. It changes when a field changes its meaning or goes, not when one is added.
+const version = 1
+
+// failure is the answer to a query with a mistake.
+type failure struct {
+	Version int    `json:"version"`
+	Error   string `json:"error"`
+}
+
+// view returns a view without targets.
+func (s *Subject) view() *view {
+	n := s.Monitor.Counts()
+	frozen, _ := s.Monitor.Frozen()
+	return &view{
+		Version: version,
+		Time:    instant(time.Now()),
+		Frozen:  instant(frozen),
+		Counts:  counts{Total: n.Total, Down: n.Down, Unknown: n.Unknown, Up: n.Up, Damped: n.Damped},
+		Slot:    health.HistorySlot.Seconds(),
+		Targets: []target{},
+	}
+}
+
+// list adds the page of targets that the query asks for.
+func (v *view) list(s *Subject, q *query, byNeed bool) {
+	all := q.find(s.Monitor, byNeed)
+	v.Matches = len(all)
+	v.Page, v.Pages, v.Size = q.page, max(1, (len(all)+q.size-1)/q.size), q.size
+	first := min((q.page-1)*q.size, len(all))
+	for _, t := range all[first:min(first+q.size, len(all))] {
+		v.Targets = append(v.Targets, newTarget(t, s.Rules))
+	}
+}
+
+// instant leaves out what is of no use.
+func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+func newTarget(t *health.Target, rules []Rules) target {
+	addr, s := t.Addr(), t.Status()
+	row := target{
+		Address:   addr.Addr(),
+		Port:      addr.Port(),
+		Settings:  t.Settings().String(),
+		State:     s.State.String(),
+		Since:     instant(s.Since),
+		Damped:    instant(s.DampedUntil),
+		RoundTrip: s.RTT.Seconds(),
+		Names:     append([]string{}, t.Names()...),
+		Overrides: []rule{},
+	}
+	if !s.Checked.IsZero() {
+		row.Checked, row.Result = instant(s.Checked), s.Result.String()
+	}
+	if s.Err != nil {
+		row.Reason = s.Err.Error()
+	}
+	for i, past := range s.History {
+		if past.Checked {
+			row.History[i] = &slot{past.Result.String(), past.Mixed}
+		}
+	}
+	for _, r := range rules {
+		if !r.isAbout(t) {
+			continue
+		}
+		if line, says := r.File.Rules().Find(addr.Addr(), addr.Port()); line != "" {
+			row.Overrides = append(row.Overrides, rule{line, says.String(), r.File.Path()})
+		}
+	}
+	return row
+}
+
+// isAbout tells whether the target is one that the file is about.
+func (r *Rules) isAbout(t *health.Target) bool {
+	return r.IsIPv4 == t.Addr().Addr().Is4() && r.Settings.Value() == t.Settings()
+}

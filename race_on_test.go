@@ -1,5 +1,0 @@
-//go:build race
-
-package shaker
-
-const raceEnabled = true
