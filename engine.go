@@ -63,7 +63,7 @@ func (e *engine) useMethod(method checker.Method) error {
 
 // replaceProber starts a prober and ends the one before it, whose checks the monitor sends again. The caller holds mu.
 func (e *engine) replaceProber(method checker.Method) error {
-	prober, err := checker.NewProber(checker.Options{Method: method}, e.monitor.Deliver)
+	prober, err := checker.NewProber(checker.Config{Method: method}, e.monitor.Deliver)
 	if err != nil {
 		return err
 	}

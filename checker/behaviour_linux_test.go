@@ -325,7 +325,7 @@ func behave(t *testing.T, s *scene, m Method) {
 		}
 	}
 	wire := s.Capture()
-	p, c := newTestProber(t, Options{Method: m})
+	p, c := newTestProber(t, Config{Method: m})
 	p.Submit(checks...)
 	for tag, r := range c.take(t, len(checks)) {
 		target := tag.(netip.AddrPort)

@@ -97,7 +97,7 @@ func BenchmarkProber(b *testing.B) {
 
 func benchProber(b *testing.B, m Method, w wire) {
 	back := make(chan int, inFlight)
-	p, err := NewProber(Options{Method: m, Pool: inFlight}, func(reports []Report) {
+	p, err := NewProber(Config{Method: m, Pool: inFlight}, func(reports []Report) {
 		for _, r := range reports {
 			if r.Result != Answered {
 				b.Errorf("%v: %v", r.Result, r.Err)

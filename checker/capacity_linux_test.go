@@ -90,7 +90,7 @@ func fill(t *testing.T, holes []netip.Addr, alive netip.AddrPort) {
 		living: make(chan Report, 1), finished: make(chan struct{}),
 		sent: make([]time.Time, n), reported: make([]time.Time, n), left: n,
 	}
-	p, err := NewProber(Options{Method: MethodRaw}, c.deliver)
+	p, err := NewProber(Config{Method: MethodRaw}, c.deliver)
 	if err != nil {
 		t.Fatal(err)
 	}

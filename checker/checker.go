@@ -41,7 +41,7 @@ var (
 // Checker checks one address per call. Make it with NewChecker, run CheckingLoop, and use it from any number
 // of goroutines.
 type Checker struct {
-	options    Options
+	options    Config
 	zeroLinger bool
 
 	mu     sync.Mutex
@@ -51,11 +51,11 @@ type Checker struct {
 
 // NewChecker returns a Checker that does nothing until its CheckingLoop runs. It uses the best method that
 // needs no privilege.
-func NewChecker() *Checker { return NewCheckerOptions(Options{}) }
+func NewChecker() *Checker { return NewCheckerConfig(Config{}) }
 
-// NewCheckerOptions is NewChecker with a choice of the method and of how packets leave this machine. What
+// NewCheckerConfig is NewChecker with a choice of the method and of how packets leave this machine. What
 // cannot be is an error of CheckingLoop.
-func NewCheckerOptions(o Options) *Checker {
+func NewCheckerConfig(o Config) *Checker {
 	return &Checker{options: o, zeroLinger: true, ready: make(chan struct{})}
 }
 

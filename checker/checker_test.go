@@ -199,7 +199,7 @@ func TestStopWhileChecking(t *testing.T) {
 }
 
 func ExampleChecker_Check() {
-	checker := tcpshaker.NewCheckerOptions(tcpshaker.Options{Method: tcpshaker.MethodDial})
+	checker := tcpshaker.NewCheckerConfig(tcpshaker.Config{Method: tcpshaker.MethodDial})
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	ready := checker.WaitReady()

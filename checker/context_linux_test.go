@@ -10,7 +10,7 @@ import (
 // With MethodRaw, checks of one target wait for one of the reserved ports too.
 func TestCheckCancelledInLineForPort(t *testing.T) {
 	needs(t, MethodRaw)
-	c := startChecker(t, Options{Method: MethodRaw})
+	c := startChecker(t, Config{Method: MethodRaw})
 	hole := blackHole(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup

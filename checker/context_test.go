@@ -12,9 +12,9 @@ import (
 )
 
 // startChecker runs a Checker until the test ends.
-func startChecker(t *testing.T, o Options) *Checker {
+func startChecker(t *testing.T, o Config) *Checker {
 	t.Helper()
-	c := NewCheckerOptions(o)
+	c := NewCheckerConfig(o)
 	ready := c.WaitReady()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -31,7 +31,7 @@ func startChecker(t *testing.T, o Options) *Checker {
 
 func TestCheck(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
-		c := startChecker(t, Options{Method: m})
+		c := startChecker(t, Config{Method: m})
 		hole := blackHole(t)
 		living, _ := listen(t, "tcp4", "127.0.0.1:0")
 		dead, l := listen(t, "tcp4", "127.0.0.2:0")
@@ -74,7 +74,7 @@ func TestCheck(t *testing.T) {
 // Whoever gives up makes place for others at once, and is not in their way while in line.
 func TestCheckCancelled(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
-		c := startChecker(t, Options{Method: m, Pool: 1})
+		c := startChecker(t, Config{Method: m, Pool: 1})
 		hole := blackHole(t)
 		living, _ := listen(t, "tcp4", "127.0.0.1:0")
 		const callers = 40 // more than MethodRaw has ports: with it, too, some are in line
@@ -108,7 +108,7 @@ func TestTimeoutInLine(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
 		hole := blackHole(t)
 		c := newCollector()
-		p, err := NewProber(Options{Method: m, Pool: 1}, c.deliver)
+		p, err := NewProber(Config{Method: m, Pool: 1}, c.deliver)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,22 +131,22 @@ func TestTimeoutInLine(t *testing.T) {
 	})
 }
 
-func TestCheckOptions(t *testing.T) {
+func TestCheckConfig(t *testing.T) {
 	unready := NewChecker()
 	if r := unready.Check(t.Context(), netip.MustParseAddrPort("127.0.0.1:1")); r.Result != Inconclusive || r.Err != ErrNotReady {
 		t.Errorf("without a loop: %v, %v", r.Result, r.Err)
 	}
 	for _, test := range []struct {
-		options Options
-		want    string
+		config Config
+		want   string
 	}{
-		{Options{Method: 200}, "unknown method"},
-		{Options{Interface: "no-such-interface"}, "no-such-interface"},
-		{Options{Source: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}}, "127.0.0.2"},
+		{Config{Method: 200}, "unknown method"},
+		{Config{Interface: "no-such-interface"}, "no-such-interface"},
+		{Config{Source: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}}, "127.0.0.2"},
 	} {
-		err := NewCheckerOptions(test.options).CheckingLoop(t.Context())
+		err := NewCheckerConfig(test.config).CheckingLoop(t.Context())
 		if err == nil || !strings.Contains(err.Error(), test.want) {
-			t.Errorf("%+v: error %v, want one with %q", test.options, err, test.want)
+			t.Errorf("%+v: error %v, want one with %q", test.config, err, test.want)
 		}
 	}
 }

@@ -33,7 +33,7 @@ type dialProber struct {
 	finished chan struct{}
 }
 
-func newDialProber(o Options, deliver func([]Report)) (backend, error) {
+func newDialProber(o Config, deliver func([]Report)) (backend, error) {
 	e := o.egress()
 	if err := e.try(); err != nil {
 		return nil, err

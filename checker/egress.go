@@ -6,4 +6,4 @@ type egress struct {
 	mark   uint32
 }
 
-func (o *Options) egress() egress { return egress{device: o.Interface, mark: o.Mark} }
+func (o *Config) egress() egress { return egress{device: o.Interface, mark: o.Mark} }

@@ -76,25 +76,25 @@ func TestLabEgress(t *testing.T) {
 				foreign := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8:ffff::1")}
 				mapped := netip.AddrFrom16(x.second[0].As16())
 				for _, tt := range []struct {
-					name    string
-					options Options
-					check   []netip.Addr // Check.Source by family
-					want    []netip.Addr
-					far     bool
+					name   string
+					config Config
+					check  []netip.Addr // Check.Source by family
+					want   []netip.Addr
+					far    bool
 				}{
 					{name: "nothing asked for", want: first},
-					{name: "source", options: Options{Source: x.second}, want: x.second},
-					{name: "mapped source", options: Options{Source: []netip.Addr{mapped, x.second[1]}}, want: x.second},
+					{name: "source", config: Config{Source: x.second}, want: x.second},
+					{name: "mapped source", config: Config{Source: []netip.Addr{mapped, x.second[1]}}, want: x.second},
 					{name: "source of a check", check: x.second, want: x.second},
-					{name: "a check's source goes before the prober's", options: Options{Source: foreign}, check: x.second, want: x.second},
-					{name: "interface", options: Options{Interface: "near"}, want: first},
-					{name: "another interface", options: Options{Interface: "far"}, want: []netip.Addr{x.far.Addr4.Prev(), x.far.Addr6.Prev()}, far: true},
-					{name: "interface and source", options: Options{Interface: "far", Source: x.second}, want: x.second, far: true},
-					{name: "mark", options: Options{Mark: 7}, want: x.second, far: true},
-					{name: "mark of no rule", options: Options{Mark: 8}, want: first},
+					{name: "a check's source goes before the prober's", config: Config{Source: foreign}, check: x.second, want: x.second},
+					{name: "interface", config: Config{Interface: "near"}, want: first},
+					{name: "another interface", config: Config{Interface: "far"}, want: []netip.Addr{x.far.Addr4.Prev(), x.far.Addr6.Prev()}, far: true},
+					{name: "interface and source", config: Config{Interface: "far", Source: x.second}, want: x.second, far: true},
+					{name: "mark", config: Config{Mark: 7}, want: x.second, far: true},
+					{name: "mark of no rule", config: Config{Mark: 8}, want: first},
 				} {
-					tt.options.Method = m
-					p, c := newTestProber(t, tt.options)
+					tt.config.Method = m
+					p, c := newTestProber(t, tt.config)
 					for i, target := range x.shared {
 						check := Check{Target: target}
 						if tt.check != nil {
@@ -107,8 +107,8 @@ func TestLabEgress(t *testing.T) {
 				}
 
 				// This machine's fault, and named as such.
-				p, c := newTestProber(t, Options{Method: m, Source: foreign})
-				bound, cb := newTestProber(t, Options{Method: m, Interface: "near"})
+				p, c := newTestProber(t, Config{Method: m, Source: foreign})
+				bound, cb := newTestProber(t, Config{Method: m, Interface: "near"})
 				for i, target := range x.shared {
 					expectCause(t, "foreign source", p, c, Check{Target: target}, syscall.EADDRNOTAVAIL, "no_address")
 					expectCause(t, "foreign source of a check", bound, cb, Check{Target: target, Source: foreign[i]}, syscall.EADDRNOTAVAIL, "no_address")
@@ -146,7 +146,7 @@ func TestLabRoutesChange(t *testing.T) {
 		t.Run(m.String(), func(t *testing.T) {
 			lab.Run(t, func(t *testing.T, l *lab.Lab) {
 				x := newCrossing(l)
-				p, c := newTestProber(t, Options{Method: m})
+				p, c := newTestProber(t, Config{Method: m})
 				follow := func(what string, want []netip.Addr, far bool) {
 					t.Helper()
 					for i, target := range x.shared {
@@ -185,22 +185,22 @@ func TestEgressMistakes(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
 		addr := netip.MustParseAddr
 		for _, tt := range []struct {
-			options Options
-			want    string
+			config Config
+			want   string
 		}{
-			{Options{Interface: "nosuch0"}, `interface "nosuch0"`},
-			{Options{Source: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}}, "source 192.0.2.2: want at most one address per family"},
-			{Options{Source: []netip.Addr{addr("192.0.2.1"), addr("::ffff:192.0.2.2")}}, "source 192.0.2.2: want at most one"},
-			{Options{Source: []netip.Addr{addr("fe80::1%lo")}}, "source fe80::1%lo: want at most one address per family, without a zone"},
-			{Options{Source: []netip.Addr{{}}}, "source invalid IP: want"},
+			{Config{Interface: "nosuch0"}, `interface "nosuch0"`},
+			{Config{Source: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")}}, "source 192.0.2.2: want at most one address per family"},
+			{Config{Source: []netip.Addr{addr("192.0.2.1"), addr("::ffff:192.0.2.2")}}, "source 192.0.2.2: want at most one"},
+			{Config{Source: []netip.Addr{addr("fe80::1%lo")}}, "source fe80::1%lo: want at most one address per family, without a zone"},
+			{Config{Source: []netip.Addr{{}}}, "source invalid IP: want"},
 		} {
-			tt.options.Method = m
-			p, err := NewProber(tt.options, func([]Report) {})
+			tt.config.Method = m
+			p, err := NewProber(tt.config, func([]Report) {})
 			if err == nil {
 				p.Close()
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("%+v: error %v, want %s", tt.options, err, tt.want)
+				t.Errorf("%+v: error %v, want %s", tt.config, err, tt.want)
 			}
 		}
 	})
@@ -217,7 +217,7 @@ func TestMarkWithoutCapability(t *testing.T) {
 				return
 			}
 		}
-		p, err := NewProber(Options{Mark: 7}, func([]Report) {})
+		p, err := NewProber(Config{Mark: 7}, func([]Report) {})
 		if err == nil {
 			p.Close()
 		}

@@ -34,7 +34,7 @@ func TestLabAnswerAfterTheEnd(t *testing.T) {
 				_, otherSYNs := mute(web, 82)
 				for _, addr := range both(web) {
 					// A prober with one place has one descriptor, for one check after the other.
-					p, c := newTestProber(t, Options{Method: m, Pool: 1})
+					p, c := newTestProber(t, Config{Method: m, Pool: 1})
 					at := netip.AddrPortFrom(addr, 81)
 					var ended []lab.Packet
 					for range reservedPorts { // from now on MethodRaw takes ports for the second time
@@ -68,7 +68,7 @@ func TestLabAnswerToRepeatedSYN(t *testing.T) {
 			lab.Run(t, func(t *testing.T, l *lab.Lab) {
 				web := l.Host("web")
 				forger, syns := mute(web, 80)
-				p, c := newTestProber(t, Options{Method: m})
+				p, c := newTestProber(t, Config{Method: m})
 				for _, addr := range both(web) {
 					p.Submit(Check{Target: netip.AddrPortFrom(addr, 80), Timeout: 10 * time.Second})
 					first, second := <-syns, <-syns

@@ -20,7 +20,7 @@ func TestNothingIsLeft(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
 		use := func() {
 			c := newCollector()
-			p, err := NewProber(Options{Method: m}, c.deliver)
+			p, err := NewProber(Config{Method: m}, c.deliver)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,7 +72,7 @@ func startWithFew(name string) error {
 	if err != nil {
 		return err
 	}
-	options := Options{Method: m, Pool: 1}
+	config := Config{Method: m, Pool: 1}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return err
@@ -84,7 +84,7 @@ func startWithFew(name string) error {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 			return err
 		}
-		p, err := NewProber(options, func([]Report) {})
+		p, err := NewProber(config, func([]Report) {})
 		if err == nil {
 			p.Close()
 			fmt.Printf("%d failures\n", spare)
@@ -146,7 +146,7 @@ func TestRawWithoutCapability(t *testing.T) {
 		}
 		time.Sleep(time.Nanosecond) // Go's own poller opens what it keeps
 		before := lowestDescriptor()
-		p, err := NewProber(Options{Method: MethodRaw}, func([]Report) {})
+		p, err := NewProber(Config{Method: MethodRaw}, func([]Report) {})
 		if err == nil {
 			p.Close()
 		} else if now := lowestDescriptor(); now != before {

@@ -7,9 +7,9 @@ import (
 	"runtime"
 )
 
-func newSocketProber(Options, func([]Report)) (backend, error) { return nil, errNotLinux(MethodSocket) }
+func newSocketProber(Config, func([]Report)) (backend, error) { return nil, errNotLinux(MethodSocket) }
 
-func newRawProber(Options, func([]Report)) (backend, error) { return nil, errNotLinux(MethodRaw) }
+func newRawProber(Config, func([]Report)) (backend, error) { return nil, errNotLinux(MethodRaw) }
 
 func errNotLinux(m Method) error {
 	return fmt.Errorf("checker: method %v needs Linux, not %s; use dial", m, runtime.GOOS)

@@ -23,7 +23,7 @@ func TestLabLoss(t *testing.T) {
 				}
 				web := l.Host("web")
 				web.Listen(80)
-				p, c := newTestProber(t, Options{Method: m})
+				p, c := newTestProber(t, Config{Method: m})
 				targets := slices.Concat(web.Addrs4(100), web.Addrs6(100))
 				wire := l.Capture()
 				web.Lose(30)

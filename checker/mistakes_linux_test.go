@@ -67,9 +67,9 @@ func TestSocketErrorLeavesNothing(t *testing.T) {
 			_, err := openSocket(origin{source: netip.MustParseAddr("192.0.2.1")}, egress{})
 			return err
 		},
-		func() error { _, err := newSocketProber(Options{Interface: "no-such-interface"}, nil); return err },
-		func() error { _, err := newRawProber(Options{Interface: "no-such-interface"}, nil); return err },
-		func() error { _, err := newDialProber(Options{Interface: "no-such-interface"}, nil); return err },
+		func() error { _, err := newSocketProber(Config{Interface: "no-such-interface"}, nil); return err },
+		func() error { _, err := newRawProber(Config{Interface: "no-such-interface"}, nil); return err },
+		func() error { _, err := newDialProber(Config{Interface: "no-such-interface"}, nil); return err },
 	} {
 		if err := open(); err == nil {
 			t.Error("there is no error")
@@ -87,7 +87,7 @@ func TestChecksInFlightCostNoGoroutine(t *testing.T) {
 	for _, m := range []Method{MethodSocket, MethodRaw} {
 		t.Run(m.String(), func(t *testing.T) {
 			needs(t, m)
-			p, c := newTestProber(t, Options{Method: m})
+			p, c := newTestProber(t, Config{Method: m})
 			living, _ := listen(t, "tcp4", "127.0.0.1:0")
 			goroutines, descriptors := runtime.NumGoroutine(), openDescriptors(t)
 			for range checks {
@@ -136,7 +136,7 @@ func checkWithoutLinger(target netip.AddrPort) error {
 	}
 	for m, want := range map[Method]Result{MethodSocket: Inconclusive, MethodDial: Answered} {
 		reports := make(chan Report, 1)
-		p, err := NewProber(Options{Method: m}, func(r []Report) { reports <- r[0] })
+		p, err := NewProber(Config{Method: m}, func(r []Report) { reports <- r[0] })
 		if err != nil {
 			return err
 		}
@@ -189,7 +189,7 @@ func TestChecksCostNoTimer(t *testing.T) {
 	for _, m := range []Method{MethodSocket, MethodRaw} {
 		t.Run(m.String(), func(t *testing.T) {
 			needs(t, m)
-			p, c := newTestProber(t, Options{Method: m})
+			p, c := newTestProber(t, Config{Method: m})
 			before := timersMade()
 			const checks = 1000
 			for i := range checks {

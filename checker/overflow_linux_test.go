@@ -45,7 +45,7 @@ func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hol
 	)
 	blocked, release := make(chan struct{}), make(chan struct{})
 	c := newCollector()
-	p, err := NewProber(Options{Method: MethodRaw}, func(reports []Report) {
+	p, err := NewProber(Config{Method: MethodRaw}, func(reports []Report) {
 		c.deliver(reports)
 		for _, r := range reports {
 			if r.Tag == block {
@@ -104,7 +104,7 @@ func TestLabWrongChecksums(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		web := l.Host("web")
 		web.Drop()
-		p, c := newTestProber(t, Options{Method: MethodRaw})
+		p, c := newTestProber(t, Config{Method: MethodRaw})
 		conn := p.backend.(*rawProber).conns[event6]
 		p.Submit(Check{Target: netip.AddrPortFrom(web.Addr6, 80), Timeout: time.Second})
 		const packets = 5000

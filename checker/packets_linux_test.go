@@ -36,7 +36,7 @@ func living(h *lab.Host, port uint16) map[string][]netip.AddrPort {
 
 // atFullSpeed carries out n checks of the targets in turn, inFlight of them at a time, and returns how many
 // had which result. What was not answered it describes.
-func atFullSpeed(o Options, targets []netip.AddrPort, n int) (counts [results]int, oddities []string, err error) {
+func atFullSpeed(o Config, targets []netip.AddrPort, n int) (counts [results]int, oddities []string, err error) {
 	back := make(chan int, inFlight)
 	o.Pool = inFlight
 	p, err := NewProber(o, func(reports []Report) {
@@ -97,7 +97,7 @@ func TestLabPackets(t *testing.T) {
 			for family, targets := range living(web, 80) {
 				t.Run(m.String()+"/"+family, func(t *testing.T) {
 					wire := l.Capture()
-					counts, oddities, err := atFullSpeed(Options{Method: m}, targets, packetChecks)
+					counts, oddities, err := atFullSpeed(Config{Method: m}, targets, packetChecks)
 					if counts[Answered] != packetChecks || err != nil {
 						t.Fatal(counts, oddities, err)
 					}
@@ -122,7 +122,7 @@ func init() {
 	for target := range strings.SplitSeq(list, ",") {
 		targets = append(targets, netip.MustParseAddrPort(target))
 	}
-	counts, oddities, err := atFullSpeed(Options{Method: MethodRaw}, targets, packetChecks)
+	counts, oddities, err := atFullSpeed(Config{Method: MethodRaw}, targets, packetChecks)
 	if counts[Answered] != packetChecks || err != nil {
 		fmt.Println(counts, oddities, err)
 		os.Exit(1)
@@ -198,7 +198,7 @@ func TestLabResetTime(t *testing.T) {
 		targets := living(web, 80)["IPv4"]
 		measure := func(t *testing.T) {
 			wire := l.Capture()
-			counts, oddities, err := atFullSpeed(Options{Method: MethodSocket}, targets, packetChecks)
+			counts, oddities, err := atFullSpeed(Config{Method: MethodSocket}, targets, packetChecks)
 			if counts[Answered] != packetChecks || err != nil {
 				t.Fatal(counts, oddities, err)
 			}

@@ -62,8 +62,8 @@ func ParseMethod(name string) (Method, error) {
 	return 0, fmt.Errorf("checker: unknown method %q, want socket, raw or dial", name)
 }
 
-// Options configure a Prober. The zero value is the default.
-type Options struct {
+// Config is how a Prober checks. The zero value is the default.
+type Config struct {
 	Method Method
 	// Pool is how many checks may be in flight at once. 0 takes half of the process's limit on open
 	// files, and no more than 16384, because each check holds a descriptor; with MethodRaw, where none
@@ -79,10 +79,10 @@ type Options struct {
 	Mark uint32
 }
 
-// sources are Options.Source by family.
+// sources are Config.Source by family.
 type sources struct{ v4, v6 netip.Addr }
 
-func (o *Options) sources() (s sources, err error) {
+func (o *Config) sources() (s sources, err error) {
 	for _, addr := range o.Source {
 		family := &s.v6
 		if addr = addr.Unmap(); addr.Is4() {
@@ -115,7 +115,7 @@ type backend interface {
 // NewProber starts a prober. It calls deliver with the reports of finished checks, one call at a time
 // and from a goroutine of its own; the slice is reused after deliver returns. No SYN-ACK is cut off
 // while deliver runs, so it has to return within milliseconds.
-func NewProber(o Options, deliver func([]Report)) (*Prober, error) {
+func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 	s, err := o.sources()
 	if err != nil {
 		return nil, err

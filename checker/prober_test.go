@@ -41,7 +41,7 @@ func needs(t testing.TB, m Method) {
 	if m != MethodRaw {
 		return
 	}
-	p, err := NewProber(Options{Method: m}, func([]Report) {})
+	p, err := NewProber(Config{Method: m}, func([]Report) {})
 	if err != nil {
 		lab.Skip(t, err)
 	}
@@ -90,7 +90,7 @@ func (c *collector) take(t *testing.T, n int) map[any]Report {
 	return byTag
 }
 
-func newTestProber(t *testing.T, o Options) (*Prober, *collector) {
+func newTestProber(t *testing.T, o Config) (*Prober, *collector) {
 	t.Helper()
 	c := newCollector()
 	p, err := NewProber(o, c.deliver)
@@ -132,7 +132,7 @@ func hasIPv6(t *testing.T) bool {
 
 func TestResults(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, c := newTestProber(t, Options{Method: m})
+		p, c := newTestProber(t, Config{Method: m})
 		open4, _ := listen(t, "tcp4", "127.0.0.1:0")
 		mapped := netip.AddrPortFrom(netip.AddrFrom16(open4.Addr().As16()), open4.Port())
 		tests := []struct {
@@ -186,7 +186,7 @@ func TestResults(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	hole := blackHole(t)
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, c := newTestProber(t, Options{Method: m})
+		p, c := newTestProber(t, Config{Method: m})
 		const timeout = 150 * time.Millisecond
 		begin := time.Now()
 		p.Submit(Check{Target: hole, Timeout: timeout})
@@ -205,7 +205,7 @@ func TestSuspectsLeaveRoom(t *testing.T) {
 	hole := blackHole(t)
 	open, _ := listen(t, "tcp4", "127.0.0.1:0")
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, c := newTestProber(t, Options{Method: m, Pool: 4})
+		p, c := newTestProber(t, Config{Method: m, Pool: 4})
 		for i := range 100 {
 			p.Submit(Check{Target: hole, Timeout: time.Minute, Suspect: true, Tag: i})
 		}
@@ -226,7 +226,7 @@ func TestSuspectsLeaveRoom(t *testing.T) {
 func TestPoolTooSmall(t *testing.T) {
 	hole := blackHole(t)
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, c := newTestProber(t, Options{Method: m, Pool: 1})
+		p, c := newTestProber(t, Config{Method: m, Pool: 1})
 		p.Submit(Check{Target: hole, Timeout: 300 * time.Millisecond, Tag: 1},
 			Check{Target: hole, Timeout: 20 * time.Millisecond, Tag: 2})
 		reports := c.take(t, 2)
@@ -244,7 +244,7 @@ func TestEveryCheckIsReportedOnce(t *testing.T) {
 	open, _ := listen(t, "tcp4", "127.0.0.1:0")
 	closed := refusing(t, "tcp4", "127.0.0.2:0")
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, c := newTestProber(t, Options{Method: m, Pool: 100})
+		p, c := newTestProber(t, Config{Method: m, Pool: 100})
 		const each = 2000
 		var submitters sync.WaitGroup
 		for kind, target := range []netip.AddrPort{open, closed, hole} {
@@ -271,7 +271,7 @@ func TestEveryCheckIsReportedOnce(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, _ := newTestProber(t, Options{Method: m})
+		p, _ := newTestProber(t, Config{Method: m})
 		var closers sync.WaitGroup
 		for range 4 {
 			closers.Go(p.Close)
@@ -295,7 +295,7 @@ func TestClose(t *testing.T) {
 func TestPanicEndsProber(t *testing.T) {
 	open, _ := listen(t, "tcp4", "127.0.0.1:0")
 	forEachMethod(t, func(t *testing.T, m Method) {
-		p, err := NewProber(Options{Method: m, Pool: 1}, func([]Report) { panic("out of cheese") })
+		p, err := NewProber(Config{Method: m, Pool: 1}, func([]Report) { panic("out of cheese") })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +310,7 @@ func TestPanicEndsProber(t *testing.T) {
 }
 
 func TestUnknownMethod(t *testing.T) {
-	if _, err := NewProber(Options{Method: 99}, nil); err == nil {
+	if _, err := NewProber(Config{Method: 99}, nil); err == nil {
 		t.Error("method 99 works")
 	}
 	for _, m := range []Method{MethodSocket, MethodRaw, MethodDial} {

@@ -22,7 +22,7 @@ func TestProfileLabel(t *testing.T) {
 	open, _ := listen(t, "tcp4", "127.0.0.1:0")
 	forEachMethod(t, func(t *testing.T, m Method) {
 		profile := make(profiler, 1)
-		p, err := NewProber(Options{Method: m}, profile.deliver)
+		p, err := NewProber(Config{Method: m}, profile.deliver)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,7 +71,7 @@ type path struct {
 	port, source uint16
 }
 
-func newRawProber(o Options, deliver func([]Report)) (_ backend, err error) {
+func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	p := &rawProber{
 		egress:   o.egress(),
 		begun:    time.Now(),

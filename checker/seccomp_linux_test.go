@@ -89,7 +89,7 @@ func TestWithoutEpollWait(t *testing.T) {
 	}
 	for _, m := range methods() {
 		// MethodRaw is left out only where this process could not use it either.
-		p, err := NewProber(Options{Method: m}, func([]Report) {})
+		p, err := NewProber(Config{Method: m}, func([]Report) {})
 		if err != nil {
 			t.Logf("without %v: %v", m, err)
 			continue

@@ -33,7 +33,7 @@ type socketProber struct {
 	trimAt    time.Time
 }
 
-func newSocketProber(o Options, deliver func([]Report)) (backend, error) {
+func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 	pool := poolSize(o.Pool)
 	p := &socketProber{egress: o.egress(), pool: pool, idle: make(map[origin][]*socket)}
 	if err := p.egress.try(); err != nil {

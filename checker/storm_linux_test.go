@@ -170,7 +170,7 @@ func (s *storm) rage(duration time.Duration) {
 // replace starts a prober and closes the one before it, to which checks are submitted meanwhile.
 func (s *storm) replace(random *rand.Rand) {
 	next := new(stormProber)
-	p, err := NewProber(Options{Method: s.method, Pool: 64 << random.IntN(6)}, func(reports []Report) {
+	p, err := NewProber(Config{Method: s.method, Pool: 64 << random.IntN(6)}, func(reports []Report) {
 		if next.closed.Load() {
 			s.t.Error("reports after Close had returned")
 		}

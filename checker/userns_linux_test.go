@@ -56,7 +56,7 @@ func checkInOwnNamespace() error {
 		targets = append(targets, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, i, 1}), port))
 	}
 	const n = 1000
-	counts, oddities, err := atFullSpeed(Options{Method: MethodRaw}, targets, n)
+	counts, oddities, err := atFullSpeed(Config{Method: MethodRaw}, targets, n)
 	if err == nil && counts[Answered] != n {
 		err = fmt.Errorf("living targets: %v %v", counts, oddities)
 	}
@@ -64,7 +64,7 @@ func checkInOwnNamespace() error {
 		return err
 	}
 	l.Close()
-	counts, oddities, err = atFullSpeed(Options{Method: MethodRaw}, targets, n)
+	counts, oddities, err = atFullSpeed(Config{Method: MethodRaw}, targets, n)
 	if err == nil && counts[Refused] != n {
 		err = fmt.Errorf("closed ports: %v %v", counts, oddities)
 	}

@@ -61,7 +61,7 @@ func ping(ctx context.Context, s settings, stdout, stderr io.Writer) (int, error
 	if isTerminal(stderr) && !s.json {
 		p.progress = &progress{w: stderr, shared: isTerminal(stdout)}
 	}
-	p.prober, err = checker.NewProber(checker.Options{Method: s.method, Pool: s.concurrency}, p.deliver)
+	p.prober, err = checker.NewProber(checker.Config{Method: s.method, Pool: s.concurrency}, p.deliver)
 	if err != nil {
 		return 0, fmt.Errorf("cannot start: %w", err)
 	}
