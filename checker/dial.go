@@ -177,7 +177,7 @@ func (p *dialProber) check(j *job) Report {
 	}
 	result, err := p.classify(err)
 	report := j.report(result, err)
-	if result == Refused {
+	if result == Answered || result == Refused {
 		report.RTT = rtt
 	}
 	return report
@@ -197,6 +197,8 @@ func (p *dialProber) classify(err error) (Result, error) {
 	switch {
 	case p.ctx.Err() != nil:
 		return Inconclusive, ErrClosed
+	case isErrno(err, answeredErrnos):
+		return Answered, nil
 	case isErrno(err, refusedErrnos):
 		return Refused, err
 	case isErrno(err, timeoutErrnos), errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, os.ErrDeadlineExceeded):

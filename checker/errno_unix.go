@@ -5,7 +5,10 @@ package checker
 import "syscall"
 
 var (
-	refusedErrnos    = []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET}
+	// A RST in answer to a SYN is ECONNREFUSED. These two are of a RST that comes later, when the handshake was
+	// complete: EPIPE on Linux, if a FIN came before it (tcp_reset in net/ipv4/tcp_input.c).
+	answeredErrnos   = []syscall.Errno{syscall.ECONNRESET, syscall.EPIPE}
+	refusedErrnos    = []syscall.Errno{syscall.ECONNREFUSED}
 	timeoutErrnos    = []syscall.Errno{syscall.ETIMEDOUT}
 	hostErrnos       = []syscall.Errno{syscall.EHOSTUNREACH, syscall.EHOSTDOWN}
 	networkErrnos    = []syscall.Errno{syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EAFNOSUPPORT}

@@ -7,7 +7,9 @@ import (
 )
 
 var (
-	refusedErrnos    = []syscall.Errno{windows.WSAECONNREFUSED, windows.WSAECONNRESET}
+	// A RST in answer to a SYN is WSAECONNREFUSED. This is one that comes later.
+	answeredErrnos   = []syscall.Errno{windows.WSAECONNRESET}
+	refusedErrnos    = []syscall.Errno{windows.WSAECONNREFUSED}
 	timeoutErrnos    = []syscall.Errno{windows.WSAETIMEDOUT}
 	hostErrnos       = []syscall.Errno{windows.WSAEHOSTUNREACH, windows.WSAEHOSTDOWN}
 	networkErrnos    = []syscall.Errno{windows.WSAENETUNREACH, windows.WSAENETDOWN, windows.WSAEAFNOSUPPORT}

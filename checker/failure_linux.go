@@ -16,38 +16,62 @@ type icmpError struct {
 	offender netip.Addr // who sent it
 }
 
-// failure tells what the error on a socket means for the check it carries. It also takes the error
-// away, so that the next check does not find it.
-func (s *socket) failure() (Result, error) {
+// takeError takes the error away that epoll reports of the socket, so that the next check does not find it. It
+// returns what the error means for the check under way, and reports false if it means nothing: the check goes on.
+func (s *socket) takeError(events uint32) (r Result, err error, over bool) {
 	errno := unix.EIO
 	if value, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil {
 		errno = unix.Errno(value)
 	}
-	var first icmpError
+	e, self := s.takeICMP()
+	switch {
+	case events&(unix.EPOLLOUT|unix.EPOLLHUP) == unix.EPOLLOUT:
+		// The socket can be written to and is not closed (tcp_poll in net/ipv4/tcp.c). So the SYN-ACK came before
+		// the error, which is about something that the kernel has sent since.
+		return Answered, nil, true
+	case errno == 0 && e.origin == unix.SO_EE_ORIGIN_NONE && events&unix.EPOLLHUP == 0:
+		return Inconclusive, nil, false
+	}
+	r, err = classify(errno, e, self)
+	return r, err, true
+}
+
+// takeICMP empties the error queue. It returns the first error that is about the check under way, and the address
+// that the SYN came from. What else the queue holds is about a check that the socket carried before.
+func (s *socket) takeICMP() (first icmpError, self netip.Addr) {
+	var local netip.AddrPort
 	for {
-		e, _, _, ok := readError(s.fd)
+		e, to, payload, ok := readError(s.fd)
 		if !ok {
-			break
+			return first, local.Addr()
 		}
-		if first.origin == unix.SO_EE_ORIGIN_NONE {
+		if first.origin != unix.SO_EE_ORIGIN_NONE {
+			continue
+		}
+		if !local.IsValid() {
+			local, _ = localAddr(s.fd, s.origin.v6)
+		}
+		if !e.fromICMP() || quotes(payload, to, local.Port(), s.job.Target) {
 			first = e
 		}
 	}
-	var self netip.Addr
-	if first.origin != unix.SO_EE_ORIGIN_NONE {
-		if local, ok := localAddr(s.fd, s.origin.v6); ok {
-			self = local.Addr()
-		}
-	}
-	return classify(errno, first, self)
+}
+
+// quotes tells whether a segment that was sent to that address is one from port to target.
+func quotes(segment []byte, to netip.Addr, port uint16, target netip.AddrPort) bool {
+	q, ok := parseQuote(segment)
+	return ok && q.from == port && q.to == target.Port() && to == target.Addr().WithZone("")
 }
 
 // classify decides what an error says about the target. errno is the socket's; e is the ICMP error
 // behind it, if any; self is the address that the SYN was sent from.
 func classify(errno unix.Errno, e icmpError, self netip.Addr) (Result, error) {
-	switch e.origin {
-	case unix.SO_EE_ORIGIN_NONE:
-	case unix.SO_EE_ORIGIN_ICMP, unix.SO_EE_ORIGIN_ICMP6:
+	if isErrno(errno, answeredErrnos) {
+		return Answered, nil
+	}
+	switch {
+	case e.origin == unix.SO_EE_ORIGIN_NONE:
+	case e.fromICMP():
 		if e.offender == self && !e.neighbour() {
 			return Inconclusive, ErrFiltered
 		}
@@ -56,7 +80,7 @@ func classify(errno unix.Errno, e icmpError, self netip.Addr) (Result, error) {
 		return Inconclusive, e.errno
 	}
 	switch errno {
-	case unix.ECONNREFUSED, unix.ECONNRESET:
+	case unix.ECONNREFUSED:
 		return Refused, errno
 	case unix.ETIMEDOUT:
 		return Timeout, ErrTimeout
@@ -67,6 +91,11 @@ func classify(errno unix.Errno, e icmpError, self netip.Addr) (Result, error) {
 	default:
 		return Inconclusive, errno
 	}
+}
+
+// fromICMP tells whether a packet brought the error.
+func (e icmpError) fromICMP() bool {
+	return e.origin == unix.SO_EE_ORIGIN_ICMP || e.origin == unix.SO_EE_ORIGIN_ICMP6
 }
 
 // neighbour tells whether the error means "host unreachable". The kernel sends that to itself when

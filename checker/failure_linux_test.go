@@ -25,7 +25,13 @@ func TestClassify(t *testing.T) {
 		err   error
 	}{
 		{"RST", unix.ECONNREFUSED, icmpError{}, Refused, unix.ECONNREFUSED},
-		{"RST after SYN-ACK", unix.ECONNRESET, icmpError{}, Refused, unix.ECONNRESET},
+		{"RST after SYN-ACK", unix.ECONNRESET, icmpError{}, Answered, nil},
+		{"RST after SYN-ACK and FIN", unix.EPIPE, icmpError{}, Answered, nil},
+		{"RST after SYN-ACK and ICMP", unix.ECONNRESET, icmp(3, 1, unix.EHOSTUNREACH, router), Answered, nil},
+		{"RST after SYN-ACK and own firewall", unix.ECONNRESET, icmp(3, 13, unix.EHOSTUNREACH, self), Answered, nil},
+		{"somebody has closed our socket", unix.ECONNABORTED, icmpError{}, Inconclusive, unix.ECONNABORTED},
+		{"shut down on our side", unix.ESHUTDOWN, icmpError{}, Inconclusive, unix.ESHUTDOWN},
+		{"not connected", unix.ENOTCONN, icmpError{}, Inconclusive, unix.ENOTCONN},
 		{"the kernel gave up", unix.ETIMEDOUT, icmpError{}, Timeout, ErrTimeout},
 		{"ICMP from a router", unix.EHOSTUNREACH, icmp(3, 1, unix.EHOSTUNREACH, router), Unreachable, unix.EHOSTUNREACH},
 		{"port unreachable from elsewhere is no RST", unix.ECONNREFUSED, icmp(3, 3, unix.ECONNREFUSED, router), Unreachable, unix.ECONNREFUSED},

@@ -13,11 +13,13 @@ const (
 	// Inconclusive says nothing about the target: the check failed on this machine (no route, no
 	// descriptor, no buffer, no free port, a local firewall) or was cut short. Report.Err tells why.
 	Inconclusive Result = iota
-	// Answered means a SYN-ACK came back: the target's kernel accepts connections on the port.
+	// Answered means that a SYN-ACK came back: the target's kernel accepts connections on the port. What comes
+	// after it does not matter, be it a RST.
 	Answered
-	// Refused means a RST came back (RFC 9293, section 3.5.2): the host lives, nothing listens.
+	// Refused means that a RST came back in answer to the SYN (RFC 9293, section 3.5.2): the host lives, nothing
+	// listens.
 	Refused
-	// Timeout means nothing came back in time.
+	// Timeout means that nothing came back in time.
 	Timeout
 	// Unreachable means that an ICMP error came back (RFC 792, RFC 4443), or that the neighbour did
 	// not answer ARP or neighbour discovery.

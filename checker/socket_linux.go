@@ -49,16 +49,18 @@ func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 // handle implements carrier.
 func (p *socketProber) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 	s := p.sockets[event.Fd]
-	switch {
-	case s == nil || !s.busy || event.Events == 0:
-		// The echo of our own connect(AF_UNSPEC).
-	case event.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0:
-		result, err := s.failure()
+	if s == nil || !s.busy || event.Events == 0 {
+		return true // the echo of our own connect(AF_UNSPEC)
+	}
+	result, err, over := Answered, error(nil), true
+	if event.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		result, err, over = s.takeError(event.Events)
+	}
+	if result == Answered && s.connectedToItself() {
+		result, err = Refused, unix.ECONNREFUSED
+	}
+	if over {
 		p.finish(&s.flight, result, err, now)
-	case s.connectedToItself():
-		p.finish(&s.flight, Refused, unix.ECONNREFUSED, now)
-	default:
-		p.finish(&s.flight, Answered, nil, now)
 	}
 	return true
 }
