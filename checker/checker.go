@@ -3,17 +3,15 @@ package checker
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/netip"
 	"runtime/pprof"
 	"sync"
 	"time"
 )
 
-// ErrTimeout is returned, and reported, where nothing came back in time. It is compared by identity;
-// its methods Timeout and Temporary return true.
-var ErrTimeout error = &timeoutError{}
+// ErrTimeout is the error of a check to which nothing came back in time. It is a net.Error: its methods Timeout and
+// Temporary return true.
+var ErrTimeout = &timeoutError{}
 
 type timeoutError struct{}
 
@@ -38,34 +36,31 @@ var (
 	ErrNotReady = errors.New("checker: CheckingLoop is not running")
 )
 
-// Checker checks one address per call. Make it with NewChecker, run CheckingLoop, and use it from any number
-// of goroutines.
+// Checker checks one address per call, for any number of goroutines at once. Checks are possible while its
+// CheckingLoop runs; with MethodDial, which is the default everywhere but on Linux, they are possible without. The
+// zero value is a Checker of NewCheckerZeroLinger(true).
+//
+// Checkers are cheap: those with the same Method, Interface and Mark share one thread and its sockets.
 type Checker struct {
-	options    Config
-	zeroLinger bool
+	config  Config
+	orderly bool // where a handshake is completed, it ends with a FIN instead of a RST
 
-	mu     sync.Mutex
-	prober *Prober       // nil while no CheckingLoop runs
-	ready  chan struct{} // closed while one does
+	mu      sync.Mutex
+	session *session      // nil while checks are not possible, or before the first with MethodDial
+	looping bool          // CheckingLoop runs on session
+	ready   chan struct{} // closed while there is a session; nil before anybody asks
 }
 
-// NewChecker returns a Checker that does nothing until its CheckingLoop runs. It uses the best method that
-// needs no privilege.
-func NewChecker() *Checker { return NewCheckerConfig(Config{}) }
+// NewChecker returns a Checker that uses the best method that needs no privilege.
+func NewChecker() *Checker { return new(Checker) }
 
-// NewCheckerConfig is NewChecker with a choice of the method and of how packets leave this machine. What
-// cannot be is an error of CheckingLoop.
-func NewCheckerConfig(o Config) *Checker {
-	return &Checker{options: o, zeroLinger: true, ready: make(chan struct{})}
-}
+// NewCheckerConfig is NewChecker with a choice of the method and of how packets leave this machine. CheckingLoop,
+// or a check that needs none, fails if that cannot be.
+func NewCheckerConfig(config Config) *Checker { return &Checker{config: config} }
 
 // NewCheckerZeroLinger is NewChecker with a choice that only matters where handshakes are completed
 // (MethodDial): whether the connection is then reset, or else closed in the ordinary way.
-func NewCheckerZeroLinger(zeroLinger bool) *Checker {
-	c := NewChecker()
-	c.zeroLinger = zeroLinger
-	return c
-}
+func NewCheckerZeroLinger(zeroLinger bool) *Checker { return &Checker{orderly: !zeroLinger} }
 
 var defaultChecker = sync.OnceValue(func() *Checker {
 	c := NewChecker()
@@ -86,51 +81,88 @@ var defaultChecker = sync.OnceValue(func() *Checker {
 // process ends. It leaves signals alone.
 func DefaultChecker() *Checker { return defaultChecker() }
 
-// CheckingLoop makes the Checker work until ctx ends, and then returns nil; another error says what
-// keeps it from working. Checks that are still under way when it returns have failed with ErrClosed.
-// It can be called again after it has returned.
+// needsLoop tells whether checks are possible only while CheckingLoop runs.
+func (c *Checker) needsLoop() bool { return c.config.Method.resolve() != MethodDial }
+
+// CheckingLoop makes the Checker work until ctx ends or Close is called, and then returns nil. Another error says
+// what keeps the Checker from working. Checks that were under way when it returns have failed with ErrClosed. It can
+// be called again after it has returned.
 func (c *Checker) CheckingLoop(ctx context.Context) error {
-	prober, err := c.start()
+	s, err := c.startLoop()
 	if err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
-	case <-prober.Done():
+	case <-s.closing:
+	case <-s.prober.Done():
 	}
-	c.mu.Lock()
-	c.prober = nil
-	c.ready = make(chan struct{})
-	c.mu.Unlock()
-	prober.Close()
-	return prober.Err()
+	c.stop(s)
+	return s.prober.Err()
 }
 
-func (c *Checker) start() (*Prober, error) {
+func (c *Checker) startLoop() (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.prober != nil {
+	if c.looping {
 		return nil, ErrCheckerAlreadyStarted
 	}
-	prober, err := NewProber(c.options, func(reports []Report) {
-		for _, r := range reports {
-			waiter := r.Tag.(*waiter)
-			r.Tag = nil
-			waiter.report <- r // has room for the one report of its check
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("checker: cannot start: %w", err)
+	s, err := c.start()
+	c.looping = err == nil
+	return s, err
+}
+
+// start returns the session, and begins one if there is none. The caller holds mu.
+func (c *Checker) start() (*session, error) {
+	if c.session != nil {
+		return c.session, nil
 	}
-	c.prober = prober
+	s, err := newSession(c.config)
+	if err != nil {
+		return nil, err
+	}
+	c.session = s
+	if c.ready == nil {
+		c.ready = make(chan struct{})
+	}
 	close(c.ready)
-	return prober, nil
+	return s, nil
+}
+
+// stop ends a session, which may have ended already.
+func (c *Checker) stop(s *session) {
+	c.mu.Lock()
+	if c.session == s {
+		c.session, c.looping, c.ready = nil, false, nil
+	}
+	c.mu.Unlock()
+	s.end()
+}
+
+// Close ends the checks that are under way, with ErrClosed, and has CheckingLoop return. It is not needed after
+// CheckingLoop has returned, and does no harm then. The error is nil.
+func (c *Checker) Close() error {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s != nil {
+		c.stop(s)
+	}
+	return nil
 }
 
 // WaitReady returns a channel that is closed as soon as checks are possible.
 func (c *Checker) WaitReady() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	switch {
+	case !c.needsLoop():
+		ready := make(chan struct{})
+		close(ready)
+		return ready
+	case c.ready == nil:
+		c.ready = make(chan struct{})
+	}
 	return c.ready
 }
 
@@ -138,23 +170,40 @@ func (c *Checker) WaitReady() <-chan struct{} {
 func (c *Checker) IsReady() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.prober != nil
+	return c.session != nil || !c.needsLoop()
+}
+
+// PollerFd returns the descriptor of the epoll instance that the Checker uses, which other Checkers may use too. It
+// is negative while no CheckingLoop runs, and for methods that have none.
+func (c *Checker) PollerFd() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil {
+		return -1
+	}
+	return c.session.prober.backend.poller()
 }
 
 // CheckAddr checks addr, a "host:port" whose parts may be names, within timeout, resolution included.
 // It returns nil where a SYN-ACK came back, ErrTimeout where nothing did, *ErrConnect where the
 // target refused or cannot be reached, and other errors where the check was not possible.
 func (c *Checker) CheckAddr(addr string, timeout time.Duration) error {
-	return c.CheckAddrZeroLinger(addr, timeout, c.zeroLinger)
+	return c.CheckAddrZeroLinger(addr, timeout, !c.orderly)
 }
 
 // CheckAddrZeroLinger is CheckAddr with the choice of NewCheckerZeroLinger for this check alone.
 func (c *Checker) CheckAddrZeroLinger(addr string, timeout time.Duration, zeroLinger bool) error {
-	if !c.IsReady() {
-		return ErrNotReady
+	return c.CheckAddrWithOptions(addr, Options{Timeout: timeout, Network: "tcp", ZeroLinger: zeroLinger})
+}
+
+// CheckAddrWithOptions is CheckAddr with all the choices there are for one check.
+func (c *Checker) CheckAddrWithOptions(addr string, options Options) error {
+	s, err := c.ongoing()
+	if err != nil {
+		return err
 	}
-	deadline := time.Now().Add(timeout)
-	target, err := resolve(addr, deadline)
+	deadline := time.Now().Add(options.Timeout)
+	target, err := resolve(addr, options.Network, deadline)
 	if err != nil {
 		return err
 	}
@@ -162,121 +211,54 @@ func (c *Checker) CheckAddrZeroLinger(addr string, timeout time.Duration, zeroLi
 	if left <= 0 {
 		return ErrTimeout
 	}
-	report := c.check(context.Background(), Check{Target: target, Timeout: left}, zeroLinger)
+	j := s.sources.job(Check{Target: target, Timeout: left})
+	j.orderly = !options.ZeroLinger
+	report := s.check(context.Background(), j)
 	switch {
 	case report.Result == Answered:
 		return nil
 	case report.Result == Timeout, errors.Is(report.Err, ErrBusy):
 		return ErrTimeout
-	case errors.Is(report.Err, ErrNotReady), errors.Is(report.Err, ErrClosed), errors.Is(report.Err, ErrTarget):
+	case errors.Is(report.Err, ErrClosed), errors.Is(report.Err, ErrTarget):
 		return report.Err
 	default:
 		return &ErrConnect{report.Err}
 	}
 }
 
-// longest is how long a check takes at most. Linux gives up connecting after as long, see tcp_syn_retries in
+// ongoing returns the session for a check.
+func (c *Checker) ongoing() (*session, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == nil && c.needsLoop() {
+		return nil, ErrNotReady
+	}
+	return c.start()
+}
+
+// longestCheck is how long a check takes at most. Linux gives up connecting after as long, see tcp_syn_retries in
 // tcp(7).
-const longest = 127 * time.Second
+const longestCheck = 127 * time.Second
 
 // Check checks target until the deadline of ctx, if that is sooner than 127 seconds from now. Where ctx is
-// cancelled before, the check is given up and its report is Inconclusive with the error of ctx; it is
-// Inconclusive with ErrNotReady where no CheckingLoop runs. For what else it can be see Report, whose Tag is
-// nil here.
+// cancelled before, the check is given up and its report is Inconclusive with the error of ctx. Where checks are not
+// possible it is Inconclusive too, with ErrNotReady if CheckingLoop does not run. For what else the report can say
+// see Report; its Tag is nil here.
 func (c *Checker) Check(ctx context.Context, target netip.AddrPort) Report {
 	if err := ctx.Err(); err != nil {
 		return Report{Err: err}
 	}
-	timeout := longest
+	s, err := c.ongoing()
+	if err != nil {
+		return Report{Err: err}
+	}
+	timeout := longestCheck
 	if deadline, ok := ctx.Deadline(); ok {
 		// A deadline that passes at this moment is the timeout of the shortest check, not a mistake.
 		timeout = max(1, min(timeout, time.Until(deadline)))
 	}
-	return c.check(ctx, Check{Target: target, Timeout: timeout}, c.zeroLinger)
-}
-
-// waiter is somebody who waits for the report of a check in flight or in line.
-type waiter struct {
-	ctx    context.Context // once it is cancelled nobody waits any more
-	report chan Report
-	flight *flight // of its check, for the loop alone
-}
-
-// gone tells whether nobody waits any more. Without a waiter, the report is always wanted; and at the deadline
-// the time of the check itself is up, of which the report tells.
-func (w *waiter) gone() bool {
-	if w == nil {
-		return false
-	}
-	err := w.ctx.Err()
-	return err != nil && !errors.Is(err, context.DeadlineExceeded)
-}
-
-// check carries out one check and waits for it.
-func (c *Checker) check(ctx context.Context, check Check, zeroLinger bool) Report {
-	c.mu.Lock()
-	prober := c.prober
-	c.mu.Unlock()
-	if prober == nil {
-		return Report{Err: ErrNotReady}
-	}
-	w := &waiter{ctx: ctx, report: make(chan Report, 1)}
-	check.Tag = w
-	j := prober.newJob(check)
-	j.orderly = !zeroLinger
-	j.waiter = w
-	if err := prober.backend.submit([]job{j}); err != nil {
-		return Report{Err: err}
-	}
-	select {
-	case r := <-w.report:
-		return r
-	case <-ctx.Done():
-	}
-	if !w.gone() {
-		return <-w.report
-	}
-	prober.backend.cancel(w)
-	return Report{Err: ctx.Err()}
-}
-
-// resolve turns "host:port" into an address. It prefers IPv4 addresses, as net.ResolveTCPAddr does,
-// and takes an empty host for this machine.
-func resolve(addr string, deadline time.Time) (netip.AddrPort, error) {
-	if target, err := netip.ParseAddrPort(addr); err == nil {
-		return target, nil
-	}
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
-	defer cancel()
-	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
-	if err != nil {
-		return netip.AddrPort{}, resolveError(err)
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return netip.AddrPort{}, resolveError(err)
-	}
-	best := addrs[0] // LookupNetIP returns at least one address or an error
-	for _, a := range addrs {
-		if a.Unmap().Is4() {
-			best = a
-			break
-		}
-	}
-	return netip.AddrPortFrom(best.Unmap(), uint16(port)), nil
-}
-
-func resolveError(err error) error {
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return ErrTimeout
-	}
-	return err
+	j := s.sources.job(Check{Target: target, Timeout: timeout})
+	j.invalid = j.invalid || target.Port() == 0
+	j.orderly = c.orderly
+	return s.check(ctx, j)
 }

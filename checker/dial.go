@@ -43,7 +43,7 @@ func newDialProber(o Config, deliver func([]Report)) (backend, error) {
 		ctx: ctx, stop: stop,
 		egress:   e,
 		deliver:  deliver,
-		queue:    queue{limit: poolSize(o.Pool)},
+		queue:    queue{limit: poolSize(MethodDial, o.Pool)},
 		finished: make(chan struct{}),
 	}, nil
 }
@@ -71,6 +71,11 @@ func (p *dialProber) submit(jobs []job) error {
 
 // cancel has nothing to do: the check's dial ends with its waiter's context.
 func (p *dialProber) cancel(*waiter) {}
+
+// dismiss has nothing to do: a session's dialProber is its own, and is closed with it.
+func (p *dialProber) dismiss(*session) {}
+
+func (p *dialProber) poller() int { return -1 }
 
 // setSweep has expire called when the line has to be looked through. The caller holds mu.
 func (p *dialProber) setSweep(now time.Time) {

@@ -52,6 +52,7 @@ type loop struct {
 	mu       sync.Mutex // protects what follows, and writes to wake
 	incoming []job
 	gone     []*waiter
+	leaving  []departure
 	sleeping bool // the loop is in epoll_pwait and has to be woken
 	ended    bool // nothing more is accepted
 	failure  error
@@ -61,6 +62,7 @@ type loop struct {
 	// What follows belongs to the loop.
 	queue   queue
 	flights flights
+	left    []departure // whose checks have ended, but were not reported yet
 	tidyAt  time.Time
 	reports []Report
 	spare   []Report // the other buffer for reports
@@ -106,7 +108,7 @@ func (l *loop) start(c carrier) {
 func (l *loop) submit(jobs []job) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ended {
+	if l.ended || len(jobs) > 0 && jobs[0].waiter.isOver() {
 		return ErrClosed
 	}
 	l.incoming = append(l.incoming, jobs...)
@@ -121,6 +123,34 @@ func (l *loop) cancel(w *waiter) {
 		l.gone = append(l.gone, w)
 		l.rouse()
 	}
+}
+
+// departure is the end of a session.
+type departure struct {
+	session  *session
+	reported chan struct{} // closed when all of its checks are
+}
+
+func (l *loop) dismiss(s *session) {
+	d := departure{s, make(chan struct{})}
+	l.mu.Lock()
+	s.over = true
+	l.leaving = append(l.leaving, d)
+	l.rouse()
+	l.mu.Unlock()
+	select {
+	case <-d.reported:
+	case <-l.finished:
+	}
+}
+
+func (l *loop) poller() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return -1
+	}
+	return l.epoll
 }
 
 // rouse wakes the loop. The caller holds mu.
@@ -178,6 +208,7 @@ func (l *loop) turns() (err error) {
 		l.launch()
 		l.carrier.flush()
 		l.hand()
+		l.bid()
 		looked := time.Now()
 		// x/sys calls epoll_pwait(2) here: Android kills who calls epoll_wait(2).
 		n, err := unix.EpollWait(l.epoll, l.events[:], l.sleep())
@@ -219,7 +250,39 @@ func (l *loop) receive() bool {
 	if len(l.gone) > 0 {
 		l.drop(time.Now())
 	}
+	l.left = append(l.left, l.leaving...)
+	l.leaving = nil
+	for _, d := range l.left {
+		l.end(d.session, time.Now())
+	}
 	return true
+}
+
+// end ends the checks of a session, in flight and in line.
+func (l *loop) end(s *session, now time.Time) {
+	l.carrier.flush() // so that it is known what has left
+	var own []*flight
+	for _, f := range l.flights {
+		if f.job.waiter.of(s) {
+			own = append(own, f)
+		}
+	}
+	for _, f := range own {
+		if f.job.waiter.of(s) { // unless its SYN could not leave after all
+			l.carrier.finish(f, Inconclusive, ErrClosed, now)
+			l.carrier.flush() // what may be next now
+		}
+	}
+	l.queue.remove(func(j *job) bool { return j.waiter.of(s) }, func(j job) { l.report(&j, Inconclusive, ErrClosed) })
+}
+
+// bid lets sessions go whose checks have been reported.
+func (l *loop) bid() {
+	for _, d := range l.left {
+		close(d.reported)
+	}
+	clear(l.left)
+	l.left = l.left[:0]
 }
 
 // drop ends the flights of those who are gone. What they have in line goes when its turn comes.
@@ -246,7 +309,7 @@ func (l *loop) expire() {
 func (l *loop) sleep() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || len(l.gone) > 0 || l.ended || l.queue.startable() {
+	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.leaving) > 0 || l.ended || l.queue.startable() {
 		return 0
 	}
 	l.sleeping = true

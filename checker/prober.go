@@ -107,6 +107,10 @@ type backend interface {
 	submit(jobs []job) error
 	// cancel gives up the check of a waiter who is gone.
 	cancel(w *waiter)
+	// dismiss ends all checks of a session with ErrClosed, and has submit accept no more of it.
+	dismiss(s *session)
+	// poller returns the descriptor of the epoll instance, or -1 where there is none.
+	poller() int
 	close()
 	done() <-chan struct{}
 	err() error
@@ -142,7 +146,8 @@ func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 func (p *Prober) Submit(checks ...Check) error {
 	jobs := make([]job, len(checks))
 	for i, c := range checks {
-		jobs[i] = p.newJob(c)
+		jobs[i] = p.sources.job(c)
+		jobs[i].invalid = jobs[i].invalid || c.Target.Port() == 0
 	}
 	return p.backend.submit(jobs)
 }
@@ -163,11 +168,18 @@ func (p *Prober) Err() error { return p.backend.err() }
 // about 40 MB of kernel memory if all are.
 const maxPool = 16384
 
-func poolSize(asked int) int {
-	if asked > 0 {
+// rawPool is the default pool of MethodRaw, where a check in flight holds memory and no descriptor.
+const rawPool = 1 << 18
+
+func poolSize(m Method, asked int) int {
+	switch {
+	case asked > 0:
 		return asked
+	case m == MethodRaw:
+		return rawPool
+	default:
+		return max(1, min(maxPool, descriptorLimit()/2))
 	}
-	return max(1, min(maxPool, descriptorLimit()/2))
 }
 
 // job is a Check made ready for the backends.
@@ -179,19 +191,20 @@ type job struct {
 	waiter  *waiter
 }
 
-func (p *Prober) newJob(c Check) job {
+// job makes a check ready. Port 0 it takes for any other: connect(2) does too.
+func (s sources) job(c Check) job {
 	zone := c.Target.Addr().Zone()
 	c.Target = netip.AddrPortFrom(c.Target.Addr().Unmap(), c.Target.Port())
 	switch {
 	case c.Source.IsValid():
 		c.Source = c.Source.Unmap()
 	case c.Target.Addr().Is4():
-		c.Source = p.sources.v4
+		c.Source = s.v4
 	default:
-		c.Source = p.sources.v6
+		c.Source = s.v6
 	}
 	j := job{Check: c}
-	j.invalid = !c.Target.IsValid() || c.Target.Port() == 0 || c.Timeout <= 0 ||
+	j.invalid = !c.Target.IsValid() || c.Timeout <= 0 ||
 		c.Source.IsValid() && c.Source.Is4() != c.Target.Addr().Is4()
 	if zone != "" && !j.invalid {
 		scope, err := zoneIndex(zone)

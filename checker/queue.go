@@ -101,6 +101,19 @@ func (q *queue) expire(now time.Time, yield func(job)) {
 	}
 }
 
+// remove takes out of the lines, and yields, those that match.
+func (q *queue) remove(match func(*job) bool, yield func(job)) {
+	for _, f := range []*fifo{&q.regular, &q.doubtful} {
+		f.filter(func(w *waiting) bool {
+			if !match(&w.job) {
+				return true
+			}
+			yield(w.job)
+			return false
+		})
+	}
+}
+
 // expiry returns when expire has to be called next.
 func (q *queue) expiry() (at time.Time, ok bool) { return q.sweepAt, !q.empty() }
 

@@ -14,9 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawPool is the default pool of MethodRaw, where a check in flight holds memory and no descriptor.
-const rawPool = 1 << 18
-
 // A SYN without an answer is sent again after firstRetry, and after as long linearRetries times more; from then on
 // each wait is twice the last (RFC 6298, sections 2.1 and 5.5), if the check's timeout has not come before. That
 // is what Linux does since 6.5 for MethodSocket (tcp_syn_linear_timeouts in ip-sysctl.rst), so that both take a
@@ -100,11 +97,7 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, err
 	}
-	pool := o.Pool
-	if pool <= 0 {
-		pool = rawPool
-	}
-	if err := p.open(pool, deliver); err != nil {
+	if err := p.open(poolSize(MethodRaw, o.Pool), deliver); err != nil {
 		return nil, err
 	}
 	if err := p.watchAll(); err != nil {

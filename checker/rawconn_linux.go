@@ -283,7 +283,7 @@ func (c *rawConn) drops() uint32 {
 func (c *rawConn) readQuote() (e icmpError, to netip.Addr, q quote, ok bool) {
 	e, to, payload, ok := readError(c.fd)
 	if ok {
-		q, _ = parseQuote(payload) // a quote too short is that of port 0, where nothing is in flight
+		q, _ = parseQuote(payload) // a quote too short is one from port 0, which no SYN leaves
 	}
 	return e, to, q, ok
 }

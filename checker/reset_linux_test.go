@@ -12,7 +12,7 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-// loopback are the loopback addresses by network, without a port.
+// loopback are this machine's loopback addresses by network, with port 0.
 func loopback(t *testing.T) map[string]string {
 	t.Helper()
 	if !hasIPv6(t) {

@@ -34,7 +34,7 @@ type socketProber struct {
 }
 
 func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
-	pool := poolSize(o.Pool)
+	pool := poolSize(MethodSocket, o.Pool)
 	p := &socketProber{egress: o.egress(), pool: pool, idle: make(map[origin][]*socket)}
 	if err := p.egress.try(); err != nil {
 		return nil, err
