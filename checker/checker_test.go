@@ -3,9 +3,7 @@ package checker_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"net/netip"
 	"sync"
 	"syscall"
 	"testing"
@@ -51,37 +49,6 @@ func deadAddr(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-func Example() {
-	checker := tcpshaker.NewChecker()
-
-	ctx, stopChecker := context.WithCancel(context.Background())
-	defer stopChecker()
-	go func() {
-		if err := checker.CheckingLoop(ctx); err != nil {
-			fmt.Println("checking loop stopped due to fatal error: ", err)
-		}
-	}()
-
-	<-checker.WaitReady()
-
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer l.Close()
-	err = checker.CheckAddr(l.Addr().String(), time.Second)
-	switch err {
-	case tcpshaker.ErrTimeout:
-		fmt.Println("Connect timed out after 1s")
-	case nil:
-		fmt.Println("Connect succeeded")
-	default:
-		fmt.Println("Error occurred while connecting: ", err)
-	}
-	// Output: Connect succeeded
 }
 
 func TestCheckAddr(t *testing.T) {
@@ -189,25 +156,4 @@ func TestStopWhileChecking(t *testing.T) {
 		t.Error(err)
 	}
 	all.Wait()
-}
-
-func ExampleChecker_Check() {
-	checker := tcpshaker.NewCheckerConfig(tcpshaker.Config{Method: tcpshaker.MethodDial})
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	ready := checker.WaitReady()
-	go checker.CheckingLoop(ctx)
-	<-ready
-
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer l.Close()
-	within, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	report := checker.Check(within, netip.MustParseAddrPort(l.Addr().String()))
-	fmt.Println(report.Result, report.RTT > 0)
-	// Output: answered true
 }

@@ -26,8 +26,9 @@ func TestCheckCancelledInLineForPort(t *testing.T) {
 	if r := c.Check(t.Context(), living); r.Result != Answered {
 		t.Errorf("after all gave up: %v, %v", r.Result, r.Err)
 	}
-	c.session.prober.Close()
-	prober := c.session.prober.backend.(*rawProber)
+	shared := c.session.prober
+	shared.Close()
+	prober := shared.backend.(*rawProber)
 	flights, lines, ports := len(prober.flights), len(prober.lines), len(prober.inFlight)
 	if flights+lines+ports != 0 {
 		t.Errorf("%d in flight, %d lines, %d ports in use after all gave up", flights, lines, ports)

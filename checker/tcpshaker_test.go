@@ -10,9 +10,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	tcp "github.com/coredns-shaker/shaker/checker"
 )
+
+// As checker/README.md says it.
+import tcp "github.com/coredns-shaker/shaker/checker"
 
 // The API of github.com/tevino/tcp-shaker, whose package is called tcp.
 var (
