@@ -160,8 +160,8 @@ func (m *Monitor) signal() {
 // Target returns the target with this address and these settings and keeps it in the table for at
 // least keep from now on, or longer where somebody asked for that. An IPv4-mapped IPv6 address is
 // taken as IPv4. A target that is not in the table is added, and its first probe is sent at once.
-// Target returns nil if the table is full, or if the target is new and the monitor closed. It takes
-// no lock and allocates nothing unless it adds a target.
+// Where a new target cannot be added, because the table is full or the monitor closed ([Monitor.Closed]
+// tells which), Target returns nil. It takes no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
 	k := key{addr: addr.Addr().Unmap(), port: uint64(addr.Port()), settings: s}
 	if t, ok := m.table.Load(k); ok && t.want(keep) {
@@ -258,6 +258,9 @@ func (m *Monitor) Deliver(reports []checker.Report) {
 	m.inboxMu.Unlock()
 	m.signal()
 }
+
+// Closed tells whether [Monitor.Close] was called.
+func (m *Monitor) Closed() bool { return m.closed.Load() }
 
 // Len returns the number of targets in the table.
 func (m *Monitor) Len() int { return int(m.size.Load()) }

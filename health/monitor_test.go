@@ -317,3 +317,19 @@ func heapPerTarget(tb testing.TB, n int) float64 {
 	}
 	return float64(after.HeapAlloc-before.HeapAlloc) / float64(n)
 }
+
+// No room and no life are two reasons to return nothing.
+func TestClosed(t *testing.T) {
+	m := New(Options{Targets: 1})
+	m.Target(addr(0), plain, time.Minute)
+	if m.Target(addr(1), plain, time.Minute) != nil || m.Closed() || m.Counts().Rejected != 1 {
+		t.Errorf("full: closed %v, %+v", m.Closed(), m.Counts())
+	}
+	m.Close()
+	if m.Target(addr(1), plain, time.Minute) != nil || !m.Closed() || m.Counts().Rejected != 1 {
+		t.Errorf("closed: closed %v, %+v", m.Closed(), m.Counts())
+	}
+	if n := testing.AllocsPerRun(100, func() { m.Closed() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
