@@ -51,13 +51,13 @@ func (m *Monitor) SetFreeze(percent int, most time.Duration) {
 	m.signal()
 }
 
-// Frozen tells whether verdicts are frozen, and since when.
+// Frozen tells whether verdicts are frozen, and since when. See [Status] for what that instant is made of.
 func (m *Monitor) Frozen() (since time.Time, frozen bool) {
 	at := m.freezing.since.Load()
 	if at == 0 {
 		return time.Time{}, false
 	}
-	return m.epoch.Add(time.Duration(at)), true
+	return m.clock.at(at), true
 }
 
 // freezing is what all goroutines may see of a freeze. Only that of the monitor changes since.

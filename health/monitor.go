@@ -64,6 +64,9 @@ type Options struct {
 	// Late, if not nil, is told for every probe how long after the time it was due it was sent. It
 	// is called like an Observer's methods.
 	Late func(time.Duration)
+	// Clock, if not nil, is asked for the wall clock's time instead of time.Now. Only what people see of
+	// instants depends on it, see [Status].
+	Clock func() time.Time
 	// Panic, if not nil, is told the reason of a panic in Observer, Late or Prober. The monitor then goes
 	// on with the next report or probe. Panic is called while the panic is being recovered from, so it can
 	// still read the stack. Without it a panic ends the process, as it does in any goroutine.
@@ -87,7 +90,7 @@ type Monitor struct {
 	observer Observer
 	late     func(time.Duration)
 	panicked func(any)
-	epoch    time.Time // when time began for this monitor
+	clock    clock
 
 	table    *xsync.Map[key, *Target]
 	size     atomic.Int64 // of table, changed with mu held
@@ -136,18 +139,18 @@ func newMonitor(o Options) *Monitor {
 		observer: o.Observer,
 		late:     o.Late,
 		panicked: o.Panic,
-		epoch:    time.Now(),
 		table:    xsync.NewMap[key, *Target](),
 		closing:  make(chan struct{}),
 		done:     make(chan struct{}),
 		wake:     make(chan struct{}, 1),
 	}
+	m.clock.start(o.Clock)
 	m.SetLimits(o.Targets, o.Rate)
 	return m
 }
 
-// now returns the time since the monitor's epoch in nanoseconds.
-func (m *Monitor) now() int64 { return int64(time.Since(m.epoch)) }
+// now returns the present instant in the monitor's time.
+func (m *Monitor) now() int64 { return m.clock.now() }
 
 // signal makes the goroutine take a turn soon.
 func (m *Monitor) signal() {

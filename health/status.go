@@ -20,7 +20,9 @@ const (
 	maxNames = 4
 )
 
-// Status is what is known of a target at one moment.
+// Status is what is known of a target at one moment. Its instants are the present time of the wall clock less their
+// age. So they are right however often that clock was set, as far as it is right now. They do not wander: the same
+// instant looks the same each time. Time in which the machine was suspended is part of no age.
 type Status struct {
 	State State
 	// Since is when the state began. For Unknown that is when the target entered the table.
@@ -54,13 +56,13 @@ type Slot struct {
 // Status returns what is known of the target. It delays the monitor no longer than a copy of that takes.
 func (t *Target) Status() Status {
 	m := t.monitor
-	now := m.now()
+	now, epoch := m.now(), m.clock.at(0)
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
 	mark := t.load()
 	s := Status{
 		State:   mark.state(),
-		Since:   m.epoch.Add(time.Duration(t.since)),
+		Since:   epoch.Add(time.Duration(t.since)),
 		Result:  mark.result(),
 		Err:     t.err,
 		RTT:     t.RTT(),
@@ -68,10 +70,10 @@ func (t *Target) Status() Status {
 		History: t.history.slots(t.heard, now),
 	}
 	if mark&damped != 0 {
-		s.DampedUntil = m.epoch.Add(time.Duration(t.dampedUntil(t.Settings())))
+		s.DampedUntil = epoch.Add(time.Duration(t.dampedUntil(t.Settings())))
 	}
 	if t.checked {
-		s.Checked = m.epoch.Add(time.Duration(t.heard))
+		s.Checked = epoch.Add(time.Duration(t.heard))
 	}
 	return s
 }
