@@ -35,7 +35,7 @@ func TestClockIsSet(t *testing.T) {
 			}
 			dead.Store(false)
 			time.Sleep(20 * time.Second)
-			m.freezing.since.Store(m.now() - int64(time.Minute))
+			m.freezing.began.Store(m.now() - int64(time.Minute))
 			synctest.Wait()
 
 			before := target.Status()

@@ -12,11 +12,24 @@
 // An unknown target is up after its first answer and down after its first refusal. Silence and ICMP
 // errors bring it down only after Fall of them in a row. A target that is up goes down after Fall
 // failures of any kind in a row, and one that is down is up after Rise answers in a row. An inconclusive
-// result, this machine's own fault, never changes a verdict nor breaks a row.
+// result, this machine's own fault, breaks no row and changes no verdict, except as told below.
 //
 // A target that goes down again and again is damped: it stays down for longer each time, although it
-// answers ([Settings].Damping). When nearly all targets fall silent together, this machine is likelier to
-// be cut off than they are to be dead, and verdicts freeze ([Monitor.SetFreeze]).
+// answers ([Settings].Damping).
+//
+// # When this machine is at fault
+//
+// When nearly all hosts fall silent together, this machine is likelier to be cut off than they are to be
+// dead, and verdicts freeze ([Monitor.SetFreeze]).
+//
+// Where this machine has no path to a target ([checker.NoPath]: no route, or a firewall of its own rejects),
+// nobody can tell whether the target lives, and answers are better without it. It goes down when Fall
+// results in a row, and all for 20 s, say so. More than a tenth of the hosts that were probed since (more
+// than 100 less the percent of SetFreeze, where that is set) have to be heard of and to have had no such
+// trouble. So nothing goes down on a machine that reaches nobody, or whose trouble hits all alike. A target
+// that was never heard of goes down this way only while others of its family, IPv4 or IPv6, are heard of:
+// a machine without IPv6 knows nothing of those who have it. [Change] and [Status] have the result
+// Inconclusive then, and its error. Rise answers bring the target up again, as ever.
 //
 // # How long a failure goes unnoticed
 //
@@ -30,4 +43,10 @@
 //	Interval + (Fall-1)*max(Fast, Timeout) + Timeout
 //
 // Both hold while the rate limit defers no probe, no result is inconclusive and verdicts are not frozen.
+//
+// A target that was up and to which there is no path any more is down no later than
+//
+//	Interval + max(20 s + Interval, (Fall-1)*Interval)
+//
+// after that, 24 s with the defaults, while enough others are heard of every half minute.
 package health

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -9,22 +8,22 @@ import (
 )
 
 // When everything seems to die at once, it is likelier that this machine was cut off. Before a target goes down by
-// silence, the others are asked: of all that were heard of or fell silent since its first failed probe was sent, how
-// many fell silent? If they are nearly all, not few, and not all on one network, verdicts freeze. While they are
-// frozen silence brings nothing down, until most targets answer again. A RST still does, since it comes from outside.
+// silence, the others are asked: of all hosts that were heard of or fell silent since its first failed probe was sent,
+// how many fell silent? If they are nearly all, not few, and not all on one network, verdicts freeze. While they are
+// frozen silence brings nothing down, until most hosts answer again. A RST still does, since it comes from outside.
 //
 // Answers from elsewhere prove that the path works. So a freeze takes far more silence than the half at which Envoy
 // panics and sends to all hosts: of two sites one may well die, and its addresses have to leave the answers. And every
 // freeze ends after a while. Everything may really be down, and then a fallback is what somebody asked for.
+//
+// The silence of a target that was never heard of says little: anybody can make up dead addresses. But a process that
+// was cut off when it started has no other targets. So theirs counts, too, until the process has heard of some hosts.
 
 const (
-	// frozenFrom is how many have to be silent at least: a handful can die at the same time.
+	// frozenFrom is how many hosts have to be silent at least: a handful can die at the same time.
 	frozenFrom = 10
-	// Addresses with the same first bits are on the same network.
-	networkBits4, networkBits6 = 24, 64
-
-	// A slot is 2^26 ns = 67 ms, and all of them span 34 s.
-	voteSlots, voteSlotBits = 512, 26
+	// startedFrom is how many hosts a process has to hear of before the silence of unknown targets says nothing.
+	startedFrom = networkSeats
 	// leastVoteSlots is half a second. It is looked at, too, because a row of failures may be shorter than the time
 	// in which 10 others fail.
 	leastVoteSlots = 8
@@ -34,17 +33,19 @@ const (
 type Freeze struct {
 	// Frozen is true when verdicts freeze, false when they thaw.
 	Frozen bool
-	// Silent is how many targets had fallen silent when verdicts froze, and Heard how many had answered or refused.
-	// Both are 0 when they thaw.
+	// Silent is how many hosts had fallen silent when verdicts froze, and Heard of how many something had come back.
+	// A network (/24 or /64) counts for 9 at most. Both are 0 when verdicts thaw.
 	Silent, Heard int64
 	// Took is how long verdicts were frozen when they thaw, and Expired tells that they thaw because it took too long.
 	Took    time.Duration
 	Expired bool
 }
 
-// SetFreeze makes verdicts freeze when this machine seems to be cut off: when percent (1 to 100) of the targets
-// that were up, and at least 10 on more than one network, have fallen silent. They thaw when the majority is heard of
-// again, and after most in any case. A percent of 0, as it is at first, turns that off.
+// SetFreeze makes verdicts freeze when this machine seems to be cut off: when percent (1 to 100) of the hosts that
+// were up, and at least 10 on more than one network (/24 or /64), have fallen silent. A host is an address, whatever
+// its ports and settings. It is heard of as long as one of its targets is. A network counts for 9 hosts at most. Until
+// the monitor has heard of 9 hosts, those that are unknown and silent count as if they had been up. Verdicts thaw when
+// the majority is heard of again, and after most in any case. A percent of 0, as it is at first, turns that off.
 func (m *Monitor) SetFreeze(percent int, most time.Duration) {
 	m.freezing.percent.Store(int64(percent))
 	m.freezing.most.Store(int64(most))
@@ -53,45 +54,53 @@ func (m *Monitor) SetFreeze(percent int, most time.Duration) {
 
 // Frozen tells whether verdicts are frozen, and since when. See [Status] for what that instant is made of.
 func (m *Monitor) Frozen() (since time.Time, frozen bool) {
-	at := m.freezing.since.Load()
-	if at == 0 {
+	began := m.freezing.began.Load()
+	if began == 0 {
 		return time.Time{}, false
 	}
-	return m.clock.at(at), true
+	return m.clock.at(began), true
 }
 
-// freezing is what all goroutines may see of a freeze. Only that of the monitor changes since.
+// freezing is what all goroutines may see of a freeze. Only that of the monitor changes began.
 type freezing struct {
 	percent, most atomic.Int64
-	since         atomic.Int64 // 0 while not frozen
+	began         atomic.Int64 // 0 while not frozen
 }
+
+func (f *freezing) isOn() bool { return f.began.Load() != 0 }
 
 // freezer is what only the monitor's goroutine touches. It is about the freeze that is on, or the last one.
 type freezer struct {
-	ballot ballot
-	from   int64 // the first slot whose votes count for its end
-	thawed int64 // when it ended
-	spent  bool  // it ended although the majority had not been heard of; there is no other before that is
+	ballot  ballot
+	from    int64 // the first slot whose votes count for its end
+	thawed  int64 // when it ended
+	spent   bool  // it ended although the majority had not been heard of; there is no other before that is
+	started bool  // the silence of unknown targets says nothing any more
 }
 
 func isSilence(r checker.Result) bool { return r == checker.Timeout || r == checker.Unreachable }
 
-// takeVote takes the vote of a target when a result of it is in. Verdicts thaw where the majority is heard of by it.
-func (m *Monitor) takeVote(t *Target, r checker.Result, now int64) {
+// takeVote counts what a result says of the target's host.
+func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	f := &m.loop.freezer
 	if t.run == 0 {
 		t.doubted = uint32(voteSlotAt(t.sent))
 	}
+	t.countNoPath(noPath, r)
+	v := mute
 	switch {
 	case r == checker.Answered, r == checker.Refused:
-		f.ballot.cast(t, false)
-		if (m.isFrozen() || f.spent) && f.ballot.since(f.from).recovered() {
-			f.spent = false
-			m.thaw(now, false)
-		}
-	case isSilence(r) && t.State() == Up:
-		f.ballot.cast(t, true)
+		v = heard
+	case !noPath && !isSilence(r), t.State() == Down:
+		return
+	case t.State() == Up:
+		v = silent
 	}
+	if noPath {
+		v |= troubled
+	}
+	f.ballot.cast(t, v)
+	f.started = f.started || f.ballot.met >= startedFrom
 }
 
 // isDoomed tells whether a result, the newest, brings the target down by silence unless verdicts are frozen.
@@ -105,57 +114,72 @@ func (m *Monitor) isExcused(t *Target, r checker.Result, s Settings) bool {
 	if t.sent < m.loop.freezer.thawed {
 		return isSilence(r) && t.State() != Down
 	}
-	return m.isFrozen() && t.isDoomed(r, s)
+	return m.freezing.isOn() && t.isDoomed(r, s)
 }
-
-func (m *Monitor) isFrozen() bool { return m.freezing.since.Load() != 0 }
 
 // freezeIfCutOff freezes verdicts if this machine is cut off. The others are asked since the first failure of the
 // target that is about to go down.
 func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 	f := &m.loop.freezer
-	if m.isFrozen() || f.spent || t.sent < f.thawed {
+	percent := m.freezing.percent.Load()
+	if percent <= 0 || m.freezing.isOn() || f.spent || t.sent < f.thawed {
 		return
 	}
-	percent := m.freezing.percent.Load()
 	slot := int64(t.doubted) + 1
-	sum := f.ballot.since(slot)
-	if recent := f.ballot.now - leastVoteSlots; !sum.isCutOff(percent) && recent < slot {
+	c := f.count(slot)
+	if recent := f.ballot.now - leastVoteSlots; !c.isCutOff(percent) && recent < slot {
 		slot = recent
-		sum = f.ballot.since(slot)
+		c = f.count(slot)
 	}
-	if !sum.isCutOff(percent) {
+	if !c.isCutOff(percent) {
 		return
 	}
 	f.from = slot
-	m.freezing.since.Store(max(now, 1))
-	m.tellFreeze(Freeze{Frozen: true, Silent: sum.silent, Heard: sum.heard})
+	m.freezing.began.Store(max(now, 1))
+	m.tellFreeze(Freeze{Frozen: true, Silent: c.silent, Heard: c.heard})
 	for t := range m.All() {
-		if f.fellWith(t, now) {
+		if t.fellLately(now) {
 			m.restore(t, now)
 		}
 	}
 }
 
-// fellWith tells whether a target went down by silence so recently that others may not have been probed since.
-func (f *freezer) fellWith(t *Target, now int64) bool {
+// count counts from a slot on. In a process that has only just started, who is mute is silent.
+func (f *freezer) count(slot int64) count {
+	c := f.ballot.since(slot)
+	if !f.started {
+		c.silent, c.mute = c.silent+c.mute, 0
+	}
+	return c
+}
+
+// isCutOff tells whether so many are silent that the fault is on this side.
+func (c count) isCutOff(percent int64) bool {
+	return c.silent >= frozenFrom && c.silent*100 >= percent*(c.silent+c.heard)
+}
+
+// fellLately tells whether a target went down by silence so recently that others may not have been probed since.
+func (t *Target) fellLately(now int64) bool {
 	s := t.Settings()
-	return t.State() == Down && t.vote.silent() && t.vote.slot() > f.ballot.now-voteSlots &&
-		now-t.since <= int64(s.Interval+s.Timeout)
+	return t.load()&silenced != 0 && now-t.since <= min(int64(s.Interval+s.Timeout), voteSlots<<voteSlotBits)
 }
 
 // restore brings a target back that went down by a silence which turned out to be this machine's fault.
 func (m *Monitor) restore(t *Target, now int64) {
 	before := t.load()
+	to, since := Up, now
+	if t.falls == 0 { // it was never up
+		to, since = Unknown, t.born
+	}
 	m.statusMu.Lock()
-	t.mark.Store(uint32(newMark(Up, before.result()) | before&pointless))
-	t.since = now
-	t.falls--
+	t.mark.Store(uint32(newMark(to, before.result()) | before&pointless))
+	t.since = since
+	t.falls -= min(t.falls, 1)
 	m.statusMu.Unlock()
-	t.run = 0
+	t.run, t.noPaths = 0, 0
 	m.recount(before, t.load())
 	if m.observer != nil {
-		c := Change{Target: t, From: Down, To: Up, Result: t.Result(), Err: t.err}
+		c := Change{Target: t, From: Down, To: to, Result: t.Result(), Err: t.err}
 		m.loop.news = append(m.loop.news, func() { m.observer.Changed(c) })
 	}
 }
@@ -163,29 +187,41 @@ func (m *Monitor) restore(t *Target, now int64) {
 // passTime moves the votes on to now, and ends a freeze that took too long or that nobody wants any more.
 func (m *Monitor) passTime(now int64) {
 	m.loop.freezer.ballot.advance(now)
-	since := m.freezing.since.Load()
-	if since == 0 {
+	began := m.freezing.began.Load()
+	if began == 0 {
 		return
 	}
-	if wanted := m.freezing.percent.Load() > 0; !wanted || now-since >= m.freezing.most.Load() {
+	if wanted := m.freezing.percent.Load() > 0; !wanted || now-began >= m.freezing.most.Load() {
 		m.loop.freezer.spent = wanted
 		m.thaw(now, wanted)
 	}
 }
 
-// thaw ends a freeze, if there is one. All rows of failures begin anew.
-func (m *Monitor) thaw(now int64, expired bool) {
-	since := m.freezing.since.Swap(0)
-	if since == 0 {
+// thawIfHeard ends a freeze when the majority is heard of.
+func (m *Monitor) thawIfHeard(now int64) {
+	f := &m.loop.freezer
+	if !m.freezing.isOn() && !f.spent {
 		return
 	}
-	m.loop.freezer.thawed = now
+	if c := f.count(f.from); c.heard > c.silent {
+		f.spent = false
+		m.thaw(now, false)
+	}
+}
+
+// thaw ends a freeze, if there is one. All rows of failures begin anew.
+func (m *Monitor) thaw(now int64, expired bool) {
+	began := m.freezing.began.Swap(0)
+	if began == 0 {
+		return
+	}
+	m.loop.freezer.thawed, m.loop.freezer.started = now, true
 	for t := range m.All() {
 		if t.State() != Down {
-			t.run = 0
+			t.run, t.noPaths = 0, 0
 		}
 	}
-	m.tellFreeze(Freeze{Took: time.Duration(now - since), Expired: expired})
+	m.tellFreeze(Freeze{Took: time.Duration(now - began), Expired: expired})
 }
 
 func (m *Monitor) tellFreeze(f Freeze) {
@@ -193,91 +229,3 @@ func (m *Monitor) tellFreeze(f Freeze) {
 		m.loop.news = append(m.loop.news, func() { m.observer.Froze(f) })
 	}
 }
-
-// ballot has the votes of all targets, by when they were cast. Each target has one vote, its newest: it was heard
-// of, or it was silent although it is up.
-type ballot struct {
-	now   int64 // the newest slot
-	slots [voteSlots]votes
-}
-
-type votes struct {
-	heard, silent int64
-	network       netip.Prefix // of the first that was silent
-	several       bool         // one on another network was silent, too
-}
-
-// vote is that of a target: the slot in which it was cast, and in the lowest bit whether it was silent. 0 is none.
-type vote uint32
-
-func (v vote) slot() int64  { return int64(v >> 1) }
-func (v vote) silent() bool { return v&1 != 0 }
-
-func voteSlotAt(now int64) int64 { return now>>voteSlotBits + 1 }
-
-// advance empties the slots that have begun since it was called last.
-func (b *ballot) advance(now int64) {
-	slot := voteSlotAt(now)
-	for i := max(b.now+1, slot-voteSlots+1); i <= slot; i++ {
-		b.slots[i%voteSlots] = votes{}
-	}
-	b.now = slot
-}
-
-// cast counts the vote of a target, in place of the one it had.
-func (b *ballot) cast(t *Target, silent bool) {
-	if old := t.vote; old != 0 && old.slot() > b.now-voteSlots {
-		if v := &b.slots[old.slot()%voteSlots]; old.silent() {
-			v.silent--
-		} else {
-			v.heard--
-		}
-	}
-	v := &b.slots[b.now%voteSlots]
-	t.vote = vote(b.now) << 1
-	if !silent {
-		v.heard++
-		return
-	}
-	t.vote |= 1
-	network := networkOf(t.key.addr)
-	if v.silent == 0 {
-		v.network, v.several = network, false
-	}
-	v.silent++
-	v.several = v.several || v.network != network
-}
-
-func networkOf(addr netip.Addr) netip.Prefix {
-	bits := networkBits6
-	if addr.Is4() {
-		bits = networkBits4
-	}
-	network, _ := addr.Prefix(bits) // no family has fewer bits
-	return network
-}
-
-// since sums up the votes from a slot on. The slot may be before time began.
-func (b *ballot) since(slot int64) (sum votes) {
-	for i := max(slot, b.now-voteSlots+1, 0); i <= b.now; i++ {
-		v := &b.slots[i%voteSlots]
-		sum.heard += v.heard
-		if v.silent == 0 {
-			continue
-		}
-		if sum.silent == 0 {
-			sum.network = v.network
-		}
-		sum.silent += v.silent
-		sum.several = sum.several || v.several || v.network != sum.network
-	}
-	return sum
-}
-
-// isCutOff tells whether so many are silent that the fault is on this side.
-func (v votes) isCutOff(percent int64) bool {
-	return percent > 0 && v.silent >= frozenFrom && v.several && v.silent*100 >= percent*(v.silent+v.heard)
-}
-
-// recovered tells whether the majority is heard of.
-func (v votes) recovered() bool { return v.heard > v.silent }

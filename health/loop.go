@@ -89,6 +89,7 @@ func (m *Monitor) turn(now int64) {
 	m.loop.unfinished = true
 	m.passTime(now)
 	m.takeReports(now)
+	m.thawIfHeard(now)
 	m.tellNews()
 	m.mu.Lock()
 	m.loop.fresh.append(m.added)
@@ -185,15 +186,22 @@ func (m *Monitor) takeReport(r *checker.Report, now int64) {
 
 // judge takes a result into the verdict of a target and into all that follows from it.
 func (m *Monitor) judge(t *Target, r *checker.Report, s Settings, now int64) Change {
-	m.takeVote(t, r.Result, now)
+	noPath := r.Result == checker.Inconclusive && checker.NoPath(r.Err)
+	m.takeVote(t, r.Result, noPath)
 	if t.isDoomed(r.Result, s) {
 		m.freezeIfCutOff(t, now)
 	}
-	excused := m.isExcused(t, r.Result, s)
+	by := usual
+	switch {
+	case m.isExcused(t, r.Result, s):
+		by = excused
+	case noPath && m.isLost(t, s):
+		by = lost
+	}
 	before := t.load()
 	m.statusMu.Lock()
 	t.checked = true
-	c := t.judge(r, s, now, excused)
+	c := t.judge(r, s, now, by)
 	t.record(r, c.Target != nil, now)
 	m.statusMu.Unlock()
 	m.recount(before, t.load())
@@ -294,6 +302,7 @@ func (m *Monitor) popDue(now int64) *Target {
 		if t == nil || t.prolong(now) || !m.forget(t) {
 			return t
 		}
+		l.freezer.ballot.leave(t)
 	}
 }
 

@@ -42,8 +42,9 @@ type Change struct {
 	From, To State
 	// Run is how many results in a row led to the change, of which Result and Err are the last: answers
 	// where To is Up, failures of any kind where it is Down. Inconclusive results between them are not
-	// counted. Run is 0 where a freeze brings the target back, because what brought it down was this
-	// machine's fault.
+	// counted, except where Result is Inconclusive: then Run is how many of them said in a row that this
+	// machine has no path to the target. Run is 0 where a freeze brings the target back, because what
+	// brought it down was this machine's fault: To is Up then, or Unknown if it was never up.
 	Run    int
 	Result checker.Result
 	Err    error // as in [checker.Report]
@@ -145,6 +146,7 @@ func newMonitor(o Options) *Monitor {
 		wake:     make(chan struct{}, 1),
 	}
 	m.clock.start(o.Clock)
+	m.loop.freezer.ballot = newBallot()
 	m.SetLimits(o.Targets, o.Rate)
 	return m
 }

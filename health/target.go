@@ -33,7 +33,9 @@ type Target struct {
 	until    int64   // wanted until then, as far as the monitor has looked
 	run      int32   // see standing
 	doubted  uint32  // the slot in which the first probe of the row was sent, see freeze.go
-	vote     vote
+	seat     *seat   // where its host votes, nil before it did
+	pathless uint32  // the slot in which the first probe of the row was sent that noPaths counts
+	noPaths  uint16  // results in a row that this machine has no path to it, see path.go
 	inFlight bool
 	checked  bool  // has had a result
 	falls    uint8 // how often it went down, see damping.go
@@ -62,6 +64,7 @@ type mark uint32
 const (
 	pointless mark = 1 << 16 // to hold an answer for the verdict has become pointless
 	damped    mark = 1 << 17 // see Target.Damped
+	silenced  mark = 1 << 18 // it is down, by silence, and was not heard of since
 )
 
 func newMark(s State, r checker.Result) mark { return mark(s) | mark(r)<<8 }
@@ -148,23 +151,41 @@ func (t *Target) smooth(rtt time.Duration) {
 	t.rtt.Store(max(srtt, 1))
 }
 
-// judge takes a result into the state. An excused result leaves it as it is. Change.Target is nil if the
-// state is the same as before.
-func (t *Target) judge(r *checker.Report, s Settings, now int64, excused bool) (c Change) {
+// ruling says what a result means, beyond itself.
+type ruling uint8
+
+const (
+	usual   ruling = iota // what the rule says
+	excused               // nothing, since this machine is cut off
+	lost                  // that the target is down, since this machine cannot reach it any more
+)
+
+// judge takes a result into the state. Change.Target is nil if the state is the same as before.
+func (t *Target) judge(r *checker.Report, s Settings, now int64, by ruling) (c Change) {
 	old := t.load()
 	before := standing{state: old.state(), run: t.run}
 	after, row := before.after(r.Result, s.Rise, s.Fall)
 	flags := old & pointless
-	switch {
+	switch by {
 	case excused:
 		after = before
+	case lost:
+		after, row = standing{state: Down}, int(t.noPaths)
+	}
+	switch {
 	case r.Result == checker.Inconclusive:
-		flags |= pointless | old&damped
-	case before.state == Up && after.state == Down:
-		t.countFall(s, now)
+		flags |= pointless | old&(damped|silenced)
 	case before.state == Down && after.state == Up && now < t.dampedUntil(s):
 		after = standing{state: Down, run: before.run + 1}
 		flags |= damped
+	case isSilence(r.Result) && after.state == Down:
+		flags |= old & silenced
+		if before.state != Down {
+			flags |= silenced
+		}
+	}
+	if before.state == Up && after.state == Down {
+		t.countFall(s, now)
 	}
 	t.run = after.run
 	t.mark.Store(uint32(newMark(after.state, r.Result) | flags))

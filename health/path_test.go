@@ -1,0 +1,194 @@
+package health
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unique"
+
+	"github.com/coredns-shaker/shaker/checker"
+)
+
+var noRoute = checker.Report{Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
+
+// What this machine cannot reach any more goes down, unless it is this machine that reaches nobody.
+func TestLost(t *testing.T) {
+	one := func(format string, n int) []netip.AddrPort { return addrPorts(format, 1, n, 1) }
+	others := one("192.0.2.%d", 5)
+	tests := map[string]struct {
+		lost, others []netip.AddrPort
+		fate         checker.Report
+		settings     Settings
+		known        bool // the lost were up before
+		down         bool
+		within       time.Duration
+	}{
+		"one of two":           {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
+		"half":                 {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
+		"many ports":           {addrPorts("10.0.0.%d", 1, 3, 50), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"local reject":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
+		"fall 1":               {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
+		"quick":                {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
+		"slow":                 {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second}, true, true, 41 * time.Second},
+		"slow, long row":       {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second, Fall: 6}, true, true, 61 * time.Second},
+		"another family":       {one("2001:db8::%d", 1), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"never reached":        {one("10.0.0.%d", 1), others, noRoute, Settings{}, false, true, 25 * time.Second},
+		"family never reached": {one("2001:db8::%d", 5), others, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"everything":           {one("10.0.0.%d", 5), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"everything, many":     {one("10.0.%d.1", 100), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"all but a network":    {one("10.0.%d.1", 100), one("192.0.2.%d", 200), noRoute, Settings{}, true, false, 5 * time.Minute},
+		"never, nobody":        {one("10.0.%d.1", 100), nil, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"busy":                 {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrBusy}, Settings{}, true, false, 5 * time.Minute},
+		"answers lost":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrOverflow}, Settings{}, true, false, 5 * time.Minute},
+		"descriptors":          {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("socket", syscall.EMFILE)}, Settings{}, true, false, 5 * time.Minute},
+		"ports":                {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, Settings{}, true, false, 5 * time.Minute},
+		"memory":               {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.ENOBUFS)}, Settings{}, true, false, 5 * time.Minute},
+		"permission":           {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EACCES)}, Settings{}, true, false, 5 * time.Minute},
+		"something else":       {one("10.0.0.%d", 1), others, checker.Report{Err: errors.New("else")}, Settings{}, true, false, 5 * time.Minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			for _, percent := range []int{0, 90} {
+				synctest.Test(t, func(t *testing.T) {
+					e := newEstate(t)
+					defer e.Close()
+					e.SetFreeze(percent, 5*time.Minute)
+					if !tt.known {
+						e.befall(tt.fate, tt.lost...)
+					}
+					others := e.want(Settings{}, tt.others...)
+					lost := e.want(tt.settings, tt.lost...)
+					e.pass(time.Minute)
+					state := Unknown
+					if tt.known {
+						state = Up
+						e.wantStates(t, "at first", Up, lost)
+						e.befall(tt.fate, tt.lost...)
+						e.seen.reset()
+						e.pass(noPathFor - time.Second)
+						e.wantStates(t, "soon after", Up, lost)
+						e.pass(tt.within - noPathFor + time.Second)
+					} else {
+						e.pass(tt.within)
+					}
+					if tt.down {
+						state = Down
+					}
+					e.wantStates(t, "lost", state, lost)
+					e.wantStates(t, "others", Up, others)
+					e.wantFrozen(t, "lost", false)
+					if !tt.down {
+						return
+					}
+					wantLost(t, e, tt.fate, settings(unique.Make(tt.settings)))
+					e.befall(checker.Report{Result: checker.Answered}, tt.lost...)
+					s := lost[0].Settings()
+					e.pass(s.Interval + time.Duration(s.Rise)*s.Fast + time.Second)
+					e.wantStates(t, "back", Up, lost)
+				})
+			}
+		})
+	}
+}
+
+// wantLost checks what is told of targets that went down because there is no path to them.
+func wantLost(t *testing.T, e *estate, fate checker.Report, s Settings) {
+	t.Helper()
+	for _, c := range e.seen.reset() {
+		if c.To != Down {
+			continue
+		}
+		if c.Result != checker.Inconclusive || c.Err != fate.Err || c.Run < s.Fall {
+			t.Fatalf("told %+v", c)
+		}
+		if s := c.Target.Status(); s.State != Down || s.Result != checker.Inconclusive || s.Err != reason(fate.Err) {
+			t.Fatalf("%+v", s)
+		}
+	}
+}
+
+// A fault of this machine may look like a missing path, hit any check, and come and go, as a full table of connections
+// does. No target is lost by it, however many of its own checks fail in a row.
+func TestLostAtRandom(t *testing.T) {
+	for _, share := range []float64{0.3, 0.9, 0.99} {
+		synctest.Test(t, func(t *testing.T) {
+			var seen recorder
+			m := New(Options{Observer: &seen})
+			defer m.Close()
+			random := rand.New(rand.NewPCG(31, 32))
+			began := time.Now()
+			m.SetProber(newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
+				if time.Since(began) > 10*time.Second && random.Float64() < share {
+					return checker.Report{Err: checker.ErrFiltered}, time.Millisecond
+				}
+				return checker.Report{Result: checker.Answered}, time.Millisecond
+			}))
+			for _, a := range addrPorts("10.0.%d.1", 1, 200, 1) {
+				m.Target(a, plain, maxDuration)
+			}
+			time.Sleep(5 * time.Minute)
+			synctest.Wait()
+			if c := m.Counts(); c.Up != 200 {
+				t.Errorf("%v of checks fail: %+v", share, c)
+			}
+		})
+	}
+}
+
+// A path that is gone for a moment, again and again, and faults that say nothing in between.
+func TestLostRow(t *testing.T) {
+	busy := checker.Report{Err: checker.ErrBusy}
+	answered := checker.Report{Result: checker.Answered}
+	tests := map[string]struct {
+		steps []checker.Report // each for 15 s
+		want  State
+	}{
+		"in a row":                {[]checker.Report{noRoute, noRoute}, Down},
+		"an answer in between":    {[]checker.Report{noRoute, answered, noRoute}, Up},
+		"busy in between":         {[]checker.Report{noRoute, busy, noRoute}, Down},
+		"busy last":               {[]checker.Report{noRoute, busy}, Up},
+		"reached again, unstably": {[]checker.Report{noRoute, answered, noRoute, answered, noRoute, answered}, Up},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEstate(t)
+				defer e.Close()
+				e.SetFreeze(90, 5*time.Minute)
+				e.want(Settings{}, addrPorts("192.0.2.%d", 1, 3, 1)...)
+				lost := e.want(Settings{}, addr(1))
+				e.pass(10 * time.Second)
+				for _, r := range tt.steps {
+					e.befall(r, addr(1))
+					e.pass(15 * time.Second)
+				}
+				e.wantStates(t, "in the end", tt.want, lost)
+			})
+		})
+	}
+}
+
+// Half of the uplink says that there is no route, the other half says nothing: that is one cut.
+func TestFreezeWithoutPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t)
+		defer e.Close()
+		e.SetFreeze(90, 5*time.Minute)
+		silent, lost := addrPorts("192.0.%d.1", 1, 6, 1), addrPorts("10.0.%d.1", 1, 6, 1)
+		e.want(Settings{}, append(silent, lost...)...)
+		e.pass(time.Minute)
+		e.befall(checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, silent...)
+		e.befall(noRoute, lost...)
+		e.pass(time.Minute)
+		e.wantFrozen(t, "cut", true)
+		e.pass(10 * time.Minute)
+		e.wantFrozen(t, "after MAX", false)
+		e.wantStates(t, "silent", Down, e.all[:6])
+		e.wantStates(t, "without a path, and nobody is heard of", Up, e.all[6:])
+	})
+}
