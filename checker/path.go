@@ -6,9 +6,10 @@ import (
 	"syscall"
 )
 
-// NoPath tells whether an inconclusive check failed because this machine has no path to its target: there is no route
-// (or one that forbids it, see route(8)), or a firewall on this machine rejects the SYN. It is false for the faults of
-// this machine that may hit any check: those of descriptors, ports, memory, permissions, and the prober itself.
+// NoPath tells whether an inconclusive check failed because this machine has no path to its target: there is no route,
+// or one that leads nowhere (unreachable and blackhole in ip-route(8)), or a firewall of this machine rejects the SYN.
+// It is false for faults that may hit any check: those of descriptors, ports, memory, permissions and the prober
+// itself. A route of the type prohibit looks like a lack of permission.
 func NoPath(err error) bool {
 	if errors.Is(err, ErrFiltered) || Cause(err) == "no_route" {
 		return true
@@ -19,10 +20,10 @@ func NoPath(err error) bool {
 	}
 	switch call.Syscall {
 	case "sendmmsg":
-		// What a firewall says of one packet. Of connect, it would be what a security module says of this process.
-		return isErrno(call.Err, deniedErrnos) || call.Err == syscall.EINVAL
+		// EPERM is about this one packet here. From connect, it would be about this process.
+		return call.Err == syscall.EINVAL || call.Err == syscall.EPERM
 	case "connect":
-		return call.Err == syscall.EINVAL // a black hole route
+		return call.Err == syscall.EINVAL
 	}
 	return false
 }
