@@ -2,7 +2,6 @@ package health
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"strings"
@@ -240,74 +239,5 @@ func TestFreezeInReadme(t *testing.T) {
 	want := fmt.Sprintf("at least %d, on more than one network (/%d or /%d)", frozenFrom, networkBits4, networkBits6)
 	if !strings.Contains(strings.Join(strings.Fields(string(text)), " "), want) {
 		t.Errorf("the README does not say %q", want)
-	}
-}
-
-// The votes of all seats against a list of what was cast, through slots of every length, while hosts come and go.
-func TestBallotAgainstNaive(t *testing.T) {
-	random := rand.New(rand.NewPCG(21, 22))
-	b := newBallot()
-	var targets [80]Target
-	for i := range targets { // 20 networks with 2 hosts of 2 ports each
-		targets[i].key.addr = netip.AddrFrom4([4]byte{192, 0, byte(i / 4), byte(i / 2 % 2)})
-	}
-	type says struct{ heard, known, asked, troubled int64 }
-	hosts := map[netip.Addr]*says{}
-	ports := map[netip.Addr]int{}
-	now := int64(0)
-	for range 30000 {
-		if random.IntN(4) == 0 {
-			now += random.Int64N(1 << (20 + random.IntN(15)))
-		}
-		b.advance(now)
-		target := &targets[random.IntN(len(targets))]
-		addr := target.key.addr
-		if random.IntN(20) == 0 {
-			if target.seat != nil {
-				ports[addr]--
-			}
-			b.leave(target)
-			if ports[addr] == 0 {
-				delete(hosts, addr)
-			}
-			continue
-		}
-		v := []vote{heard, silent, mute, silent | troubled, mute | troubled}[random.IntN(5)]
-		if target.seat == nil {
-			ports[addr]++
-		}
-		b.cast(target, v)
-		h := hosts[addr]
-		if h == nil {
-			h = new(says)
-			hosts[addr] = h
-		}
-		for _, s := range []struct {
-			vote
-			slot *int64
-		}{{1 << stampHeard, &h.heard}, {1 << stampKnown, &h.known}, {1 << stampAsked, &h.asked}, {troubled, &h.troubled}} {
-			if v&s.vote != 0 {
-				*s.slot = b.now
-			}
-		}
-		from := b.now - random.Int64N(voteSlots+10)
-		var want count
-		for _, h := range hosts {
-			first := max(from, b.now-voteSlots+1, 1)
-			switch {
-			case h.heard >= first:
-				want.heard++
-				if h.troubled < first {
-					want.clear++
-				}
-			case h.known >= first:
-				want.silent++
-			case h.asked >= first:
-				want.mute++
-			}
-		}
-		if got := b.since(from); got != want {
-			t.Fatalf("%+v, want %+v", got, want)
-		}
 	}
 }

@@ -192,3 +192,87 @@ func TestFreezeWithoutPath(t *testing.T) {
 		e.wantStates(t, "without a path, and nobody is heard of", Up, e.all[6:])
 	})
 }
+
+// One target through random results, at random times, against a model that knows the whole past.
+func TestLostAgainstNaive(t *testing.T) {
+	type event struct {
+		sent   int64
+		r      checker.Report
+		noPath bool
+	}
+	random := rand.New(rand.NewPCG(41, 42))
+	downs := 0
+	for range 400 {
+		s := Settings{
+			Interval: time.Duration(500+random.IntN(8000)) * time.Millisecond,
+			Fast:     time.Duration(100+random.IntN(400)) * time.Millisecond,
+			Rise:     1 + random.IntN(3), Fall: 1 + random.IntN(5),
+		}
+		m := newMonitor(Options{})
+		p := &manual{}
+		m.SetProber(p)
+		witness := m.Target(addr(70000), plain, maxDuration)
+		target := m.Target(addr(1), unique.Make(s), maxDuration)
+		var now int64
+		var events []event
+		state, since := Unknown, 0 // since when the target was lost last, the usual rule goes on from there
+		for now < int64(5*time.Minute) {
+			m.turn(now)
+			for _, c := range p.take() {
+				if c.Tag == witness {
+					m.Deliver([]checker.Report{{Tag: witness, Result: checker.Answered}})
+					continue
+				}
+				e := event{sent: now}
+				switch x := random.IntN(100); {
+				case x < 2:
+					e.r.Result = checker.Results()[1+random.IntN(4)]
+				case x < 20:
+					e.r.Err = checker.ErrBusy
+				default:
+					e.r.Err, e.noPath = checker.ErrFiltered, true
+				}
+				e.r.Tag = target
+				events = append(events, e)
+				m.Deliver([]checker.Report{e.r})
+				m.turn(now)
+
+				// What the whole past says.
+				var results []checker.Result
+				if since > 0 {
+					results = append(results, checker.Refused) // as good as lost
+				}
+				for _, e := range events[since:] {
+					results = append(results, e.r.Result)
+				}
+				if state != Down {
+					row, first := 0, int64(0)
+					for _, e := range events {
+						switch {
+						case e.noPath && row == 0:
+							row, first = 1, e.sent
+						case e.noPath:
+							row++
+						case e.r.Result != checker.Inconclusive:
+							row = 0
+						}
+					}
+					if e.noPath && row >= s.Fall && voteSlotAt(now)-voteSlotAt(first) >= int64(noPathFor)>>voteSlotBits {
+						state, since = Down, len(events)
+						downs++
+					}
+				}
+				if state != Down || since < len(events) {
+					state = naive(results, s.Rise, s.Fall)
+				}
+				if target.State() != state {
+					t.Fatalf("%+v: %v after %d results, want %v", s, target.State(), len(events), state)
+				}
+			}
+			now = max(now+1, m.loop.nextTurn(now))
+		}
+	}
+	if downs < 200 {
+		t.Errorf("lost %d times only: not enough was tested", downs)
+	}
+}

@@ -2,8 +2,10 @@ package health
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -93,7 +95,11 @@ func (p *chaotic) run() {
 		}
 		for _, c := range p.checks[:n] {
 			p.ledger.back(c.Tag)
-			reports = append(reports, checker.Report{Tag: c.Tag, Result: checker.Results()[rand.IntN(5)], RTT: 1})
+			r := checker.Report{Tag: c.Tag, Result: results[rune("aaaaattttru-"[rand.IntN(12)])], RTT: 1}
+			if r.Result == checker.Inconclusive {
+				r.Err = []error{checker.ErrBusy, checker.ErrFiltered}[rand.IntN(2)]
+			}
+			reports = append(reports, r)
 		}
 		p.checks = p.checks[n:]
 		closed := p.closed
@@ -130,7 +136,8 @@ func TestStress(t *testing.T) {
 				var targets []*Target
 				for range 4 {
 					keep := time.Duration(rand.Int64N(int64(20 * time.Millisecond)))
-					targets = append(targets, m.Target(addr(rand.IntN(200)), keys[rand.IntN(len(keys))], keep))
+					a := addr(97 * rand.IntN(200)) // on 76 networks
+					targets = append(targets, m.Target(a, keys[rand.IntN(len(keys))], keep))
 				}
 				m.Await(targets, time.Duration(rand.Int64N(int64(time.Millisecond))))
 				for _, target := range targets {
@@ -146,6 +153,8 @@ func TestStress(t *testing.T) {
 	limiter.Go(func() { // for as long as there are users: some bound will be too low for them, however slow they are
 		for i := 0; !ended.Load(); i++ {
 			m.SetLimits(1+rand.IntN(450), []int{0, 10000, 100000}[i%3])
+			m.SetFreeze([]int{0, 1, 51, 90}[rand.IntN(4)], time.Duration(rand.IntN(int(time.Millisecond))))
+			m.Frozen()
 			for target := range m.All() {
 				m.Counts()
 				target.AddName("a")
@@ -180,6 +189,7 @@ func TestStress(t *testing.T) {
 	}
 	closers.Wait()
 	last.close()
+	checkSeats(t, m)
 	results := len(seen.checked)
 	c := m.Counts()
 	if c.Unknown+c.Up+c.Down != c.Total || c.Rejected == 0 {
@@ -190,6 +200,32 @@ func TestStress(t *testing.T) {
 	}
 	if l.err != nil {
 		t.Error(l.err)
+	}
+}
+
+// checkSeats compares who votes with who is in the table of a monitor that is closed.
+func checkSeats(t *testing.T, m *Monitor) {
+	t.Helper()
+	want := map[*seat]int{}
+	for target := range m.All() {
+		if target.seat != nil {
+			want[target.seat]++
+		}
+	}
+	b := &m.loop.freezer.ballot
+	places := slices.Collect(maps.Values(b.networks))
+	for _, place := range append(places, b.crowds[:]...) {
+		if place == nil {
+			continue
+		}
+		for i := range place {
+			if s := &place[i]; int(s.targets) != want[s] {
+				t.Errorf("%d targets use a seat, %d are counted", want[s], s.targets)
+			}
+		}
+		if place.isEmpty() && slices.Contains(places, place) {
+			t.Error("a network of nobody is kept")
+		}
 	}
 }
 
