@@ -9,6 +9,19 @@ import (
 	"time"
 )
 
+// wantCounts waits until that much has been captured for the target: the last packet may still be under way when the
+// connection that sent it is closed.
+func wantCounts(t *testing.T, c *Capture, target netip.AddrPort, expected Counts) {
+	t.Helper()
+	got := c.Counts(target)
+	for end := time.Now().Add(patience); got != expected && time.Now().Before(end); got = c.Counts(target) {
+		time.Sleep(time.Millisecond)
+	}
+	if got != expected {
+		t.Errorf("%s: %v: %+v, want %+v", c.name, target, got, expected)
+	}
+}
+
 func TestCaptureCounts(t *testing.T) {
 	Run(t, func(t *testing.T, l *Lab) {
 		const n = 100
@@ -36,15 +49,9 @@ func TestCaptureCounts(t *testing.T) {
 				if addr.IsLoopback() && i > 0 {
 					open, refused = Counts{}, Counts{}
 				}
-				if got := c.Counts(netip.AddrPortFrom(addr, 80)); got != open {
-					t.Errorf("%s: %v, port 80: %+v, want %+v", c.name, addr, got, open)
-				}
-				if got := c.Counts(netip.AddrPortFrom(addr, 82)); got != refused {
-					t.Errorf("%s: %v, port 82: %+v, want %+v", c.name, addr, got, refused)
-				}
-				if got := c.Counts(netip.AddrPortFrom(addr, 81)); got != (Counts{}) {
-					t.Errorf("%s: %v, port 81: %+v, want nothing", c.name, addr, got)
-				}
+				wantCounts(t, c, netip.AddrPortFrom(addr, 80), open)
+				wantCounts(t, c, netip.AddrPortFrom(addr, 82), refused)
+				wantCounts(t, c, netip.AddrPortFrom(addr, 81), Counts{})
 			}
 		}
 		packets := captures[0].Packets()
@@ -121,9 +128,7 @@ func TestCaptureLoad(t *testing.T) {
 			took := time.Since(start)
 			const n = workers * each
 			expected := Counts{To: Tally{SYN: n, ACK: n, RST: n}, From: Tally{SYNACK: n}}
-			if got := wire.Counts(netip.AddrPortFrom(addr, 80)); got != expected {
-				t.Errorf("%v: %+v, want %+v", addr, got, expected)
-			}
+			wantCounts(t, wire, netip.AddrPortFrom(addr, 80), expected)
 			t.Logf("%v: %d packets in %v", addr, 4*n, took)
 		}
 	})

@@ -66,8 +66,9 @@ const (
 	insideEnv = "SHAKER_LAB_INSIDE"
 	// reached is the line by which the second process says that it has come to Run.
 	reached = "=== LAB"
-	// patience bounds every wait for something that takes milliseconds unless it never happens.
-	patience = 10 * time.Second
+	// patience bounds every wait for something that takes milliseconds unless it never happens. It is long, because
+	// it costs nothing until a test fails, and a busy machine must not be what makes it fail.
+	patience = time.Minute
 )
 
 // Lab is the prober's machine, the only one that a test starts with. It is a [Host] like the others, and
