@@ -29,12 +29,12 @@ func TestLabSynping(t *testing.T) {
 						targets = append(targets, target)
 					}
 					var stdout, stderr bytes.Buffer
-					status := run(t.Context(), append([]string{"-method", method, "-n", "2", "-i", "100ms", "-t", "200ms"}, targets...), &stdout, &stderr)
+					status := run(t.Context(), append([]string{"-method", method, "-n", "2", "-i", "100ms", "-t", "1s"}, targets...), &stdout, &stderr)
 					t.Logf("synping -method %s: status %d\n%s", method, status, &stdout)
 					if status != 1 || stderr.Len() > 0 {
 						t.Errorf("status %d, error output %q", status, &stderr)
 					}
-					for i, result := range []string{" answered in ", " refused in ", " timeout: no answer within 200ms\n"} {
+					for i, result := range []string{" answered in ", " refused in ", " timeout: no answer within 1s\n"} {
 						if n := strings.Count(stdout.String(), targets[i]+result); n != 2 {
 							t.Errorf("%s: %d lines with%q, want 2", targets[i], n, result)
 						}
