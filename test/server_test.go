@@ -135,6 +135,19 @@ func (s *server) ask(qname string, qtype uint16, options ...func(*dns.Msg)) *dns
 	return m
 }
 
+// askTCP is for answers that are too long for a packet.
+func (s *server) askTCP(qname string, qtype uint16) *dns.Msg {
+	s.t.Helper()
+	q := new(dns.Msg)
+	q.SetQuestion(qname, qtype)
+	client := dns.Client{Net: "tcp", Timeout: patience}
+	m, _, err := client.Exchange(q, s.tcp)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", qname, dns.TypeToString[qtype], err)
+	}
+	return m
+}
+
 // dial returns a connection that the test closes, for queries and answers as they are on the wire.
 func (s *server) dial(network string) *dns.Conn {
 	s.t.Helper()
