@@ -151,6 +151,7 @@ func (z *dnssecZone) verify(t *testing.T, section []dns.RR, owner string, rrtype
 
 // Who wants signatures gets what validates, with what is down at the end; who does not, gets it removed.
 func TestDNSSEC(t *testing.T) {
+	t.Parallel()
 	z := newDNSSECZone(t)
 	for name, directives := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
@@ -198,6 +199,7 @@ func installed(t *testing.T, program, debian string) string {
 
 // delv validates what comes, by the key of the zone alone.
 func TestDelv(t *testing.T) {
+	t.Parallel()
 	delv := installed(t, "delv", "bind9-dnsutils")
 	z := newDNSSECZone(t)
 	fields := strings.Fields(z.key.String())
@@ -271,6 +273,7 @@ forward-zone:
 // A resolver that validates finds the signed answer secure, with a living address first. With another key
 // it finds it bogus, so it does look.
 func TestUnbound(t *testing.T) {
+	t.Parallel()
 	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	other := newDNSSECZone(t).key
@@ -296,6 +299,7 @@ func TestUnbound(t *testing.T) {
 
 // Behind shaker, a resolver that validates: its AD goes where something was removed, and stays where not.
 func TestForwardToValidator(t *testing.T) {
+	t.Parallel()
 	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	authority := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+z.signed(t)+"\n}\n")

@@ -21,6 +21,7 @@ var (
 
 // While every address is up, the answers of a CoreDNS with shaker are those of one without, octet by octet.
 func TestFaithful(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, "127.0.9.1", "127.0.9.2", "127.0.9.3", "127.0.9.4", "::1")
 	zone := faithfulZone(f)
 	upstream := start(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nfile %s\n}\n", zone))
@@ -34,6 +35,7 @@ func TestFaithful(t *testing.T) {
 		"cache and forward": "cache 300 {\n disable denial\n}\nforward . " + upstream.addr,
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			with := start(t, fmt.Sprintf(`example.org:0 {
 				bind 127.0.0.1
 				shaker {

@@ -15,6 +15,7 @@ import ()
 
 // The answers follow the backends, whichever plugin below makes them, and with or without a cache between.
 func TestFollowsBackends(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.4")
 	zone := f.zoneFile()
 	upstream := start(t, fmt.Sprintf("example.org:0 {\nbind 127.0.0.1\nfile %s\n}\n", zone))
@@ -56,6 +57,7 @@ func TestFollowsBackends(t *testing.T) {
 
 // The first answer ever already lacks an address that refuses.
 func TestFirstAnswer(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, "127.0.2.1", "127.0.2.2")
 	f.kill(f.addrs[1])
 	s := start(t, fmt.Sprintf(`example.org:0 {
@@ -77,6 +79,7 @@ func TestFirstAnswer(t *testing.T) {
 
 // When every address is down the answer is what `fallback` says, and the client learns why.
 func TestFallback(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, "127.0.3.1", "127.0.3.2", "127.0.3.3", "127.0.3.4")
 	for _, addr := range f.addrs {
 		f.kill(addr)

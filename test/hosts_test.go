@@ -60,6 +60,7 @@ func (f *labFarm) serveFrom(t *testing.T, properties, backend string) *server {
 // leaves and comes back. The times are logged; that they are short enough is proven where time is under
 // control, in package health.
 func TestLabFollowsBackends(t *testing.T) {
+	t.Parallel()
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
 		services := make([]*lab.Listener, len(f.hosts))
@@ -103,6 +104,7 @@ func TestLabFollowsBackends(t *testing.T) {
 
 // With a black hole among the addresses the first answer comes when `hold` is over, with all of them.
 func TestLabHold(t *testing.T) {
+	t.Parallel()
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		f := newLabFarm(l)
 		for _, h := range f.hosts {

@@ -58,6 +58,7 @@ func readDashboard(t *testing.T) (d dashboard) {
 // Grafana shows what overlaps one over the other, and asks another data source where a panel does not name the one that
 // was chosen.
 func TestDashboard(t *testing.T) {
+	t.Parallel()
 	var (
 		d      = readDashboard(t)
 		chosen = dashboardSource{"prometheus", "${datasource}"}
@@ -98,6 +99,7 @@ func TestDashboard(t *testing.T) {
 
 // The rules are sound, and each of them has a test that sees it fire.
 func TestAlertRules(t *testing.T) {
+	t.Parallel()
 	promtool := installed(t, "promtool", "prometheus")
 	for _, args := range [][]string{{"check", "rules", "--lint=all", "--lint-fatal", alertRules}, {"test", "rules", alertRuleTests}} {
 		if out, err := exec.CommandContext(t.Context(), promtool, args...).CombinedOutput(); err != nil {

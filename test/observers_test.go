@@ -36,6 +36,7 @@ import (
 
 // What dnstap reports as sent to the client is what the client got; what an upstream said is reported as it was.
 func TestDnstap(t *testing.T) {
+	t.Parallel()
 	f := newNeighbourFarm(t)
 	zone := lab.File(t, "db.example.org", neighbourZone)
 	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\nfile "+zone+"\n}\n")
@@ -217,11 +218,11 @@ func TestMetadata(t *testing.T) {
 		qtype uint16
 		want  string
 	}{
-		{"www.example.org.", dns.TypeA, `zone=example\.org\. outcome=filtered removed=1 held=0\.\d+s\.`},
+		{"www.example.org.", dns.TypeA, `zone=example\.org\. outcome=filtered removed=1 held=[0-3]\.\d+s\.`},
 		{"alias.example.org.", dns.TypeA, `zone=example\.org\. outcome=filtered removed=1 held=0s\.`},
 		{"dead.example.org.", dns.TypeA, `zone=example\.org\. outcome=fallback removed=1 held=0s\.`},
-		{"six.example.org.", dns.TypeAAAA, `zone=example\.org\. outcome=fallback removed=1 held=0\.\d+s\.`},
-		{"gone.example.org.", dns.TypeA, `zone=example\.org\. outcome=fallback removed=2 held=0\.\d+s\.`},
+		{"six.example.org.", dns.TypeAAAA, `zone=example\.org\. outcome=fallback removed=1 held=[0-3]\.\d+s\.`},
+		{"gone.example.org.", dns.TypeA, `zone=example\.org\. outcome=fallback removed=2 held=[0-3]\.\d+s\.`},
 		{"text.example.org.", dns.TypeTXT, `zone=example\.org\. outcome= removed= held=\.`},
 		{"www.example.net.", dns.TypeA, `zone= outcome= removed= held=\.`},
 	} {
@@ -233,6 +234,7 @@ func TestMetadata(t *testing.T) {
 
 // rewrite comes before the answer: it knows of the zone, and skips what it does not know.
 func TestMetadataInRewrite(t *testing.T) {
+	t.Parallel()
 	f := newNeighbourFarm(t)
 	queries := make(chan *dns.Msg, 1)
 	upstream := dnstest.NewServer(func(w dns.ResponseWriter, r *dns.Msg) {

@@ -42,7 +42,7 @@ func (s *server) load(qname string, want int) *load {
 		defer close(l.ended)
 		pace := time.NewTicker(time.Millisecond)
 		defer pace.Stop()
-		client := dns.Client{Timeout: 2 * time.Second}
+		client := dns.Client{Timeout: patience}
 		for {
 			q := new(dns.Msg)
 			q.SetQuestion(qname, dns.TypeA)
@@ -65,10 +65,10 @@ func (s *server) load(qname string, want int) *load {
 }
 
 // more waits until n more queries have been answered.
-func (l *load) more(n int64) {
-	for until := l.sent.Load() + n; l.sent.Load() < until; {
-		time.Sleep(time.Millisecond)
-	}
+func (l *load) more(t *testing.T, n int64) {
+	t.Helper()
+	enough := l.sent.Load() + n
+	lab.Until(t, "answers", func() bool { return l.sent.Load() >= enough })
 }
 
 func (l *load) stop() {
@@ -109,7 +109,7 @@ func TestReload(t *testing.T) {
 		if err := s.reload(corefile(0, "")); err != nil {
 			t.Fatal(err)
 		}
-		queries.more(10)
+		queries.more(t, 10)
 	}
 	broken := map[string]string{
 		"broken":                     corefile(0, "port zero"),
@@ -121,7 +121,7 @@ func TestReload(t *testing.T) {
 			if err := s.reload(bad); err == nil {
 				t.Fatalf("the reload to %s works", what)
 			}
-			queries.more(10)
+			queries.more(t, 10)
 		}
 	}
 	queries.stop()

@@ -15,6 +15,7 @@ import (
 // known to be. Every name has records of one type only: in which order those of several types come is left to chance by
 // CoreDNS.
 func TestTransfer(t *testing.T) {
+	t.Parallel()
 	f := newNeighbourFarm(t)
 	zone := lab.File(t, "db.example.org", transferZone(4000))
 	directives := "transfer {\nto *\n}\nfile " + zone + " example.org\n"

@@ -32,6 +32,7 @@ import (
 
 // Whatever a query comes in by, its answer is filtered.
 func TestTransports(t *testing.T) {
+	t.Parallel()
 	f := newNeighbourFarm(t)
 	zone := "file " + lab.File(t, "db.example.org", neighbourZone) + " example.org\n"
 	want := append(slices.Clone(livingWWW), "example.org. 300 NS ns.example.org.")
@@ -88,13 +89,16 @@ func TestTransports(t *testing.T) {
 			if tt.scheme == "quic://" || strings.HasPrefix(tt.scheme, "https") {
 				q.Id = 0 // RFC 8484, section 4.1, and RFC 9250, section 4.2.1
 			}
-			m, err := tt.exchange(t, s, q)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := clientView(m); !slices.Equal(got, want) || m.Id != q.Id {
-				t.Errorf("the client sees\n%v", m)
-			}
+			lab.UntilNil(t, func() error {
+				m, err := tt.exchange(t, s, q)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := clientView(m); !slices.Equal(got, want) || m.Id != q.Id {
+					return fmt.Errorf("the client sees\n%v", m)
+				}
+				return nil
+			})
 		})
 	}
 }
@@ -185,6 +189,7 @@ func newCertificate(t *testing.T) (arguments string, client *tls.Config) {
 // The server cuts answers to size after shaker has filtered them: what fits without the dead addresses is whole, and what
 // does not fit has no dead ones either.
 func TestTruncation(t *testing.T) {
+	t.Parallel()
 	const living, dead = 80, 40
 	var addrs []string
 	for i := range living {
