@@ -16,7 +16,7 @@ func TestLabNoPath(t *testing.T) {
 		t.Run(m.String(), func(t *testing.T) {
 			lab.Run(t, func(t *testing.T, l *lab.Lab) {
 				s := newScene(l)
-				p, c := newTestProber(t, Options{Method: m})
+				p, c := newTestProber(t, Config{Method: m})
 				names := map[netip.AddrPort]string{}
 				for i, b := range behaviours {
 					own := strings.HasPrefix(b.name, "own firewall") || strings.HasSuffix(b.name, " route") && b.name != "reject route"

@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// longest is how long something may take that happens within milliseconds on an idle machine, or not at all.
-const longest = time.Minute
-
 // Until waits until a condition is met, and ends the test if it never is.
 func Until(t testing.TB, what string, met func() bool) {
 	t.Helper()
@@ -25,13 +22,13 @@ func Until(t testing.TB, what string, met func() bool) {
 // does. Between two tries it sleeps for a millisecond, in the bubble's time in a bubble of testing/synctest.
 func UntilNil(t testing.TB, try func() error) {
 	t.Helper()
-	for end := time.Now().Add(longest); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		err := try()
 		if err == nil {
 			return
 		}
 		if time.Now().After(end) {
-			t.Fatalf("waited %v in vain for: %v", longest, err)
+			t.Fatalf("waited %v in vain for: %v", patience, err)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func newFleet(t *testing.T, n int) *server {
 		case host == 14 && minute == 4:
 			return checker.Report{Result: checker.Unreachable, Err: syscall.EHOSTUNREACH}
 		case host == 21:
-			return checker.Report{Result: checker.Inconclusive, Err: syscall.ENETUNREACH}
+			return checker.Report{Result: checker.Inconclusive, Err: syscall.EMFILE}
 		}
 		return checker.Report{Result: checker.Answered, RTT: time.Duration(200+37*int(host)) * time.Microsecond}
 	}})
@@ -166,7 +166,7 @@ func TestPage(t *testing.T) {
 			{"down", "10.0.0.3:443", "www.shop.example, shop.example", "4 min", "refused", "", "Slots of 10s: 30 refused"},
 			{"down", "10.0.0.9:443", "api.shop.example override: down, rule 10.0.0.9", "2 min", "timeout", "0.53 ms", "timeout"},
 			{"down", "10.0.0.14:587", "mail.shop.example", " s", "unreachable no route to host", "0.72 ms", "unreachable"},
-			{"unknown", "10.0.0.21:5432", "db.shop.example", "4 min", "inconclusive network is unreachable", "", "Slots of 10s: 30 inconclusive"},
+			{"unknown", "10.0.0.21:5432", "db.shop.example", "4 min", "inconclusive too many open files", "", "Slots of 10s: 30 inconclusive"},
 			{"up", "10.0.0.1:443", "www.shop.example, shop.example", "4 min", "answered", "0.24 ms", "Slots of 10s: 30 answered"},
 			{"up", "10.0.0.2:443", "www.shop.example, shop.example", "4 min", "answered", "0.27 ms", "Slots of 10s: 30 answered"},
 		}
