@@ -66,7 +66,7 @@ var defaultChecker = sync.OnceValue(func() *Checker {
 	c := NewChecker()
 	ready, ended := c.WaitReady(), make(chan struct{})
 	go func() {
-		pprof.SetGoroutineLabels(profiled)
+		pprof.SetGoroutineLabels(profileLabels)
 		defer close(ended)
 		c.CheckingLoop(context.Background())
 	}()
@@ -82,7 +82,7 @@ var defaultChecker = sync.OnceValue(func() *Checker {
 func DefaultChecker() *Checker { return defaultChecker() }
 
 // needsLoop tells whether checks are possible only while CheckingLoop runs.
-func (c *Checker) needsLoop() bool { return c.config.Method.resolve() != MethodDial }
+func (c *Checker) needsLoop() bool { return c.config.Method.actual() != MethodDial }
 
 // CheckingLoop makes the Checker work until ctx ends or Close is called, and then returns nil. Another error says
 // what keeps the Checker from working. Checks that were under way when it returns have failed with ErrClosed. It can

@@ -31,8 +31,8 @@ func (o origin) family() int {
 	return unix.AF_INET
 }
 
-// openSocket makes a socket that leaves the SYN-ACK unacknowledged, that says RST instead of FIN
-// whichever way it is closed, even by the end of the process, and that learns who sent an ICMP error.
+// openSocket makes a socket that does not acknowledge a SYN-ACK. Whichever way it is closed, even by the end of the
+// process, it sends a RST and no FIN. It learns who sent an ICMP error.
 func openSocket(o origin, e egress) (*socket, error) {
 	fd, err := unix.Socket(o.family(), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if err != nil {
@@ -87,13 +87,13 @@ func bindTo(fd int, source netip.Addr) error {
 // connect sends the SYN. EINPROGRESS is the normal outcome.
 func (s *socket) connect(j *job) error { return connectTo(s.fd, j.Target, j.scope) }
 
-// reset dissolves the association: a connected socket sends a RST, a connecting one falls silent, and
-// the socket can connect again, from another source port.
+// reset makes the socket ready to connect again, from another source port. A connected socket sends a RST first; one
+// that connects falls silent.
 func (s *socket) reset() error { return disconnect(s.fd) }
 
-// connectedToItself tells whether the kernel chose the very port that is being checked as source port:
-// then the socket has answered its own SYN (RFC 9293, section 3.5, simultaneous open), and nobody
-// listens. Only a port outside the well-known ones can be so chosen.
+// connectedToItself tells whether the kernel chose the very port that is being checked as source port.
+// Then the socket has answered its own SYN (RFC 9293, section 3.5, simultaneous open), and nobody
+// listens. The kernel never chooses a well-known port.
 func (s *socket) connectedToItself() bool {
 	if s.job.Target.Port() < 1024 {
 		return false
@@ -102,8 +102,8 @@ func (s *socket) connectedToItself() bool {
 	return ok && local == s.job.Target
 }
 
-// connectTo exists, as do the functions below, because x/sys allocates socket addresses and has none
-// for AF_UNSPEC.
+// connectTo calls connect(2). This function and those below exist because x/sys allocates socket addresses, and has
+// none for AF_UNSPEC.
 func connectTo(fd int, target netip.AddrPort, scope uint32) error {
 	port := networkOrder(target.Port())
 	if target.Addr().Is6() {

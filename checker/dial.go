@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// dialProber implements MethodDial: up to a pool's worth of goroutines, each of which carries out one
-// check after the other for as long as there are any.
+// dialProber implements MethodDial. It has as many goroutines as the pool has places, at most. Each carries out one
+// check after the other, and ends when there is none.
 type dialProber struct {
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
@@ -35,7 +35,7 @@ type dialProber struct {
 
 func newDialProber(o Config, deliver func([]Report)) (backend, error) {
 	e := o.egress()
-	if err := e.try(); err != nil {
+	if err := e.verify(); err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -69,7 +69,7 @@ func (p *dialProber) submit(jobs []job) error {
 	return nil
 }
 
-// cancel has nothing to do: the check's dial ends with its waiter's context.
+// cancel has nothing to do: a dial ends with its waiter's context.
 func (p *dialProber) cancel(*waiter) {}
 
 // dismiss has nothing to do: a session's dialProber is its own, and is closed with it.
@@ -77,7 +77,7 @@ func (p *dialProber) dismiss(*session) {}
 
 func (p *dialProber) poller() int { return -1 }
 
-// setSweep has expire called when the line has to be looked through. The caller holds mu.
+// setSweep sets the time at which expire looks through the line next. The caller holds mu.
 func (p *dialProber) setSweep(now time.Time) {
 	at, ok := p.queue.expiry()
 	switch {
@@ -89,7 +89,7 @@ func (p *dialProber) setSweep(now time.Time) {
 	}
 }
 
-// expire reports on those who have been in line for too long.
+// expire ends the checks that have been in line for too long.
 func (p *dialProber) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,7 +102,7 @@ func (p *dialProber) expire() {
 	p.setSweep(now)
 	p.spawn(func() {
 		for i := range expired {
-			p.report(expired[i].report(Inconclusive, ErrBusy))
+			p.report(expired[i].newReport(Inconclusive, ErrBusy))
 		}
 	})
 }
@@ -110,7 +110,7 @@ func (p *dialProber) expire() {
 // spawn starts a worker. One that panics ends the prober. The caller holds mu.
 func (p *dialProber) spawn(work func()) {
 	p.workers.Go(func() {
-		pprof.SetGoroutineLabels(profiled)
+		pprof.SetGoroutineLabels(profileLabels)
 		defer func() {
 			if v := recover(); v != nil {
 				p.fail(panicError(v))
@@ -120,19 +120,19 @@ func (p *dialProber) spawn(work func()) {
 	})
 }
 
-// work carries out j, and then others until none may start.
+// work carries out j, and then others, until none may start.
 func (p *dialProber) work(j job, expired bool) {
-	for ok := true; ok; j, expired, ok = p.advance(&j, expired) {
+	for ok := true; ok; j, expired, ok = p.takeNext(&j, expired) {
 		if expired {
-			p.report(j.report(Inconclusive, ErrBusy))
+			p.report(j.newReport(Inconclusive, ErrBusy))
 		} else {
 			p.report(p.check(&j))
 		}
 	}
 }
 
-// advance gives back the place of the job that is done and takes the next one.
-func (p *dialProber) advance(done *job, expired bool) (job, bool, bool) {
+// takeNext gives back the place of the job that is done and takes the next one.
+func (p *dialProber) takeNext(done *job, expired bool) (job, bool, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !expired {
@@ -153,7 +153,7 @@ func (p *dialProber) report(r Report) {
 // check connects, and resets the connection where that worked.
 func (p *dialProber) check(j *job) Report {
 	if j.invalid {
-		return j.report(Inconclusive, ErrTarget)
+		return j.newReport(Inconclusive, ErrTarget)
 	}
 	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1, Control: p.egress.control}
 	if j.Source.IsValid() {
@@ -181,7 +181,7 @@ func (p *dialProber) check(j *job) Report {
 		return Report{Tag: j.Tag, Result: Answered, RTT: rtt}
 	}
 	result, err := p.classify(err)
-	report := j.report(result, err)
+	report := j.newReport(result, err)
 	if result == Answered || result == Refused {
 		report.RTT = rtt
 	}
@@ -222,11 +222,11 @@ func (p *dialProber) close() {
 
 // fail ends the prober from within a worker.
 func (p *dialProber) fail(err error) {
-	p.note(err)
+	p.noteFailure(err)
 	go p.once.Do(func() { p.end(err) })
 }
 
-func (p *dialProber) note(failure error) {
+func (p *dialProber) noteFailure(failure error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failure = errors.Join(p.failure, failure)
@@ -244,13 +244,13 @@ func (p *dialProber) end(err error) {
 	p.workers.Wait()
 	defer func() {
 		if v := recover(); v != nil {
-			p.note(panicError(v))
+			p.noteFailure(panicError(v))
 		}
 	}()
 	if err == nil {
 		err = ErrClosed
 	}
-	p.queue.drain(func(j job) { p.report(j.report(Inconclusive, err)) })
+	p.queue.drain(func(j job) { p.report(j.newReport(Inconclusive, err)) })
 }
 
 func (p *dialProber) done() <-chan struct{} { return p.finished }

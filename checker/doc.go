@@ -1,15 +1,15 @@
 // Package checker tells whether TCP ports answer, without the applications behind them noticing.
 //
 // A check sends a SYN and looks at what comes back. A SYN-ACK proves that the port accepts
-// connections; the handshake is then cut off by a RST instead of the final ACK, so that no connection
-// ever reaches the listener's accept queue. HAProxy and LVS check in the same way.
+// connections. A RST then takes the place of the final ACK, so that no connection reaches the listener's
+// accept queue. HAProxy and LVS check in the same way.
 //
 // There are two ways in:
 //
 //   - [Prober] takes checks in batches and reports them in batches, without a goroutine for each.
-//   - [Checker] blocks for one check at a time. Its API is that of github.com/tevino/tcp-shaker: code
-//     written for that library works with the import changed. [Checker.Check] takes a context and tells
-//     the round trip time.
+//   - [Checker] blocks for one check at a time. It has the API of github.com/tevino/tcp-shaker, whose package
+//     is called tcp: code written for it works with import tcp "github.com/coredns-shaker/shaker/checker".
+//     [Checker.Check] takes a context and tells the round trip time.
 //
 // The methods, and what each needs:
 //

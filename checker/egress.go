@@ -1,6 +1,6 @@
 package checker
 
-// egress is how packets leave this machine, where that is not left to the routing table.
+// egress is how packets leave this machine. The zero value leaves that to the routing table.
 type egress struct {
 	device string // name of an interface
 	mark   uint32

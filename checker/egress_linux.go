@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// apply sets the socket options of socket(7) that make fd's packets leave in this way.
+// apply sets the options of socket(7) by which fd's packets leave in this way.
 func (e egress) apply(fd int) error {
 	if e.device != "" {
 		if err := unix.BindToDevice(fd, e.device); err != nil {
@@ -22,8 +22,8 @@ func (e egress) apply(fd int) error {
 	return nil
 }
 
-// try tells what is wrong with e before any check does.
-func (e egress) try() error {
+// verify returns an error if e cannot be applied, so that NewProber fails rather than every check.
+func (e egress) verify() error {
 	if e == (egress{}) {
 		return nil
 	}

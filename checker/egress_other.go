@@ -6,8 +6,8 @@ import "errors"
 
 func (e egress) apply(int) error { return nil }
 
-// try refuses what is Linux's own.
-func (e egress) try() error {
+// verify returns an error if anything is asked for that only Linux has.
+func (e egress) verify() error {
 	if e == (egress{}) {
 		return nil
 	}

@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// The errnos that mean the same thing, by what they mean; the lists per system are in errno_*.go.
+// Errnos that mean the same thing are in one list. The lists are in errno_*.go, by system.
 
 func isErrno(err error, list []syscall.Errno) bool {
 	for _, errno := range list {

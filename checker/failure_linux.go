@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// icmpError is what the error queue of a socket says, see IP_RECVERR in ip(7).
+// icmpError is an entry of a socket's error queue, see IP_RECVERR in ip(7).
 type icmpError struct {
 	origin   uint8 // SO_EE_ORIGIN_…; none where there was no error
 	kind     uint8 // ICMP type
@@ -99,8 +99,8 @@ func (e icmpError) fromICMP() bool {
 }
 
 // neighbour tells whether the error means "host unreachable". The kernel sends that to itself when
-// ARP or neighbour discovery stay without an answer (ipv4_link_failure, ip6_link_failure), which is
-// about the target, unlike all else that comes from our own address.
+// ARP or neighbour discovery stay without an answer (ipv4_link_failure, ip6_link_failure). That is about the
+// target; all else that comes from our own address is not.
 func (e icmpError) neighbour() bool {
 	const (
 		v4Unreachable, v4Host    = 3, 1 // RFC 792
@@ -112,8 +112,8 @@ func (e icmpError) neighbour() bool {
 	return e.kind == v6Unreachable && e.code == v6Address
 }
 
-// readError takes one entry from a socket's error queue: what it says, where the packet went that it is
-// about, and the beginning of that packet's payload. It reports false when the queue is empty.
+// readError takes an entry from a socket's error queue. It returns what the entry says, where the packet went that it
+// is about, and the beginning of that packet's payload. It reports false if the queue is empty.
 func readError(fd int) (e icmpError, to netip.Addr, payload []byte, ok bool) {
 	var data, control [128]byte
 	n, controls, _, name, err := unix.Recvmsg(fd, data[:], control[:], unix.MSG_ERRQUEUE)
@@ -139,8 +139,8 @@ func readError(fd int) (e icmpError, to netip.Addr, payload []byte, ok bool) {
 	return e, to, data[:n], true
 }
 
-// parseExtendedError reads struct sock_extended_err and the sockaddr behind it (linux/errqueue.h). Of one
-// that is too short it makes no error.
+// parseExtendedError reads struct sock_extended_err and the sockaddr behind it (linux/errqueue.h). One that is too
+// short is read as no error.
 func parseExtendedError(b []byte) icmpError {
 	const size = 16
 	if len(b) < size {

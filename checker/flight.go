@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// flight is a check on its way.
+// flight is a check whose SYN is on its way.
 type flight struct {
 	job  job
-	id   int32 // by which its carrier knows it
+	id   int32 // its carrier's number for it
 	sent time.Time
-	due  time.Time // when its carrier has to look after it again, at the latest when its time is up
+	due  time.Time // when its carrier has to look after it: when its time is up, or before
 
 	position int // in flights
 }
@@ -18,7 +18,7 @@ type flight struct {
 // rtt returns the time from the SYN to now.
 func (f *flight) rtt(now time.Time) time.Duration { return max(1, now.Sub(f.sent)) }
 
-// flights is a heap: the one that is due next is first.
+// flights is a heap. The flight that is due next comes first.
 type flights []*flight
 
 func (f *flights) add(x *flight)    { heap.Push(f, x) }

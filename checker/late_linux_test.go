@@ -14,7 +14,7 @@ func mute(h *lab.Host, port uint16) (*lab.Forger, <-chan lab.Packet) {
 	return h.Forge(port, func(syn lab.Packet) [][]byte { syns <- syn; return nil }), syns
 }
 
-// noHost is an ICMP error about the SYN: host or address unreachable.
+// noHost is an ICMP error about a packet to the host: host or address unreachable.
 func noHost(h *lab.Host, syn lab.Packet) []byte {
 	if syn.Dst.Addr().Is4() {
 		return syn.Error(h.Addrs4(1)[0], 3, 1)

@@ -2,5 +2,5 @@
 
 package checker
 
-// descriptorLimit is a cautious figure for systems without such a limit.
+// descriptorLimit returns a cautious figure, since this system has no such limit.
 func descriptorLimit() int { return 8192 }

@@ -12,64 +12,65 @@ import (
 )
 
 const (
-	// startBatch bounds how many SYNs leave between two looks at the answers. Linux sends the ACK that
-	// MethodSocket withholds by itself after 200 ms (TCP_DELACK_MAX), so a look is never far away; on
-	// loopback, where the answer is made within the call that sends, a SYN takes about 10 µs.
+	// startBatch bounds how many SYNs leave between two looks at the answers. A look must never be far away: after
+	// 200 ms (TCP_DELACK_MAX), Linux sends the ACK that MethodSocket withholds. A SYN takes about 10 µs on
+	// loopback, where the call that sends it makes the answer too.
 	startBatch = 64
 	// eventBatch is how many events one epoll_pwait(2) fetches.
 	eventBatch = 256
-	// wakeEvent marks the eventfd in epoll data; carriers use numbers from 0 on.
+	// wakeEvent is the eventfd's number in epoll data. Carriers use numbers from 0 on.
 	wakeEvent = -1
 )
 
-// carrier is what a method does its own way. All of it runs in the loop's goroutine.
+// carrier is what each method does in its own way. All of it runs in the loop's goroutine.
 type carrier interface {
-	// launch sends a check's SYN, or makes it ready for flush. Unless the error is ECONNREFUSED, what
-	// fails here failed on this machine.
+	// launch sends a check's SYN, or makes it ready for flush. An error is this machine's, unless it is
+	// ECONNREFUSED.
 	launch(j job, now time.Time) error
 	// flush sends what launch and lapse have made ready.
 	flush()
-	// handle looks at what epoll says of a descriptor. It reports false if it has left some for later.
+	// handle takes in what epoll says of a descriptor. It reports false if it has left some of it for later.
 	handle(event *unix.EpollEvent, now time.Time) (all bool)
 	// lapse looks after a flight that is due.
 	lapse(f *flight, now time.Time)
 	// finish ends a flight, whatever it is waiting for.
 	finish(f *flight, r Result, err error, now time.Time)
-	// tidy is called once a turn. It returns when the next turn has to be at the latest, zero for any time.
+	// tidy does the housekeeping, once a turn. It returns the latest time for the next turn, zero for any.
 	tidy(now time.Time) (next time.Time)
-	// abandon closes what is open, and passes on the checks that it has neither let depart nor refused.
+	// abandon closes what is open. It calls each with every check that launch took and that never became a
+	// flight.
 	abandon(each func(*job))
 }
 
-// loop is what MethodSocket and MethodRaw have in common: a thread of its own, which sleeps in
-// epoll_pwait(2), takes checks in, has a carrier send their SYNs, keeps their time, and reports on them.
+// loop is what MethodSocket and MethodRaw have in common. It has a thread of its own, which sleeps in
+// epoll_pwait(2). It takes checks in, has its carrier send their SYNs, keeps their time, and reports on them.
 type loop struct {
 	deliver func([]Report)
 	carrier carrier
 	epoll   int
 	wake    int // eventfd
 
-	mu       sync.Mutex // protects what follows, and writes to wake
-	incoming []job
-	gone     []*waiter
-	leaving  []departure
-	sleeping bool // the loop is in epoll_pwait and has to be woken
-	ended    bool // nothing more is accepted
-	failure  error
+	mu         sync.Mutex // protects what follows, and writes to wake
+	incoming   []job
+	gone       []*waiter
+	dismissals []dismissal
+	sleeping   bool // the loop is in epoll_pwait and has to be woken
+	ended      bool // nothing more is accepted
+	failure    error
 
 	finished chan struct{}
 
 	// What follows belongs to the loop.
-	queue   queue
-	flights flights
-	left    []departure // whose checks have ended, but were not reported yet
-	tidyAt  time.Time
-	reports []Report
-	spare   []Report // the other buffer for reports
-	events  [eventBatch]unix.EpollEvent
+	queue      queue
+	flights    flights
+	dismissing []dismissal // whose checks have ended, but were not reported yet
+	tidyAt     time.Time
+	reports    []Report
+	spare      []Report // the other buffer for reports
+	events     [eventBatch]unix.EpollEvent
 }
 
-// open makes the loop's descriptors; start or abort has to follow.
+// open opens the loop's descriptors. start or closeDescriptors has to follow.
 func (l *loop) open(pool int, deliver func([]Report)) error {
 	l.deliver = deliver
 	l.finished = make(chan struct{})
@@ -83,18 +84,18 @@ func (l *loop) open(pool int, deliver func([]Report)) error {
 		return os.NewSyscallError("eventfd", err)
 	}
 	if err := l.watch(l.wake, unix.EPOLLIN, wakeEvent); err != nil {
-		l.abort()
+		l.closeDescriptors()
 		return err
 	}
 	return nil
 }
 
-func (l *loop) abort() {
+func (l *loop) closeDescriptors() {
 	unix.Close(l.epoll)
 	unix.Close(l.wake)
 }
 
-// watch has handle called for events on fd, with id in their data.
+// watch adds fd to the epoll set: handle gets its events, with id in their data.
 func (l *loop) watch(fd int, events uint32, id int32) error {
 	event := unix.EpollEvent{Events: events, Fd: id}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &event))
@@ -125,17 +126,17 @@ func (l *loop) cancel(w *waiter) {
 	}
 }
 
-// departure is the end of a session.
-type departure struct {
+// dismissal is a session that ends.
+type dismissal struct {
 	session  *session
 	reported chan struct{} // closed when all of its checks are
 }
 
 func (l *loop) dismiss(s *session) {
-	d := departure{s, make(chan struct{})}
+	d := dismissal{s, make(chan struct{})}
 	l.mu.Lock()
 	s.over = true
-	l.leaving = append(l.leaving, d)
+	l.dismissals = append(l.dismissals, d)
 	l.rouse()
 	l.mu.Unlock()
 	select {
@@ -179,10 +180,10 @@ func (l *loop) err() error {
 	return l.failure
 }
 
-// run owns its thread, and never returns it: no other goroutine can delay an answer's RST there.
+// run keeps its thread to itself, so that no other goroutine there can delay the RST that follows an answer.
 func (l *loop) run() {
 	runtime.LockOSThread()
-	pprof.SetGoroutineLabels(profiled)
+	pprof.SetGoroutineLabels(profileLabels)
 	defer close(l.finished)
 	err := l.turns()
 	l.mu.Lock()
@@ -191,27 +192,27 @@ func (l *loop) run() {
 	l.failure = err
 	rest := l.incoming
 	l.incoming = nil
-	l.abort()
+	l.closeDescriptors()
 	l.mu.Unlock()
 	l.shutDown(rest, err)
 }
 
-// turns returns nil when the prober is closed, otherwise what went wrong.
+// turns is all of the loop's work. It returns nil when the prober is closed, and otherwise what went wrong.
 func (l *loop) turns() (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = panicError(v)
 		}
 	}()
-	for l.receive() {
+	for l.takeIn() {
 		l.expire()
-		l.launch()
+		l.startChecks()
 		l.carrier.flush()
-		l.hand()
-		l.bid()
+		l.deliverReports()
+		l.confirmDismissals()
 		looked := time.Now()
-		// x/sys calls epoll_pwait(2) here: Android kills who calls epoll_wait(2).
-		n, err := unix.EpollWait(l.epoll, l.events[:], l.sleep())
+		// x/sys calls epoll_pwait(2) here. Android kills processes that call epoll_wait(2).
+		n, err := unix.EpollWait(l.epoll, l.events[:], l.goToSleep())
 		if err != nil && err != unix.EINTR {
 			return os.NewSyscallError("epoll_wait", err)
 		}
@@ -220,9 +221,9 @@ func (l *loop) turns() (err error) {
 		for i := range max(n, 0) {
 			all = l.handle(&l.events[i], now) && all
 		}
-		// While answers wait to be fetched, that of a check past its deadline may be among them. So may be
-		// one that came when epoll_pwait had looked already and this process did not run, because it was
-		// stopped or because others did: only what was due before is past saving.
+		// While answers wait to be fetched, that of a check past its deadline may be among them. An answer may also
+		// have come after epoll_pwait had looked, while this process was stopped or starved. Hence only what was
+		// due before the look is over.
 		if all {
 			l.lapse(looked)
 		}
@@ -231,8 +232,8 @@ func (l *loop) turns() (err error) {
 	return nil
 }
 
-// receive takes over what was submitted. It reports false when the prober is to end.
-func (l *loop) receive() bool {
+// takeIn takes over what others have asked for. It reports false if that is the end of the prober.
+func (l *loop) takeIn() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sleeping = false
@@ -248,18 +249,18 @@ func (l *loop) receive() bool {
 		l.incoming = l.incoming[:0]
 	}
 	if len(l.gone) > 0 {
-		l.drop(time.Now())
+		l.endGone(time.Now())
 	}
-	l.left = append(l.left, l.leaving...)
-	l.leaving = nil
-	for _, d := range l.left {
-		l.end(d.session, time.Now())
+	l.dismissing = append(l.dismissing, l.dismissals...)
+	l.dismissals = nil
+	for _, d := range l.dismissing {
+		l.endSession(d.session, time.Now())
 	}
 	return true
 }
 
-// end ends the checks of a session, in flight and in line.
-func (l *loop) end(s *session, now time.Time) {
+// endSession ends all checks of a session, in flight and in line.
+func (l *loop) endSession(s *session, now time.Time) {
 	l.carrier.flush() // so that it is known what has left
 	var own []*flight
 	for _, f := range l.flights {
@@ -276,17 +277,17 @@ func (l *loop) end(s *session, now time.Time) {
 	l.queue.remove(func(j *job) bool { return j.waiter.of(s) }, func(j job) { l.report(&j, Inconclusive, ErrClosed) })
 }
 
-// bid lets sessions go whose checks have been reported.
-func (l *loop) bid() {
-	for _, d := range l.left {
+// confirmDismissals tells the sessions that end that all of their checks are reported.
+func (l *loop) confirmDismissals() {
+	for _, d := range l.dismissing {
 		close(d.reported)
 	}
-	clear(l.left)
-	l.left = l.left[:0]
+	clear(l.dismissing)
+	l.dismissing = l.dismissing[:0]
 }
 
-// drop ends the flights of those who are gone. What they have in line goes when its turn comes.
-func (l *loop) drop(now time.Time) {
+// endGone ends the flights of waiters who are gone. Their checks in line end when their turn comes.
+func (l *loop) endGone(now time.Time) {
 	for _, w := range l.gone {
 		l.carrier.flush() // so that it is known what has left
 		if w.flight != nil {
@@ -297,7 +298,7 @@ func (l *loop) drop(now time.Time) {
 	l.gone = l.gone[:0]
 }
 
-// expire reports on those who have been in line for too long.
+// expire ends the checks that have been in line for too long.
 func (l *loop) expire() {
 	if l.queue.empty() {
 		return
@@ -305,11 +306,12 @@ func (l *loop) expire() {
 	l.queue.expire(time.Now(), func(j job) { l.report(&j, Inconclusive, ErrBusy) })
 }
 
-// sleep returns how long epoll_pwait may sleep, in milliseconds; -1 is until something happens.
-func (l *loop) sleep() int {
+// goToSleep notes that from now on the loop has to be woken. It returns for how long epoll_pwait may sleep, in
+// milliseconds; -1 is until something happens. If there is work to do it returns 0 and notes nothing.
+func (l *loop) goToSleep() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.leaving) > 0 || l.ended || l.queue.startable() {
+	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.dismissals) > 0 || l.ended || l.queue.startable() {
 		return 0
 	}
 	l.sleeping = true
@@ -350,8 +352,8 @@ func (l *loop) lapse(now time.Time) {
 	}
 }
 
-// launch sends the SYNs of those in line, as far as there is place.
-func (l *loop) launch() {
+// startChecks has the SYNs of checks in line sent, as far as there are places.
+func (l *loop) startChecks() {
 	for range startBatch {
 		now := time.Now()
 		j, expired, ok := l.queue.pop(now)
@@ -372,7 +374,7 @@ func (l *loop) launch() {
 	}
 }
 
-// giveUp ends a check that never got as far as a flight.
+// giveUp ends a check whose SYN could not leave.
 func (l *loop) giveUp(j *job, err error) {
 	l.queue.release(j)
 	r := Inconclusive
@@ -382,7 +384,7 @@ func (l *loop) giveUp(j *job, err error) {
 	l.report(j, r, err)
 }
 
-// depart notes that a SYN has left. The carrier is asked to look after it when it is due.
+// depart notes that a SYN has left. The carrier has to look after the flight when it is due.
 func (l *loop) depart(f *flight, sent, due time.Time) {
 	f.sent, f.due = sent, due
 	l.flights.add(f)
@@ -391,7 +393,7 @@ func (l *loop) depart(f *flight, sent, due time.Time) {
 	}
 }
 
-// arrive ends a flight and reports on it.
+// arrive reports on a flight, which ends.
 func (l *loop) arrive(f *flight, r Result, err error, now time.Time) {
 	l.report(&f.job, r, err)
 	if r == Answered || r == Refused {
@@ -402,7 +404,7 @@ func (l *loop) arrive(f *flight, r Result, err error, now time.Time) {
 	f.job = job{}
 }
 
-// land takes back what depart has noted.
+// land undoes depart.
 func (l *loop) land(f *flight) {
 	l.flights.remove(f)
 	if f.job.waiter != nil {
@@ -414,8 +416,8 @@ func (l *loop) report(j *job, r Result, err error) {
 	l.reports = append(l.reports, Report{Tag: j.Tag, Result: r, Err: err})
 }
 
-// hand passes the reports on.
-func (l *loop) hand() {
+// deliverReports passes the reports on.
+func (l *loop) deliverReports() {
 	if len(l.reports) == 0 {
 		return
 	}
@@ -426,7 +428,7 @@ func (l *loop) hand() {
 	l.spare = finished
 }
 
-// shutDown closes everything and reports on what is left.
+// shutDown closes everything and reports all checks that are left.
 func (l *loop) shutDown(rest []job, failure error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -447,5 +449,5 @@ func (l *loop) shutDown(rest []job, failure error) {
 	for i := range rest {
 		give(&rest[i])
 	}
-	l.hand()
+	l.deliverReports()
 }

@@ -36,7 +36,7 @@ func living(h *lab.Host, port uint16) map[string][]netip.AddrPort {
 
 // atFullSpeed carries out n checks of the targets in turn, inFlight of them at a time, and returns how many
 // had which result. What was not answered it describes.
-func atFullSpeed(o Config, targets []netip.AddrPort, n int) (counts [results]int, oddities []string, err error) {
+func atFullSpeed(o Config, targets []netip.AddrPort, n int) (counts [numResults]int, oddities []string, err error) {
 	back := make(chan int, inFlight)
 	o.Pool = inFlight
 	p, err := NewProber(o, func(reports []Report) {

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reservedPorts is how many source ports MethodRaw takes turns with. A check never uses one that a check of the
-// same target has in use. After a RST that was lost, the target's half of the handshake goes with its next
-// SYN-ACK, a second later; the more ports, the rarer a SYN runs into that.
+// reservedPorts is how many source ports MethodRaw takes turns with. No two checks of one target use the same port at
+// the same time. If a RST is lost, the target keeps its half of the handshake until its next SYN-ACK, a second later.
+// The more ports there are, the rarer a SYN runs into that.
 const reservedPorts = 16
 
-// portReserve is the source ports. Sockets are bound to them, so that nobody else on this machine gets one of
-// them, but never listen or connect, so that the kernel answers whatever comes in on them with a RST.
+// portReserve is the source ports. Sockets are bound to them, so that nobody else on this machine gets them. The
+// sockets never listen or connect, so that the kernel answers with a RST whatever comes in on the ports.
 type portReserve struct {
 	ports   []uint16
 	sockets []int

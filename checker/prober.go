@@ -14,23 +14,22 @@ const (
 	// MethodDefault is MethodSocket on Linux and MethodDial elsewhere.
 	MethodDefault Method = iota
 	// MethodSocket lets the kernel connect and cuts the handshake off before its last ACK. Linux only. The
-	// kernel withholds that ACK for 200 ms: a process that is stopped or starved for as long completes
-	// handshakes.
+	// kernel withholds that ACK for 200 ms. If the process is stopped or starved for as long, the handshake
+	// completes.
 	MethodSocket
 	// MethodRaw sends SYNs of its own making. Linux only, with the capability CAP_NET_RAW in the user
-	// namespace that the network namespace belongs to (capabilities(7)). A handshake can never be
-	// completed, not even while the process is stopped, and a check in flight takes no descriptor. Hooks
-	// that act on connect(2), as some service meshes and load balancers in eBPF have, do not see its
-	// checks, and they never check a port of its own that was chosen as source.
+	// namespace that the network namespace belongs to (capabilities(7)). A handshake never completes, not
+	// even while the process is stopped, and a check in flight takes no descriptor. Its checks pass by the hooks
+	// on connect(2) that some service meshes and load balancers in eBPF have.
 	MethodRaw
-	// MethodDial completes the handshake and resets the connection. It works everywhere and is not
-	// SYN-only: the listener's application may see a connection that is reset at once.
+	// MethodDial completes the handshake and resets the connection. It works everywhere. The application may
+	// see a connection that is reset at once.
 	MethodDial
 )
 
 // String returns the method's name as ParseMethod reads it.
 func (m Method) String() string {
-	switch m.resolve() {
+	switch m.actual() {
 	case MethodSocket:
 		return "socket"
 	case MethodRaw:
@@ -42,7 +41,7 @@ func (m Method) String() string {
 	}
 }
 
-func (m Method) resolve() Method {
+func (m Method) actual() Method {
 	if m != MethodDefault {
 		return m
 	}
@@ -65,12 +64,12 @@ func ParseMethod(name string) (Method, error) {
 // Config is how a Prober checks. The zero value is the default.
 type Config struct {
 	Method Method
-	// Pool is how many checks may be in flight at once. 0 takes half of the process's limit on open
-	// files, and no more than 16384, because each check holds a descriptor; with MethodRaw, where none
-	// does, it is 262144.
+	// Pool is how many checks may be in flight at once. Each holds a descriptor, so 0 stands for half of the
+	// process's limit on open files, and for 16384 at most. With MethodRaw, where none does, it stands for
+	// 262144.
 	Pool int
 	// Source has the local addresses to check from, one per family at most. Where there is none, the
-	// kernel chooses. A check with a Source of its own goes by that.
+	// kernel chooses. Check.Source goes before it.
 	Source []netip.Addr
 	// Interface is the network interface to check through, see SO_BINDTODEVICE in socket(7). Linux only.
 	Interface string
@@ -79,7 +78,7 @@ type Config struct {
 	Mark uint32
 }
 
-// sources are Config.Source by family.
+// sources is Config.Source by family.
 type sources struct{ v4, v6 netip.Addr }
 
 func (o *Config) sources() (s sources, err error) {
@@ -107,7 +106,7 @@ type backend interface {
 	submit(jobs []job) error
 	// cancel gives up the check of a waiter who is gone.
 	cancel(w *waiter)
-	// dismiss ends all checks of a session with ErrClosed, and has submit accept no more of it.
+	// dismiss ends all checks of a session with ErrClosed. From then on submit refuses its checks.
 	dismiss(s *session)
 	// poller returns the descriptor of the epoll instance, or -1 where there is none.
 	poller() int
@@ -117,7 +116,7 @@ type backend interface {
 }
 
 // NewProber starts a prober. It calls deliver with the reports of finished checks, one call at a time
-// and from a goroutine of its own; the slice is reused after deliver returns. No SYN-ACK is cut off
+// and from a goroutine of its own. The slice is reused after deliver returns. No answer is taken in
 // while deliver runs, so it has to return within milliseconds.
 func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 	s, err := o.sources()
@@ -125,7 +124,7 @@ func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 		return nil, err
 	}
 	var b backend
-	switch o.Method.resolve() {
+	switch o.Method.actual() {
 	case MethodSocket:
 		b, err = newSocketProber(o, deliver)
 	case MethodRaw:
@@ -152,20 +151,19 @@ func (p *Prober) Submit(checks ...Check) error {
 	return p.backend.submit(jobs)
 }
 
-// Close ends the prober. Checks that are not finished are reported as Inconclusive with ErrClosed,
-// sockets are closed, and no call of deliver runs or begins after Close has returned. Closing twice
-// does no harm. Close must not be called from within deliver.
+// Close ends the prober. Checks that are not finished are reported as Inconclusive with ErrClosed.
+// When Close returns, all sockets are closed, and deliver is not called any more. Closing twice does no
+// harm. Close must not be called from within deliver.
 func (p *Prober) Close() { p.backend.close() }
 
 // Done is closed when the prober has ended, by Close or by a failure.
 func (p *Prober) Done() <-chan struct{} { return p.backend.done() }
 
-// Err tells why the prober has ended: nil before Done is closed and after Close, otherwise the
-// failure.
+// Err returns the failure that ended the prober. It is nil before Done is closed, and after Close.
 func (p *Prober) Err() error { return p.backend.err() }
 
-// maxPool bounds the default pool: enough for 16384 addresses that stay silent at the same time, and
-// about 40 MB of kernel memory if all are.
+// maxPool bounds the default pool. If as many addresses stay silent at the same time, they take about 40 MB of kernel
+// memory.
 const maxPool = 16384
 
 // rawPool is the default pool of MethodRaw, where a check in flight holds memory and no descriptor.
@@ -191,7 +189,7 @@ type job struct {
 	waiter  *waiter
 }
 
-// job makes a check ready. Port 0 it takes for any other: connect(2) does too.
+// job makes a check ready for a backend. It takes port 0 for a port like any other, as connect(2) does.
 func (s sources) job(c Check) job {
 	zone := c.Target.Addr().Zone()
 	c.Target = netip.AddrPortFrom(c.Target.Addr().Unmap(), c.Target.Port())
@@ -213,7 +211,7 @@ func (s sources) job(c Check) job {
 	return j
 }
 
-func (j *job) report(r Result, err error) Report {
+func (j *job) newReport(r Result, err error) Report {
 	return Report{Tag: j.Tag, Result: r, Err: err}
 }
 

@@ -2,25 +2,25 @@ package checker
 
 import "time"
 
-// queue admits jobs to a pool of bounded size, in order of arrival, with one exception: suspects fill
-// no more than half of it, and wait apart, so that addresses which swallow SYNs cannot keep those
-// which answer from being checked. Whoever has waited for longer than the check's own timeout, or is gone,
-// leaves the line. It is not safe for concurrent use.
+// queue admits jobs to a pool of bounded size, in the order in which they came. Suspects wait apart and fill no more
+// than half of the pool: addresses that swallow SYNs cannot keep those that answer from being checked. A job leaves
+// the line when it has waited for longer than its check's timeout, or when its waiter is gone. A queue is not safe
+// for concurrent use.
 type queue struct {
 	limit    int // places in the pool
 	inFlight int
 	suspects int // of those in flight
 
 	regular, doubtful fifo
-	// sweepAt is when expire has to look at the lines next, if anybody is there.
+	// sweepAt is when expire has to look through the lines next, if there is anything in them.
 	sweepAt time.Time
 }
 
-// sweepEvery bounds how often the lines are looked through, and with it how late their timeouts are.
+// sweepEvery is the least time between two looks through the lines. A timeout in line may be late by as much.
 const sweepEvery = 10 * time.Millisecond
 
 func (q *queue) push(j job, now time.Time) {
-	w := waiting{job: j, expires: now.Add(j.Timeout)}
+	w := queued{job: j, expires: now.Add(j.Timeout)}
 	if q.empty() || w.expires.Before(q.sweepAt) {
 		q.sweepAt = w.expires
 	}
@@ -49,8 +49,8 @@ func (q *queue) startable() bool { return q.next() != nil }
 
 func (q *queue) empty() bool { return q.regular.head() == nil && q.doubtful.head() == nil }
 
-// pop takes the next job that may start, and its place in the pool with it. It reports expired for
-// one that leaves the line instead; that one has no place.
+// pop takes the next job out of its line and gives it a place in the pool. One that has waited for too long gets no
+// place: pop reports it as expired. ok is false if no job may start.
 func (q *queue) pop(now time.Time) (j job, expired, ok bool) {
 	for _, f := range []*fifo{&q.regular, &q.doubtful} {
 		if head := f.head(); head != nil && head.expired(now) {
@@ -69,7 +69,7 @@ func (q *queue) pop(now time.Time) (j job, expired, ok bool) {
 	return j, false, true
 }
 
-// release gives back the place of a job that pop had given one.
+// release takes back a place that pop has given.
 func (q *queue) release(j *job) {
 	q.inFlight--
 	if j.Suspect {
@@ -77,14 +77,14 @@ func (q *queue) release(j *job) {
 	}
 }
 
-// expire takes out of the lines, and yields, who has to leave them.
+// expire takes jobs that have waited for too long out of the lines, and calls yield with each.
 func (q *queue) expire(now time.Time, yield func(job)) {
 	if q.empty() || now.Before(q.sweepAt) {
 		return
 	}
 	var next time.Time
 	for _, f := range []*fifo{&q.regular, &q.doubtful} {
-		f.filter(func(w *waiting) bool {
+		f.filter(func(w *queued) bool {
 			if w.expired(now) {
 				yield(w.job)
 				return false
@@ -101,10 +101,10 @@ func (q *queue) expire(now time.Time, yield func(job)) {
 	}
 }
 
-// remove takes out of the lines, and yields, those that match.
+// remove takes jobs that match out of the lines, and calls yield with each.
 func (q *queue) remove(match func(*job) bool, yield func(job)) {
 	for _, f := range []*fifo{&q.regular, &q.doubtful} {
-		f.filter(func(w *waiting) bool {
+		f.filter(func(w *queued) bool {
 			if !match(&w.job) {
 				return true
 			}
@@ -114,10 +114,10 @@ func (q *queue) remove(match func(*job) bool, yield func(job)) {
 	}
 }
 
-// expiry returns when expire has to be called next.
+// expiry returns when expire has to be called next. ok is false if the lines are empty.
 func (q *queue) expiry() (at time.Time, ok bool) { return q.sweepAt, !q.empty() }
 
-// drain empties the queue.
+// drain takes all jobs out of the lines, and calls yield with each.
 func (q *queue) drain(yield func(job)) {
 	for _, f := range []*fifo{&q.regular, &q.doubtful} {
 		for f.head() != nil {
@@ -126,31 +126,31 @@ func (q *queue) drain(yield func(job)) {
 	}
 }
 
-type waiting struct {
+type queued struct {
 	job
 	expires time.Time
 }
 
-func (w *waiting) expired(now time.Time) bool { return !w.expires.After(now) || w.waiter.gone() }
+func (w *queued) expired(now time.Time) bool { return !w.expires.After(now) || w.waiter.gone() }
 
-// fifo is a slice whose front moves; it is compacted when more than half of it has been taken.
+// fifo is a slice whose front moves. It is compacted when more than half of it has been taken.
 type fifo struct {
-	items []waiting
+	items []queued
 	front int
 }
 
-func (f *fifo) push(w waiting) { f.items = append(f.items, w) }
+func (f *fifo) push(w queued) { f.items = append(f.items, w) }
 
-func (f *fifo) head() *waiting {
+func (f *fifo) head() *queued {
 	if f.front == len(f.items) {
 		return nil
 	}
 	return &f.items[f.front]
 }
 
-func (f *fifo) pop() waiting {
+func (f *fifo) pop() queued {
 	w := f.items[f.front]
-	f.items[f.front] = waiting{}
+	f.items[f.front] = queued{}
 	f.front++
 	switch {
 	case f.front == len(f.items):
@@ -163,8 +163,8 @@ func (f *fifo) pop() waiting {
 	return w
 }
 
-// filter keeps those in line for whom keep returns true.
-func (f *fifo) filter(keep func(*waiting) bool) {
+// filter keeps what keep returns true for.
+func (f *fifo) filter(keep func(*queued) bool) {
 	kept := f.items[:f.front]
 	for i := f.front; i < len(f.items); i++ {
 		if keep(&f.items[i]) {

@@ -113,7 +113,7 @@ func TestFifo(t *testing.T) {
 	next, pushed := 0, 0
 	for round := range 500 {
 		for range round % 7 {
-			f.push(waiting{job: job{Check: Check{Tag: pushed}}})
+			f.push(queued{job: job{Check: Check{Tag: pushed}}})
 			pushed++
 		}
 		for range round % 5 {

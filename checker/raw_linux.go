@@ -14,25 +14,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A SYN without an answer is sent again after firstRetry, and after as long linearRetries times more; from then on
-// each wait is twice the last (RFC 6298, sections 2.1 and 5.5), if the check's timeout has not come before. That
-// is what Linux does since 6.5 for MethodSocket (tcp_syn_linear_timeouts in ip-sysctl.rst), so that both take a
-// lost packet alike and send alike.
+// A SYN without an answer is sent again after firstRetry, and after as long linearRetries times more. From then on
+// each wait is twice the last (RFC 6298, sections 2.1 and 5.5). Since 6.5, Linux does the same for MethodSocket
+// (tcp_syn_linear_timeouts in ip-sysctl.rst): both methods take a lost packet alike.
 const (
 	firstRetry    = time.Second
 	linearRetries = 4
 )
 
-// The numbers of the descriptors in epoll events.
+// The descriptors' numbers in epoll data.
 const (
 	event4 int32 = iota
 	event6
 	eventRoutes
 )
 
-// rawProber implements MethodRaw: it sends SYNs of its own making on raw sockets. The kernel, which knows of
-// no connection, answers each SYN-ACK with a RST by itself, at once, and even while this process is
-// stopped: a handshake can never be completed.
+// rawProber implements MethodRaw. It sends SYNs of its own making on raw sockets. The kernel knows of no connection,
+// and answers each SYN-ACK with a RST by itself, at once, even while this process is stopped. So no handshake ever
+// completes.
 type rawProber struct {
 	loop
 	egress  egress
@@ -42,9 +41,9 @@ type rawProber struct {
 	secret  [32]byte
 	begun   time.Time
 
-	probes   []*probe // by their id
-	vacant   []int32  // ids of those that are in none of the maps
-	inFlight map[path]int32
+	probes   []*probe                   // by their id
+	vacant   []int32                    // ids of those that are in none of the maps
+	byPath   map[path]int32             // ids of those whose SYN has a port
 	lines    map[netip.AddrPort][]int32 // probes for which no port is free
 	nextPort uint16
 
@@ -62,7 +61,7 @@ type probe struct {
 	retries uint8
 }
 
-// path is what tells probes in flight apart.
+// path is what tells apart the probes whose SYNs are on their way.
 type path struct {
 	addr         [16]byte
 	port, source uint16
@@ -70,18 +69,18 @@ type path struct {
 
 func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	p := &rawProber{
-		egress:   o.egress(),
-		begun:    time.Now(),
-		inFlight: make(map[path]int32),
-		lines:    make(map[netip.AddrPort][]int32),
+		egress: o.egress(),
+		begun:  time.Now(),
+		byPath: make(map[path]int32),
+		lines:  make(map[netip.AddrPort][]int32),
 	}
 	defer func() {
 		if err != nil {
-			p.shut()
+			p.closeAll()
 		}
 	}()
 	rand.Read(p.secret[:])
-	if err := p.egress.try(); err != nil {
+	if err := p.egress.verify(); err != nil {
 		return nil, err
 	}
 	if p.reserve, err = reservePorts(); err != nil {
@@ -101,7 +100,7 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 		return nil, err
 	}
 	if err := p.watchAll(); err != nil {
-		p.abort()
+		p.closeDescriptors()
 		return nil, err
 	}
 	p.start(p)
@@ -141,7 +140,7 @@ func (p *rawProber) launch(j job, now time.Time) error {
 		}
 		source = netip.AddrFrom4(chosen)
 	}
-	pr := p.vacantProbe()
+	pr := p.takeVacant()
 	pr.job, pr.source, pr.retries = j, source, 0
 	if p.assignPort(pr) {
 		p.send(pr)
@@ -152,7 +151,7 @@ func (p *rawProber) launch(j job, now time.Time) error {
 	return nil
 }
 
-func (p *rawProber) vacantProbe() *probe {
+func (p *rawProber) takeVacant() *probe {
 	if last := len(p.vacant) - 1; last >= 0 {
 		pr := p.probes[p.vacant[last]]
 		p.vacant = p.vacant[:last]
@@ -168,11 +167,11 @@ func newPath(target netip.AddrPort, source uint16) path {
 	return path{addr: target.Addr().As16(), port: target.Port(), source: source}
 }
 
-// isn returns the sequence number for a SYN that leaves now. Nobody can guess it, so who does not see the SYN
-// cannot forge an answer to it (RFC 6528). The last check on the same path may have left half a handshake
-// behind, if its answer was late. The target would answer a SYN within its window, of up to 64 KiB, with a
-// RST, as if it refused: hence a sum of a secret and a clock, whose two values on a path are far apart after
-// 66 µs already, and for four seconds.
+// isn returns the sequence number for a SYN that leaves now. It is a sum of a secret and a clock, for two reasons.
+// Nobody can guess it, so only who sees the SYN can forge an answer to it (RFC 6528). And it is far from the last
+// one on the same path, after 66 µs and for four seconds. The check before may have left half a handshake behind, if
+// its answer was late. A SYN within the window of that, of up to 64 KiB, is answered with a RST, as if the target
+// refused.
 func (p *rawProber) isn(at path) uint32 {
 	var b [len(p.secret) + len(at.addr) + 4]byte
 	n := copy(b[:], p.secret[:])
@@ -189,8 +188,8 @@ func (p *rawProber) assignPort(pr *probe) bool {
 		port := p.reserve.ports[p.nextPort%reservedPorts]
 		p.nextPort++
 		at := newPath(pr.job.Target, port)
-		if _, taken := p.inFlight[at]; !taken {
-			p.inFlight[at] = pr.id
+		if _, taken := p.byPath[at]; !taken {
+			p.byPath[at] = pr.id
 			pr.port, pr.isn = port, p.isn(at)
 			return true
 		}
@@ -226,7 +225,7 @@ func (p *rawProber) flushConn(conn *rawConn) {
 				err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // rather than EINVAL or ENETUNREACH
 			}
 			p.giveUp(&pr.job, err)
-			p.release(pr)
+			p.takeBack(pr)
 		default:
 			p.depart(&pr.flight, now, now.Add(min(pr.job.Timeout, firstRetry)))
 		}
@@ -249,60 +248,67 @@ func (p *rawProber) lapse(f *flight, now time.Time) {
 		}
 		p.flights.postpone(f, next)
 		p.send(pr)
-	case p.lost(family(pr.job.Target.Addr()), pr.sent, now):
-		p.finish(f, Inconclusive, ErrOverflow, now)
 	default:
-		p.finish(f, Timeout, ErrTimeout, now)
-	}
-}
-
-// lost tells whether the answer to a SYN sent at that time may have been thrown away on this machine. The
-// kernel also counts IPv6 packets with a wrong checksum as dropped, whoever they were for; where the queue
-// was never long, they must have been the reason.
-func (p *rawProber) lost(family int32, sent, now time.Time) bool {
-	if now != p.lookedAt {
-		p.lookedAt = now
-		for i, conn := range p.conns {
-			if conn == nil {
-				continue
-			}
-			drops := conn.drops()
-			if drops != p.drops[i] && conn.crowded {
-				p.lossAt[i] = now
-			}
-			p.drops[i], conn.crowded = drops, false
+		p.noteDrops(now)
+		if p.mayHaveLost(pr) {
+			p.finish(f, Inconclusive, ErrOverflow, now)
+		} else {
+			p.finish(f, Timeout, ErrTimeout, now)
 		}
 	}
-	return !sent.After(p.lossAt[family])
 }
 
-// finish implements carrier. It lets the next in line have the port.
+// noteDrops notes at which looks the kernel had thrown answers away. It also counts IPv6 packets with a wrong
+// checksum as dropped, whoever they were for. Where the queue was never long, they must have been the reason.
+func (p *rawProber) noteDrops(now time.Time) {
+	if now == p.lookedAt {
+		return
+	}
+	p.lookedAt = now
+	for i, conn := range p.conns {
+		if conn == nil {
+			continue
+		}
+		drops := conn.drops()
+		if drops != p.drops[i] && conn.crowded {
+			p.lossAt[i] = now
+		}
+		p.drops[i], conn.crowded = drops, false
+	}
+}
+
+// mayHaveLost tells whether the answer to pr may be among those that this machine has thrown away.
+func (p *rawProber) mayHaveLost(pr *probe) bool {
+	return !pr.sent.After(p.lossAt[family(pr.job.Target.Addr())])
+}
+
+// finish implements carrier. The next in line gets the port.
 func (p *rawProber) finish(f *flight, r Result, err error, now time.Time) {
 	pr, target := p.probes[f.id], f.job.Target
 	p.arrive(f, r, err, now)
 	if pr.port != 0 {
-		delete(p.inFlight, newPath(target, pr.port))
+		delete(p.byPath, newPath(target, pr.port))
 	} else {
 		p.lines[target] = slices.DeleteFunc(p.lines[target], func(id int32) bool { return id == pr.id })
 	}
-	p.forget(pr)
+	p.vacate(pr)
 	if len(p.lines) > 0 {
 		p.advance(target)
 	}
 }
 
-// release takes back a probe whose SYN has not left.
-func (p *rawProber) release(pr *probe) {
-	delete(p.inFlight, newPath(pr.job.Target, pr.port))
-	p.forget(pr)
+// takeBack takes back a probe whose SYN has not left.
+func (p *rawProber) takeBack(pr *probe) {
+	delete(p.byPath, newPath(pr.job.Target, pr.port))
+	p.vacate(pr)
 }
 
-func (p *rawProber) forget(pr *probe) {
+func (p *rawProber) vacate(pr *probe) {
 	pr.job, pr.port, pr.sent = job{}, 0, time.Time{}
 	p.vacant = append(p.vacant, pr.id)
 }
 
-// advance sends the SYN of the first in line for a port towards target.
+// advance sends the SYN of the probe that is first in line for a port towards target.
 func (p *rawProber) advance(target netip.AddrPort) {
 	line := p.lines[target]
 	if len(line) > 0 {
@@ -324,7 +330,7 @@ func (p *rawProber) advance(target netip.AddrPort) {
 // handle implements carrier.
 func (p *rawProber) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 	if event.Fd == eventRoutes {
-		p.routes.changed()
+		p.routes.forget()
 		return true
 	}
 	conn := p.conns[event.Fd]
@@ -334,7 +340,7 @@ func (p *rawProber) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 	return p.readAnswers(conn)
 }
 
-// readAnswers reports false if there were more than it wants to take in one go.
+// readAnswers takes in what has come. It reports false if it has left some for later.
 func (p *rawProber) readAnswers(conn *rawConn) (all bool) {
 	const batches = 64
 	for range batches {
@@ -348,7 +354,7 @@ func (p *rawProber) readAnswers(conn *rawConn) (all bool) {
 			continue
 		}
 		for i := range n {
-			p.answer(conn, i, now)
+			p.takeAnswer(conn, i, now)
 		}
 		if n < receiveBatch {
 			return true
@@ -358,9 +364,9 @@ func (p *rawProber) readAnswers(conn *rawConn) (all bool) {
 	return false
 }
 
-// answer takes a packet in. All that is not the answer to a SYN in flight is none of our business.
-func (p *rawProber) answer(conn *rawConn, i int, now time.Time) {
-	from, s, ok := conn.answer(i)
+// takeAnswer takes a packet in. One that does not answer a SYN in flight is none of our business.
+func (p *rawProber) takeAnswer(conn *rawConn, i int, now time.Time) {
+	from, s, ok := conn.packet(i)
 	if !ok {
 		return
 	}
@@ -378,16 +384,16 @@ func (p *rawProber) answer(conn *rawConn, i int, now time.Time) {
 	}
 }
 
-// find returns the probe whose SYN has left that port for target, nil if there is none.
+// find returns the probe whose SYN has left that port for target, or nil.
 func (p *rawProber) find(target netip.AddrPort, port uint16) *probe {
-	id, ok := p.inFlight[newPath(target, port)]
+	id, ok := p.byPath[newPath(target, port)]
 	if !ok || p.probes[id].sent.IsZero() {
 		return nil
 	}
 	return p.probes[id]
 }
 
-// readErrors takes in what ICMP has to say. An error has to quote the sequence number of a SYN in flight.
+// readErrors takes in ICMP errors. One only counts if it quotes the sequence number of a SYN in flight.
 func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
 	for {
 		e, to, q, ok := conn.readQuote()
@@ -423,11 +429,11 @@ func (p *rawProber) abandon(each func(*job)) {
 			}
 		}
 	}
-	p.shut()
+	p.closeAll()
 }
 
-// shut closes what is open.
-func (p *rawProber) shut() {
+// closeAll closes what is open.
+func (p *rawProber) closeAll() {
 	for _, conn := range p.conns {
 		if conn != nil {
 			conn.close()

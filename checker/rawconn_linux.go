@@ -15,8 +15,8 @@ const (
 	sendBatch = 16
 	// receiveBatch is how many answers one recvmmsg(2) fetches.
 	receiveBatch = 64
-	// receiveBuffer, in bytes, is what the kernel may queue of answers, and send buffer what may wait for a
-	// neighbour's address. Without CAP_NET_ADMIN, net.core.rmem_max and wmem_max bound them.
+	// receiveBuffer, in bytes, bounds the answers that the kernel queues. sendBuffer bounds the SYNs that wait for
+	// a neighbour's address. Without CAP_NET_ADMIN, net.core.rmem_max and wmem_max bound both.
 	receiveBuffer, sendBuffer = 8 << 20, 4 << 20
 )
 
@@ -33,7 +33,7 @@ type rawConn struct {
 	v6 bool
 
 	out [sendBatch]outgoing
-	// What follows is arrays of their own since the kernel wants the headers side by side.
+	// The headers are not in outgoing because the kernel wants them side by side.
 	outHeaders [sendBatch]mmsghdr
 	pending    int // SYNs in out
 
@@ -188,8 +188,8 @@ func (o *outgoing) controlMessage(h *mmsghdr, level, kind int32, size int) unsaf
 	return unsafe.Pointer(&(*[controlLength]byte)(unsafe.Pointer(&o.control))[unix.CmsgLen(0)])
 }
 
-// send sends what add has made ready, and calls done for each with what became of it. A message that
-// cannot be sent costs only itself.
+// send sends what add has made ready, and calls done for each SYN with what became of it. One that cannot be sent
+// does not keep others from being sent.
 func (c *rawConn) send(done func(pr *probe, err error)) {
 	n := c.pending
 	c.pending = 0
@@ -211,8 +211,7 @@ func (c *rawConn) send(done func(pr *probe, err error)) {
 	}
 }
 
-// sendMessages returns how many it has sent. The kernel tells of an error only where the first message
-// has it.
+// sendMessages returns how many messages it has sent. The kernel reports an error only if it is the first message's.
 func (c *rawConn) sendMessages(m []mmsghdr) (int, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&m[0])), uintptr(len(m)),
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
@@ -226,7 +225,7 @@ func (c *rawConn) sendMessages(m []mmsghdr) (int, error) {
 	}
 }
 
-// receive fetches answers into in and returns how many; none without an error means that there are none.
+// receive fetches answers into in and returns their number, 0 if there are none.
 func (c *rawConn) receive() (int, error) {
 	if c.v6 {
 		for i := range c.inHeaders {
@@ -247,8 +246,8 @@ func (c *rawConn) receive() (int, error) {
 	}
 }
 
-// answer returns the sender and the segment of a packet that receive has fetched.
-func (c *rawConn) answer(i int) (from netip.Addr, s segment, ok bool) {
+// packet returns the sender and the segment of a packet that receive has fetched.
+func (c *rawConn) packet(i int) (from netip.Addr, s segment, ok bool) {
 	m := &c.in[i]
 	b := m.packet[:min(int(c.inHeaders[i].n), len(m.packet))]
 	if c.v6 {
@@ -278,8 +277,8 @@ func (c *rawConn) drops() uint32 {
 	return info[drops]
 }
 
-// readQuote takes an entry from the error queue: what the ICMP error says, where the segment it quotes went,
-// and the quote. It reports false when the queue is empty.
+// readQuote takes an entry from the error queue. It returns what the ICMP error says, where the segment that it quotes
+// went, and the quote. It reports false if the queue is empty.
 func (c *rawConn) readQuote() (e icmpError, to netip.Addr, q quote, ok bool) {
 	e, to, payload, ok := readError(c.fd)
 	if ok {
@@ -293,8 +292,8 @@ func (c *rawConn) close() { unix.Close(c.fd) }
 // errNoFamily is the reason of checks of a family that this machine does not have.
 var errNoFamily = fmt.Errorf("checker: %w", unix.EAFNOSUPPORT)
 
-// isTransient tells whether the error of a receive is that of a packet, or of nothing lasting, rather than
-// of the socket. It includes those that ICMP messages raise.
+// isTransient tells whether an error of receive will pass, as those do that ICMP messages raise. Others mean that
+// something is wrong with the socket.
 func isTransient(err error) bool {
 	for _, lasting := range []unix.Errno{unix.EBADF, unix.ENOTSOCK, unix.EFAULT, unix.EINVAL, unix.ENOSYS} {
 		if errors.Is(err, lasting) {

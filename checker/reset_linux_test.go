@@ -21,7 +21,7 @@ func loopback(t *testing.T) map[string]string {
 	return map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0"}
 }
 
-// resetter is a listener that accepts connections and resets them at once, some time after a FIN.
+// resetter is a listener that resets each connection as soon as it has accepted it.
 type resetter struct {
 	addr  netip.AddrPort
 	reset chan struct{} // one for each connection
@@ -62,7 +62,7 @@ func newResetter(t *testing.T, network, addr string, finFirst bool) *resetter {
 	return r
 }
 
-// starved is a socketProber that gets no CPU from when a SYN has left until wait returns.
+// starved is a socketProber that gets no CPU between a SYN and the look at its answer, until wait returns.
 type starved struct {
 	*socketProber
 	wait func()
@@ -146,15 +146,14 @@ func TestHostThatResets(t *testing.T) {
 	})
 }
 
-// afterHandshake is what may come in after a SYN-ACK, by its name. All of it needs the ACK, which Linux counts as
-// sent from when it withholds it.
+// afterHandshake is what may come in after a SYN-ACK, by its name.
 func afterHandshake(h *lab.Host, syn lab.Packet) map[string][][]byte {
 	segment := func(flags uint8, seq uint32) []byte {
 		p := syn.Reply(flags)
 		p.Seq += seq
 		return p.Bytes()
 	}
-	ack := syn
+	ack := syn // Linux counts it as sent while it withholds it
 	ack.Seq, ack.Flags = syn.Seq+1, lab.ACK
 	rst, fin, icmp := segment(lab.RST|lab.ACK, 1), segment(lab.FIN|lab.ACK, 1), noHost(h, ack)
 	return map[string][][]byte{

@@ -8,14 +8,18 @@ import (
 	"time"
 )
 
-// families are the networks of Options as net.Resolver.LookupNetIP names them.
-var families = map[string]string{"": "ip", "tcp": "ip", "tcp4": "ip4", "tcp6": "ip6"}
-
 // resolve turns "host:port" into an address of the network, which is as in Options. Where there are both it takes an
 // IPv4 address, as net.ResolveTCPAddr does. An empty host is this machine.
 func resolve(addr, network string, deadline time.Time) (netip.AddrPort, error) {
-	family, ok := families[network]
-	if !ok {
+	var family string // as net.Resolver.LookupNetIP takes it
+	switch network {
+	case "", "tcp":
+		family = "ip"
+	case "tcp4":
+		family = "ip4"
+	case "tcp6":
+		family = "ip6"
+	default:
 		return netip.AddrPort{}, net.UnknownNetworkError(network)
 	}
 	if target, err := netip.ParseAddrPort(addr); err == nil {

@@ -25,7 +25,7 @@ const (
 	// not answer ARP or neighbour discovery.
 	Unreachable
 
-	results // number of results
+	numResults
 )
 
 // String returns the result in lower case, as used in logs and metric labels.
@@ -46,7 +46,7 @@ func (r Result) String() string {
 
 // Results returns every result once, in the order of their values.
 func Results() []Result {
-	all := make([]Result, results)
+	all := make([]Result, numResults)
 	for i := range all {
 		all[i] = Result(i)
 	}
@@ -88,8 +88,8 @@ var (
 	ErrTarget = errors.New("checker: invalid target, source or timeout")
 	// ErrFiltered is the reason of checks whose SYN a firewall on this machine has rejected.
 	ErrFiltered = errors.New("checker: SYN rejected by a firewall on this machine")
-	// ErrOverflow is the reason of checks whose answer may be among those that came in faster than they
-	// were read, and were thrown away.
+	// ErrOverflow is the reason of checks whose answer may have been thrown away, because answers came in faster
+	// than they were read.
 	ErrOverflow = errors.New("checker: answers were lost on this machine")
 	// ErrBusy is the reason of checks that found no free place in the pool within their timeout.
 	ErrBusy = errors.New("checker: no free place in the pool in time")

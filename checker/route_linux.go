@@ -9,7 +9,7 @@ import (
 )
 
 // routes knows which source address the kernel would choose for an IPv4 target. MethodRaw has to know
-// it before it sends, because the checksum covers it. What the kernel says is remembered until routes,
+// it before it sends, because the checksum covers it. routes remembers what the kernel says until routes,
 // addresses or interfaces change.
 type routes struct {
 	egress  egress
@@ -56,8 +56,8 @@ func (r *routes) prepare() error {
 	return err
 }
 
-// changed forgets what may have become wrong. It is called when changes is readable.
-func (r *routes) changed() {
+// forget forgets all sources, since any may be wrong now. It has to be called when changes is readable.
+func (r *routes) forget() {
 	var message [4096]byte
 	for {
 		// What happened does not matter, nor if more happened than the socket could take (ENOBUFS).
@@ -85,8 +85,8 @@ func (r *routes) to(dst [4]byte) ([4]byte, error) {
 	return src, nil
 }
 
-// ask connects a UDP socket, which sends nothing, to learn its local address. A rule that is about TCP
-// alone (ip-rule(8), ipproto) is not heeded.
+// ask connects a UDP socket, which sends nothing, to learn its local address. It does not heed a rule that is about
+// TCP alone (ip-rule(8), ipproto).
 func (r *routes) ask(dst [4]byte) (src [4]byte, err error) {
 	const anyPort = 9
 	to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: networkOrder(anyPort), Addr: dst}
@@ -102,7 +102,7 @@ func (r *routes) ask(dst [4]byte) (src [4]byte, err error) {
 	return local.Addr().As4(), nil
 }
 
-// sourceOf is ask for both families, for rare occasions.
+// sourceOf returns the source address for dst, of either family. It is slow.
 func (e egress) sourceOf(dst netip.AddrPort) netip.Addr {
 	fd, err := e.udpSocket(dst.Addr())
 	if err != nil {
@@ -116,7 +116,7 @@ func (e egress) sourceOf(dst netip.AddrPort) netip.Addr {
 	return local.Addr()
 }
 
-// owns reports false if addr is not one of this machine's, for rare occasions.
+// owns tells whether addr is one of this machine's. It is slow.
 func (e egress) owns(addr netip.Addr) bool {
 	fd, err := e.udpSocket(addr)
 	if err != nil {

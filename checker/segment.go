@@ -10,8 +10,8 @@ const (
 
 	// window is what Linux offers in a SYN on an Ethernet.
 	window = 64240
-	// The largest segments that fit an Ethernet. Nobody will send one; but firewalls may find a SYN
-	// without the option odd.
+	// The largest segments that fit an Ethernet. Nobody will send one, but a firewall may find a SYN without the
+	// option odd.
 	mss4, mss6 = 1460, 1440
 )
 
@@ -63,9 +63,8 @@ type segment struct {
 	flags    uint8
 }
 
-// parseSegment reads a segment. Its checksum is not verified: that of a packet from this machine itself
-// is never filled in, and it would add nothing to the 32 bits of the sequence number that answers
-// bring back.
+// parseSegment reads a segment, and does not verify its checksum. A packet from this machine itself never has a right
+// one. Answers bring 32 bits of sequence number back, to which a checksum would add nothing.
 func parseSegment(b []byte) (s segment, ok bool) {
 	if len(b) < tcpHeader {
 		return segment{}, false
@@ -78,8 +77,8 @@ func parseSegment(b []byte) (s segment, ok bool) {
 	}, true
 }
 
-// result tells what a segment says in answer to a SYN with that sequence number (RFC 9293, section
-// 3.10.7.3). It reports false for one that does not acknowledge the SYN: it says nothing.
+// result returns what a segment says in answer to a SYN with that sequence number (RFC 9293, section
+// 3.10.7.3). It reports false for a segment that does not acknowledge the SYN, and so says nothing.
 func (s segment) result(isn uint32) (Result, bool) {
 	if s.flags&flagACK == 0 || s.ack != isn+1 {
 		return Inconclusive, false

@@ -34,7 +34,7 @@ func newSession(config Config) (*session, error) {
 
 // take gets the session its prober. That of MethodDial is its own, since it takes nothing while it does nothing.
 func (s *session) take(config Config) (err error) {
-	if config.Method.resolve() == MethodDial {
+	if config.Method.actual() == MethodDial {
 		if s.prober, err = NewProber(config, deliverToWaiters); err == nil {
 			s.release = s.prober.Close
 		}

@@ -26,7 +26,7 @@ type sharedProber struct {
 
 // take returns a prober for config, and how to give it back.
 func (p *sharedProbers) take(config *Config) (*Prober, func(), error) {
-	n := need{method: config.Method.resolve(), egress: config.egress()}
+	n := need{method: config.Method.actual(), egress: config.egress()}
 	if config.Pool > poolSize(n.method, 0) {
 		n.pool = config.Pool
 	}

@@ -17,9 +17,8 @@ const trimEvery = 10 * time.Second
 // SYN-ACK (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c); connect(AF_UNSPEC) sends the RST
 // and leaves the socket in its epoll set, ready for the next check on a new source port.
 //
-// An event cannot be taken for that of another check on the same socket: epoll asks the socket for its
-// present state when it hands out the event, and the loop handles all events it was given before it
-// abandons or starts a check.
+// An event is never taken for that of another check on the same socket. When epoll hands out an event it asks the
+// socket for its present state, and the loop handles all events that it was given before it ends or starts a check.
 type socketProber struct {
 	loop
 	egress egress
@@ -36,7 +35,7 @@ type socketProber struct {
 func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 	pool := poolSize(MethodSocket, o.Pool)
 	p := &socketProber{egress: o.egress(), pool: pool, idle: make(map[origin][]*socket)}
-	if err := p.egress.try(); err != nil {
+	if err := p.egress.verify(); err != nil {
 		return nil, err
 	}
 	if err := p.open(pool, deliver); err != nil {
@@ -76,7 +75,7 @@ func (p *socketProber) finish(f *flight, r Result, err error, now time.Time) {
 	p.arrive(f, r, err, now)
 	s.busy = false
 	if s.reset() != nil {
-		p.drop(s)
+		p.discard(s)
 		return
 	}
 	p.idle[s.origin] = append(p.idle[s.origin], s)
@@ -90,7 +89,7 @@ func (p *socketProber) launch(j job, now time.Time) error {
 		return err
 	}
 	if err := s.connect(&j); err != nil && err != unix.EINPROGRESS {
-		p.drop(s)
+		p.discard(s)
 		return os.NewSyscallError("connect", err)
 	}
 	s.busy = true
@@ -102,7 +101,7 @@ func (p *socketProber) launch(j job, now time.Time) error {
 // flush implements carrier.
 func (p *socketProber) flush() {}
 
-// acquire returns an idle socket, or a new one.
+// acquire takes an idle socket, or opens a new one.
 func (p *socketProber) acquire(o origin) (*socket, error) {
 	if s := p.takeIdle(o); s != nil {
 		return s, nil
@@ -110,7 +109,7 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 	if p.size() >= p.queue.limit {
 		for other := range p.idle {
 			if s := p.takeIdle(other); s != nil {
-				p.drop(s)
+				p.discard(s)
 				break
 			}
 		}
@@ -118,7 +117,7 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 	s, err := openSocket(o, p.egress)
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-			// From now on jobs wait for one of the sockets that there are; tidy tries again for more.
+			// From now on jobs wait for one of the sockets that there are. tidy lifts the limit again.
 			p.queue.limit = max(1, p.size())
 		}
 		return nil, err
@@ -131,9 +130,9 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 		s.id = int32(len(p.sockets))
 		p.sockets = append(p.sockets, s)
 	}
-	// Edge triggered: an idle socket reports EPOLLHUP for as long as one listens to it.
+	// Edge triggered, because an idle socket has EPOLLHUP all the time.
 	if err := p.watch(s.fd, unix.EPOLLOUT|unix.EPOLLET, s.id); err != nil {
-		p.drop(s)
+		p.discard(s)
 		return nil, err
 	}
 	return s, nil
@@ -175,7 +174,7 @@ func (p *socketProber) trim() {
 			if s == nil {
 				break
 			}
-			p.drop(s)
+			p.discard(s)
 		}
 		if len(p.idle[o]) == 0 {
 			delete(p.idle, o)
@@ -185,8 +184,8 @@ func (p *socketProber) trim() {
 	p.leastIdle = p.idling
 }
 
-// drop closes a socket that is in no list. Closing takes it out of the epoll set, see epoll(7).
-func (p *socketProber) drop(s *socket) {
+// discard closes a socket that is in no list. Closing takes it out of the epoll set, see epoll(7).
+func (p *socketProber) discard(s *socket) {
 	unix.Close(s.fd)
 	p.sockets[s.id] = nil
 	p.vacant = append(p.vacant, s.id)

@@ -12,7 +12,7 @@ func TestTrim(t *testing.T) {
 	t.Cleanup(func() {
 		for _, s := range p.sockets {
 			if s != nil {
-				p.drop(s)
+				p.discard(s)
 			}
 		}
 	})

@@ -15,9 +15,9 @@ import (
 
 // printer writes a run's results. Nothing is sure to be out before flush, which returns the first error there was.
 type printer interface {
-	begin(targets []*target)
-	check(c *check)
-	summary(targets []*target, total *tally, elapsed time.Duration)
+	printNames(targets []*target)
+	printCheck(c *check)
+	printSummary(targets []*target, total *tally, elapsed time.Duration)
 	flush() error
 }
 
@@ -55,7 +55,7 @@ type textPrinter struct {
 	timeout time.Duration
 }
 
-func (p *textPrinter) begin(targets []*target) {
+func (p *textPrinter) printNames(targets []*target) {
 	for _, t := range targets {
 		switch {
 		case t.addrs == 1:
@@ -66,7 +66,7 @@ func (p *textPrinter) begin(targets []*target) {
 	}
 }
 
-func (p *textPrinter) check(c *check) {
+func (p *textPrinter) printCheck(c *check) {
 	fmt.Fprintf(p, "%s %s", c.target.addr, c.Result)
 	switch c.Result {
 	case checker.Answered, checker.Refused:
@@ -78,16 +78,16 @@ func (p *textPrinter) check(c *check) {
 	}
 }
 
-func (p *textPrinter) summary(targets []*target, total *tally, elapsed time.Duration) {
+func (p *textPrinter) printSummary(targets []*target, total *tally, elapsed time.Duration) {
 	for _, t := range targets {
-		p.tally(t.title(), &t.tally, elapsed)
+		p.printTally(t.title(), &t.tally, elapsed)
 	}
 	if len(targets) > 1 {
-		p.tally(fmt.Sprintf("all %d targets", len(targets)), total, elapsed)
+		p.printTally(fmt.Sprintf("all %d targets", len(targets)), total, elapsed)
 	}
 }
 
-func (p *textPrinter) tally(title string, t *tally, elapsed time.Duration) {
+func (p *textPrinter) printTally(title string, t *tally, elapsed time.Duration) {
 	// Six digits, as ping has them: one check lost of 100000 must not look like none.
 	fmt.Fprintf(p, "\n--- %s ---\n%d sent, %d answered, %.6g%% loss, time %d ms\n",
 		title, t.sent, t.answered(), t.loss(), elapsed.Milliseconds())
@@ -151,9 +151,9 @@ func (p *jsonPrinter) about(kind string, t *target) about {
 	return about{Type: kind, Target: t.name, Address: t.addr.String(), Method: p.method}
 }
 
-func (p *jsonPrinter) begin([]*target) {}
+func (p *jsonPrinter) printNames([]*target) {}
 
-func (p *jsonPrinter) check(c *check) {
+func (p *jsonPrinter) printCheck(c *check) {
 	line := checkLine{about: p.about("check", c.target), Seq: c.seq, Time: c.sent.UTC(), Result: c.Result.String()}
 	switch c.Result {
 	case checker.Answered, checker.Refused:
@@ -167,7 +167,7 @@ func (p *jsonPrinter) check(c *check) {
 	p.encoder.Encode(line)
 }
 
-func (p *jsonPrinter) summary(targets []*target, _ *tally, elapsed time.Duration) {
+func (p *jsonPrinter) printSummary(targets []*target, _ *tally, elapsed time.Duration) {
 	for _, t := range targets {
 		line := summaryLine{
 			about:    p.about("summary", t),

@@ -50,7 +50,7 @@ func TestCheckLines(t *testing.T) {
 			var b strings.Builder
 			s.json = format.json
 			p := newPrinter(s, &b)
-			p.check(c)
+			p.printCheck(c)
 			if err := p.flush(); err != nil || b.String() != format.want+"\n" {
 				t.Errorf("%s, %v, want\n%s", &b, err, format.want)
 			}
@@ -66,7 +66,7 @@ func TestBegin(t *testing.T) {
 	}
 	var b strings.Builder
 	p := newPrinter(settings{}, &b)
-	p.begin(targets)
+	p.printNames(targets)
 	want := "one.example:80 is 192.0.2.1:80\nboth.example:80 is [2001:db8::1]:80, the first of 3 addresses\n"
 	if err := p.flush(); err != nil || b.String() != want {
 		t.Errorf("%q, %v, want %q", &b, err, want)
@@ -87,7 +87,7 @@ func TestSummary(t *testing.T) {
 	silent := &target{name: "192.0.2.8:443", addr: netip.MustParseAddrPort("192.0.2.8:443")}
 	var b strings.Builder
 	p := newPrinter(settings{}, &b)
-	p.summary([]*target{mixed, silent}, &total, 2500*time.Millisecond)
+	p.printSummary([]*target{mixed, silent}, &total, 2500*time.Millisecond)
 	want := `
 --- a.example:443 (192.0.2.7:443) ---
 3 sent, 2 answered, 33.3333% loss, time 2500 ms
@@ -109,7 +109,7 @@ results: 2 answered, 0 refused, 1 timeout, 0 unreachable, 0 inconclusive
 
 	b.Reset()
 	p = newPrinter(settings{json: true}, &b)
-	p.summary([]*target{mixed}, &total, 2500*time.Millisecond)
+	p.printSummary([]*target{mixed}, &total, 2500*time.Millisecond)
 	if err := p.flush(); err != nil {
 		t.Fatal(err)
 	}

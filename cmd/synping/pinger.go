@@ -63,7 +63,7 @@ func (p *pinger) deliver(reports []checker.Report) {
 func (p *pinger) run(ctx context.Context) error {
 	p.start = time.Now()
 	p.due = p.start
-	p.out.begin(p.targets)
+	p.out.printNames(p.targets)
 	err := p.out.flush()
 	if err == nil {
 		err = p.rounds(ctx)
@@ -71,7 +71,7 @@ func (p *pinger) run(ctx context.Context) error {
 	p.prober.Close()
 	p.progress.hide()
 	p.collect()
-	p.out.summary(p.targets, &p.total, time.Since(p.start))
+	p.out.printSummary(p.targets, &p.total, time.Since(p.start))
 	// A failed output says so each time it is asked.
 	return cmp.Or(err, p.out.flush())
 }
@@ -162,7 +162,7 @@ func (p *pinger) finish(r checker.Report) {
 	c.Report = r
 	c.target.add(r)
 	p.total.add(r)
-	p.out.check(c)
+	p.out.printCheck(c)
 }
 
 // collect finishes what has been reported up to now.
