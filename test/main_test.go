@@ -1,8 +1,6 @@
 package test
 
 import (
-	"fmt"
-	"os"
 	"slices"
 	"testing"
 
@@ -17,11 +15,7 @@ func TestMain(m *testing.M) {
 	dnsserver.Quiet = true
 	directives := slices.Clone(dnsserver.Directives)
 	directives = slices.Insert(directives, slices.Index(directives, "cache"), cacheAboveDirective, "shaker")
-	directives = append(directives, backendDirective)
-	if err := dnsserver.SetDirectives(directives); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	dnsserver.Directives = append(directives, backendDirective)
 	goleak.VerifyTestMain(m,
 		// CoreDNS's forward does not wait for the goroutine of its connection pool.
 		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"),

@@ -1,12 +1,14 @@
 package test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/pem"
 	"fmt"
@@ -20,7 +22,6 @@ import (
 	"time"
 
 	_ "github.com/coredns/coredns/plugin/bufsize"
-	"github.com/coredns/coredns/plugin/pkg/doh"
 	_ "github.com/coredns/coredns/plugin/tls"
 
 	"github.com/miekg/dns"
@@ -104,10 +105,23 @@ func TestTransports(t *testing.T) {
 }
 
 func exchangeHTTP(t *testing.T, transport http.RoundTripper, method, addr string, q *dns.Msg) (*dns.Msg, error) {
-	r, err := doh.NewRequestWithContext(t.Context(), method, addr, addr, q)
+	packed, err := q.Pack()
 	if err != nil {
 		return nil, err
 	}
+	url, body := "https://"+addr+"/dns-query", io.Reader(nil)
+	if method == http.MethodGet {
+		url += "?dns=" + base64.RawURLEncoding.EncodeToString(packed)
+	} else {
+		body = bytes.NewReader(packed)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	const kind = "application/dns-message"
+	r.Header.Set("Accept", kind)
+	r.Header.Set("Content-Type", kind)
 	client := http.Client{Transport: transport, Timeout: patience}
 	response, err := client.Do(r)
 	if err != nil {
@@ -118,7 +132,15 @@ func exchangeHTTP(t *testing.T, transport http.RoundTripper, method, addr string
 	if got := response.Header.Get("Cache-Control"); got != "max-age=20" {
 		t.Errorf("Cache-Control: %s", got)
 	}
-	return doh.ResponseToMsg(response)
+	if got := response.Header.Get("Content-Type"); got != kind || response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s, %s", response.Status, got)
+	}
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	m := new(dns.Msg)
+	return m, m.Unpack(answer)
 }
 
 func exchangeQUIC(ctx context.Context, config *tls.Config, addr string, q *dns.Msg) (*dns.Msg, error) {
