@@ -27,6 +27,7 @@ func TestSharedForgetsInstances(t *testing.T) {
 	if err := shared.lease(inst); err != nil {
 		t.Fatal(err)
 	}
+	defer func() { shared.giveBack(inst) }()
 	var gone []weak.Pointer[instance]
 	for range 3 {
 		gone = append(gone, weak.Make(inst))
@@ -38,7 +39,6 @@ func TestSharedForgetsInstances(t *testing.T) {
 			return old.Value() == nil
 		})
 	}
-	shared.giveBack(inst)
 }
 
 // A reload that fails leaves nothing in force of what it wanted. caddy just forgets the new instance.

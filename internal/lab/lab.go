@@ -1,6 +1,6 @@
-// Package lab is the network that the tests of this module run in: hosts that accept, refuse, swallow,
-// reject, delay or lose packets, die and come back, on IPv4 and on IPv6, and a capture that counts what
-// went over the wire. It needs Linux, root, iproute2 and nftables; a test skips where one is missing and
+// Package lab is what the tests of this module share: small fixtures, such as [CaptureLog] and [Until], and the
+// network that tests run in. It has hosts that accept, refuse, swallow, reject, delay or lose packets, die and
+// come back, on IPv4 and on IPv6, and a capture that counts what went over the wire. The network needs Linux, root, iproute2 and nftables; a test skips where one is missing and
 // says how to get it. With SHAKER_LAB=required in the environment such a skip is a failure.
 //
 //	func TestRefused(t *testing.T) {
