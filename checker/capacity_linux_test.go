@@ -113,14 +113,14 @@ func fill(t *testing.T, holes []netip.Addr, alive netip.AddrPort) {
 	for i, addr := range holes {
 		checks[i] = Check{Target: netip.AddrPortFrom(addr, 80), Timeout: timeout, Tag: i}
 	}
-	descriptors, heap := openDescriptors(t), heapInUse()
+	descriptors, heap := openDescriptors(t), lab.HeapInUse()
 	p.Submit(checks...)
 	// Checks are launched in the order of their arrival: with this one, all are under way.
 	living(probeAll)
 	if now := openDescriptors(t); now != descriptors {
 		t.Errorf("%d descriptors open, and %d before", now, descriptors)
 	}
-	t.Logf("%d bytes of heap per check in flight", (heapInUse()-heap)/n)
+	t.Logf("%d bytes of heap per check in flight", (lab.HeapInUse()-heap)/n)
 	runtime.KeepAlive(checks)
 
 	var stop atomic.Bool
@@ -160,11 +160,4 @@ func openDescriptors(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(all)
-}
-
-func heapInUse() int {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc)
 }

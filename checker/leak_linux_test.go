@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // A prober that was closed leaves no descriptor and no goroutine.
@@ -40,12 +42,12 @@ func TestNothingIsLeft(t *testing.T) {
 			t.Errorf("%d descriptors open, and %d before", now, descriptors)
 		}
 		// A goroutine that has said it is done may take a moment to end.
-		for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(end); {
-			time.Sleep(time.Millisecond)
-		}
-		if now := runtime.NumGoroutine(); now > goroutines {
-			t.Errorf("%d goroutines, and %d before", now, goroutines)
-		}
+		lab.UntilNil(t, func() error {
+			if now := runtime.NumGoroutine(); now > goroutines {
+				return fmt.Errorf("%d goroutines, and %d before", now, goroutines)
+			}
+			return nil
+		})
 	})
 }
 

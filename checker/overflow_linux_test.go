@@ -3,6 +3,7 @@ package checker
 import (
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,14 +44,15 @@ func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hol
 		timeout = 900 * time.Millisecond // too short for a second SYN, whose answer would make good for the first's
 		block   = "block"
 	)
-	blocked, release := make(chan struct{}), make(chan struct{})
+	blocked, released := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
 	c := newCollector()
 	p, err := NewProber(Config{Method: MethodRaw}, func(reports []Report) {
 		c.deliver(reports)
 		for _, r := range reports {
 			if r.Tag == block {
 				close(blocked)
-				<-release
+				<-released
 			}
 		}
 	})
@@ -58,6 +60,7 @@ func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hol
 		t.Fatal(err)
 	}
 	defer p.Close()
+	defer release() // or Close would wait for ever
 	conn := p.backend.(*rawProber).conns[family(addrs[0])]
 	if err := unix.SetsockoptInt(conn.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10); err != nil {
 		t.Fatal(os.NewSyscallError("setsockopt", err))
@@ -70,15 +73,9 @@ func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hol
 	}
 	p.Submit(append(checks, Check{Target: refusing, Timeout: timeout, Tag: block})...)
 	<-blocked
-	for end := time.Now().Add(30 * time.Second); wire.Counts(targets...).From.SYNACK < len(addrs); {
-		if time.Now().After(end) {
-			t.Errorf("captured %+v", wire.Counts(targets...))
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	lab.Until(t, "every SYN-ACK to be captured", func() bool { return wire.Counts(targets...).From.SYNACK >= len(addrs) })
 	drops := conn.drops()
-	close(release)
+	release()
 
 	var answered, lost int
 	for tag, r := range c.take(t, len(addrs)+1) {

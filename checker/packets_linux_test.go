@@ -68,14 +68,13 @@ func atFullSpeed(o Config, targets []netip.AddrPort, n int) (counts [numResults]
 func expectPackets(t *testing.T, wire *lab.Capture, targets []netip.AddrPort, n int) {
 	t.Helper()
 	want := lab.Counts{To: lab.Tally{SYN: n, RST: n}, From: lab.Tally{SYNACK: n}}
-	got := wire.Counts(targets...)
-	for end := time.Now().Add(10 * time.Second); got != want && time.Now().Before(end); got = wire.Counts(targets...) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Logf("%d checks: %+v", n, got)
-	if got != want {
-		t.Errorf("captured %+v, want %+v", got, want)
-	}
+	lab.UntilNil(t, func() error {
+		if got := wire.Counts(targets...); got != want {
+			return fmt.Errorf("captured %+v, want %+v", got, want)
+		}
+		return nil
+	})
+	t.Logf("%d checks: %+v", n, want)
 }
 
 // expectUnnoticed fails if the service on the host has seen a connection since it had opened that many.
@@ -164,10 +163,7 @@ func checkWhileStopped(t *testing.T, wire *lab.Capture, targets []netip.AddrPort
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	half := func() bool { return wire.Counts(targets...).To.SYN >= packetChecks/2 }
-	for end := time.Now().Add(time.Minute); !half() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	lab.Until(t, "half of the checks", func() bool { return wire.Counts(targets...).To.SYN >= packetChecks/2 })
 	if err := child.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Error(err)
 	}

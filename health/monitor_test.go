@@ -11,6 +11,7 @@ import (
 	"unique"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 func TestTargetIdentity(t *testing.T) {
@@ -298,9 +299,7 @@ func TestMemory(t *testing.T) {
 
 // heapPerTarget fills a table, probes everything three times, and returns the bytes used.
 func heapPerTarget(tb testing.TB, n int) float64 {
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
+	before := lab.HeapInUse()
 	m := newMonitor(Options{Targets: n})
 	p := &instant{m: m}
 	m.SetProber(p)
@@ -310,12 +309,11 @@ func heapPerTarget(tb testing.TB, n int) float64 {
 	for now := int64(0); p.sent < 3*n; now += int64(tick) {
 		m.turn(now)
 	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
+	after := lab.HeapInUse()
 	if c := m.Counts(); c.Up != n {
 		tb.Fatalf("%+v", c)
 	}
-	return float64(after.HeapAlloc-before.HeapAlloc) / float64(n)
+	return float64(after-before) / float64(n)
 }
 
 // No room and no life are two reasons to return nothing.

@@ -13,6 +13,7 @@ import (
 	"unique"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // chaotic is a Prober that reports from a goroutine of its own, in any order, and can be closed like
@@ -233,13 +234,12 @@ func checkSeats(t *testing.T, m *Monitor) {
 func checkTable(t *testing.T, m *Monitor) {
 	t.Helper()
 	m.SetLimits(0, 0)
-	deadline := time.Now().Add(30 * time.Second)
-	for m.Len() > 0 {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d targets are never forgotten: %+v", m.Len(), m.Counts())
+	lab.UntilNil(t, func() error {
+		if n := m.Len(); n > 0 {
+			return fmt.Errorf("%d targets are never forgotten: %+v", n, m.Counts())
 		}
-		runtime.Gosched()
-	}
+		return nil
+	})
 	for target := range m.All() {
 		t.Errorf("%v is in a table of none", target.Addr())
 	}
