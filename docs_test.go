@@ -349,11 +349,8 @@ var _ = ownMain
 
 // ownMain is in docs/building.md.
 func ownMain() {
-	directives := slices.Clone(dnsserver.Directives)
-	directives = slices.Insert(directives, slices.Index(directives, "cache"), "shaker")
-	if err := dnsserver.SetDirectives(directives); err != nil {
-		log.Fatal(err)
-	}
+	cache := slices.Index(dnsserver.Directives, "cache")
+	dnsserver.Directives = slices.Insert(slices.Clone(dnsserver.Directives), cache, "shaker")
 	coremain.Run()
 }
 

@@ -287,7 +287,7 @@ func TestClose(t *testing.T) {
 
 // All of the heap that 100 000 targets take, with the table, the schedule and the reports.
 func TestMemory(t *testing.T) {
-	if raceEnabled {
+	if lab.RaceEnabled {
 		t.Skip("the race detector's build allocates differently; run without -race")
 	}
 	perTarget := heapPerTarget(t, 100_000)

@@ -15,8 +15,6 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-import ()
-
 // attackAnswers is how many answers the attacker gives, with twenty addresses each; the environment variable
 // SHAKER_ATTACK asks for more.
 func attackAnswers(t *testing.T) int {

@@ -11,8 +11,6 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-import ()
-
 // farm is a set of TCP services on one port of several addresses, each of which can die and come back.
 type farm struct {
 	t         testing.TB

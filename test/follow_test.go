@@ -11,8 +11,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-import ()
-
 // The answers follow the backends, whichever plugin below makes them, and with or without a cache between.
 func TestFollowsBackends(t *testing.T) {
 	t.Parallel()

@@ -6,8 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-import ()
-
 // counted returns the sum of the values of a counter's or gauge's series that have these labels.
 func counted(t testing.TB, name string, labels map[string]string) (sum float64) {
 	t.Helper()

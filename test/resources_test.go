@@ -14,8 +14,6 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-import ()
-
 // resources counts what a leak would add to.
 type resources struct{ goroutines, descriptors int }
 

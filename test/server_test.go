@@ -16,8 +16,6 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-import ()
-
 // server is a CoreDNS that runs until the end of the test.
 type server struct {
 	t    testing.TB

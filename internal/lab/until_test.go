@@ -33,7 +33,7 @@ func TestUntil(t *testing.T) {
 			defer func() { recover() }()
 			UntilNil(f, func() error { return errors.New("never") })
 		}()
-		if took := time.Since(began); took <= longest || !strings.HasSuffix(f.said, "in vain for: never") {
+		if took := time.Since(began); took <= patience || !strings.HasSuffix(f.said, "in vain for: never") {
 			t.Errorf("took %v, said %q", took, f.said)
 		}
 	})
