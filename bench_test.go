@@ -17,9 +17,13 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-// benchVerdicts is the source of states that queries use.
-func benchVerdicts(zone zonePolicy, network *network, request *dns.Msg) *verdicts {
-	return &verdicts{zone: zone, request: request, engine: network.engine}
+// benchPass is the query of a client.
+func benchPass(zone zonePolicy, network *network, request *dns.Msg) *pass {
+	return &pass{
+		ResponseWriter: new(handlerWriter),
+		Context:        context.Background(),
+		verdicts:       verdicts{zone: zone, request: request, shaker: network.above(zone, nil)},
+	}
 }
 
 // benchAnswer returns an answer of the type with n addresses at port 443, of which the last ones are down.
@@ -73,7 +77,7 @@ func TestFilterDoesNotAllocate(t *testing.T) {
 			zone := policyFor(t, "nodata", 50)
 			for _, noted := range []bool{false, true} { // without and with a status page
 				zone.named = noted
-				v := benchVerdicts(zone, network, request)
+				v := benchPass(zone, network, request)
 				allocs := testing.AllocsPerRun(1000, func() {
 					if got, result := v.filter(m); got != m || result.Addresses != n {
 						t.Fatal("the answer was changed")
@@ -96,7 +100,7 @@ func BenchmarkFilter(b *testing.B) {
 				}
 				network, request, m := benchAnswer(b, rrtype, n, down)
 				zone := policyFor(b, "nodata", 0)
-				v := benchVerdicts(zone, network, request)
+				v := benchPass(zone, network, request)
 				b.Run(fmt.Sprintf("%s, %d addresses, %d down", dns.TypeToString[rrtype], n, down), func(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {

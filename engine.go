@@ -16,6 +16,8 @@ type engine struct {
 	monitor *health.Monitor
 	journal *journal
 	held    atomic.Int64 // answers that wait
+	// connections are those of clients whose answers have waited.
+	connections connections
 
 	closing chan struct{}  // closed when the engine stops
 	guards  sync.WaitGroup // one for each prober

@@ -3,9 +3,11 @@ package shaker
 import (
 	"context"
 	"crypto/tls"
+	"net/netip"
 	"sync/atomic"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
 
@@ -24,7 +26,7 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	p := &pass{
 		ResponseWriter: w,
 		Context:        ctx,
-		verdicts:       verdicts{zone: zone, request: r, engine: s.instance.engine},
+		verdicts:       verdicts{zone: zone, request: r, shaker: s},
 	}
 	switch around := ctx.Value(passKey{}).(type) {
 	case *pass:
@@ -36,6 +38,8 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 		}
 	case *lookup:
 		p.lookup = around
+	case aside:
+		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
 	}
 	return plugin.NextOrFailure(name, s.Next, p, p, r)
 }
@@ -61,7 +65,7 @@ type pass struct {
 	dns.ResponseWriter
 	context.Context
 
-	verdicts verdicts
+	verdicts
 	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
 	// leaves its zone, asks this server again. The client sees one answer, so one is counted.
 	outer  *pass
@@ -75,7 +79,8 @@ type pass struct {
 	removed atomic.Int64 // addresses
 }
 
-// passKey finds what is around a query in its context: the closest of a *pass, a *record and a *lookup.
+// passKey finds what is around a query in its context: the closest of a *pass, a *record, a *lookup
+// and an aside.
 type passKey struct{}
 
 // Value implements context.Context.
@@ -96,35 +101,52 @@ func (p *pass) ConnectionState() *tls.ConnectionState {
 
 // WriteMsg implements dns.ResponseWriter. It passes on what has no addresses to filter.
 func (p *pass) WriteMsg(m *dns.Msg) error {
-	if m == nil || m.Rcode != dns.RcodeSuccess || m.Truncated || len(m.Answer) == 0 {
+	if m == nil || m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0 {
 		return p.ResponseWriter.WriteMsg(m)
 	}
 	if p.lookup != nil {
 		return p.ResponseWriter.WriteMsg(lookupVerdicts{&p.verdicts, p.lookup}.filter(m))
 	}
-	m, result := p.verdicts.filter(m)
+	m, result := p.filter(m)
 	if result.Addresses > 0 || p.removed.Load() > 0 {
 		p.count(result)
 	}
 	return p.ResponseWriter.WriteMsg(m)
 }
 
+// filter returns what becomes of an answer to a client.
+func (p *pass) filter(m *dns.Msg) (*dns.Msg, answer.Result) {
+	return answer.Filter(m, &answer.Query{Zone: p.zone.answers(), Request: p.request, Client: p}, p)
+}
+
+// Resolve implements answer.Source.
+func (p *pass) Resolve(qname string, rrtype uint16) (addrs []netip.Addr, known bool) {
+	return p.resolve(p.Context, qname, rrtype)
+}
+
+// Room implements answer.Client.
+func (p *pass) Room() int {
+	state := request.Request{W: p.ResponseWriter, Req: p.request}
+	return state.Size()
+}
+
 // count tells metrics, traces and metadata of an answer to a client.
 func (p *pass) count(r answer.Result) {
 	o := p.raise(r.Outcome)
-	counters := countersFor(p.Context, p.verdicts.zone.name)
+	counters := countersFor(p.Context, p.zone.name)
 	if r.Removed > 0 {
 		counters.removed.Add(float64(r.Removed))
 		p.removed.Add(int64(r.Removed))
 	}
-	if n := p.verdicts.rejected; n > 0 {
-		unfiltered.Add(uint64(n))
-		p.verdicts.engine.journal.full(p.verdicts.engine.monitor)
+	// After the monitor was closed there is no room either, which is no news.
+	if engine := p.shaker.instance.engine; p.rejected > 0 && !engine.monitor.Closed() {
+		unfiltered.Add(uint64(p.rejected))
+		engine.journal.full(engine.monitor.Len())
 	}
-	if h := p.verdicts.hold; h != nil {
-		p.held.Add(int64(h.took))
-		holdDuration.Observe(h.took.Seconds())
-		h.trace(p.Context)
+	if w := p.wait; w != nil && w.took > 0 {
+		p.held.Add(int64(w.took))
+		holdDuration.Observe(w.took.Seconds())
+		w.trace(p.Context)
 	}
 	if p.record != nil {
 		p.record.pass.CompareAndSwap(nil, p)

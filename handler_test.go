@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -305,12 +306,11 @@ func TestHandlerWithoutNext(t *testing.T) {
 func TestHandlerWriteMsgLetsPass(t *testing.T) {
 	answer := lab.Records(t, handlerTwo)
 	messages := map[string]*dns.Msg{
-		"nil":       nil,
-		"NXDOMAIN":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeNameError}, Answer: answer},
-		"SERVFAIL":  {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}, Answer: answer},
-		"truncated": {MsgHdr: dns.MsgHdr{Truncated: true}, Answer: answer},
-		"empty":     {Ns: answer, Extra: answer},
-		"alias":     {Answer: lab.Records(t, "a.example.org. 10 IN CNAME b.example.org."), Extra: answer},
+		"nil":      nil,
+		"NXDOMAIN": {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeNameError}, Answer: answer},
+		"SERVFAIL": {MsgHdr: dns.MsgHdr{Rcode: dns.RcodeServerFailure}, Answer: answer},
+		"empty":    {Ns: answer, Extra: answer},
+		"alias":    {Answer: lab.Records(t, "a.example.org. 10 IN CNAME b.example.org."), Extra: answer},
 	}
 	name := handlerZone("pass.test.")
 	for kind, m := range messages {
@@ -650,5 +650,24 @@ func TestHandlerNotesNames(t *testing.T) {
 		if got := n.Await(netip.MustParseAddrPort("10.0.0.1:443"), zone.key4).Names(); !reflect.DeepEqual(got, want) {
 			t.Errorf("noted %v: names %q, want %q", noted, got, want)
 		}
+	}
+}
+
+// IPv4 in the disguise of an IPv6 hint is IPv6 to `allow` and `deny`, as it is in an AAAA record.
+func TestHandlerMappedHint(t *testing.T) {
+	network := newNetwork(t, "10.0.0.1=answered 127.0.0.1=answered")
+	zone := policyFor(t, "all", 0)
+	m := &dns.Msg{Question: handlerRequest("a.example.org.", dns.TypeHTTPS).Question}
+	m.Answer = []dns.RR{&dns.HTTPS{SVCB: dns.SVCB{
+		Hdr:      dns.RR_Header{Name: "a.example.org.", Rrtype: dns.TypeHTTPS, Class: dns.ClassINET, Ttl: 30},
+		Priority: 1, Target: ".",
+		Value: []dns.SVCBKeyValue{&dns.SVCBIPv6Hint{Hint: []net.IP{net.ParseIP("10.0.0.1").To16(), net.ParseIP("127.0.0.1").To16()}}},
+	}}}
+	s := network.above(zone, answering(func(w dns.ResponseWriter, _ *dns.Msg) (int, error) { return dns.RcodeSuccess, w.WriteMsg(m) }))
+	if _, err := s.ServeDNS(t.Context(), new(handlerWriter), handlerRequest("a.example.org.", dns.TypeHTTPS)); err != nil {
+		t.Fatal(err)
+	}
+	if n := network.Monitor.Len(); n != 0 {
+		t.Errorf("%d targets", n)
 	}
 }

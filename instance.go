@@ -157,6 +157,9 @@ func (inst *instance) end() {
 		inst.endWatches()
 		inst.watches.Wait()
 	}
+	for _, block := range inst.handlers {
+		block.resolver.Close()
+	}
 	for _, file := range inst.settings.overrides {
 		file.Stop()
 	}

@@ -94,12 +94,12 @@ func (j *journal) Froze(f health.Freeze) {
 	}
 }
 
-// full tells that addresses pass unchecked because the table has no room. The log has a line for the first in a while.
-// After the monitor was closed there is no room either, which is no news.
-func (j *journal) full(m *health.Monitor) {
+// full tells that addresses pass unchecked because the table has no room for more than so many targets. The log has a line
+// for the first in a while.
+func (j *journal) full(targets int) {
 	now := time.Now().UnixNano()
-	if last := j.fullAt.Swap(now); now-last > int64(quiet) && m.Counts().Rejected > 0 {
-		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", m.Len())
+	if last := j.fullAt.Swap(now); now-last > int64(quiet) {
+		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", targets)
 	}
 }
 
@@ -116,8 +116,10 @@ func describe(target netip.AddrPort, c health.Change) string {
 		checks = "check"
 	}
 	switch {
-	case c.To == health.Up && c.Run == 0:
-		return fmt.Sprintf("%s is up: it went down just before verdicts were frozen", target)
+	case c.To != health.Down && c.Run == 0:
+		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, c.To)
+	case c.To == health.Down && c.Result == checker.Inconclusive:
+		return fmt.Sprintf("%s is down: this machine has no path to it, said %d %s in a row: %s", target, c.Run, checks, checker.Cause(c.Err))
 	case c.To == health.Up:
 		return fmt.Sprintf("%s is up: %d of %d %s answered", target, c.Run, c.Run, checks)
 	}
@@ -163,8 +165,12 @@ func (j *journal) mayTell(to health.State) bool {
 func (j *journal) summarise() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if down, up := j.rest[health.Down], j.rest[health.Up]; down+up > 0 {
-		log.Warningf("And %d more targets changed within a second: %d are down, %d are up", down+up, down, up)
+	if down, up, unknown := j.rest[health.Down], j.rest[health.Up], j.rest[health.Unknown]; down+up+unknown > 0 {
+		more := ""
+		if unknown > 0 {
+			more = fmt.Sprintf(", %d are unknown again", unknown)
+		}
+		log.Warningf("And %d more targets changed within a second: %d are down, %d are up%s", down+up+unknown, down, up, more)
 	}
 	clear(j.rest)
 	j.summary = nil

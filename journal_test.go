@@ -61,6 +61,8 @@ func TestJournalLines(t *testing.T) {
 		{Target: targets[1], From: health.Up, To: health.Down, Run: 4, Result: checker.Unreachable, Falls: 2},
 		{Target: targets[0], From: health.Down, To: health.Up, Run: 0, Result: checker.Timeout},
 		{Target: targets[1], From: health.Up, To: health.Down, Run: 3, Result: checker.Refused, Falls: 4, Damping: time.Minute},
+		{Target: targets[0], From: health.Down, To: health.Unknown, Run: 0, Result: checker.Timeout},
+		{Target: targets[0], From: health.Unknown, To: health.Down, Run: 12, Result: checker.Inconclusive, Err: syscall.ENETUNREACH},
 	}
 	ups, downs := testutil.ToFloat64(changesTo[health.Up]), testutil.ToFloat64(changesTo[health.Down])
 	for _, c := range changes {
@@ -73,9 +75,11 @@ func TestJournalLines(t *testing.T) {
 		"[INFO] [2001:db8::1]:80 is up: 2 of 2 checks answered",
 		"[WARNING] [2001:db8::1]:80 is down: 4 of 4 checks failed: unreachable",
 		"[INFO] 10.0.0.1:443 is up: it went down just before verdicts were frozen",
-		"[WARNING] [2001:db8::1]:80 is down: 3 of 3 checks failed: refused. It flaps, so it stays down for 1m0s at least")
-	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 3 || down != 4 {
-		t.Errorf("counted %v up and %v down, want 3 and 4", up, down)
+		"[WARNING] [2001:db8::1]:80 is down: 3 of 3 checks failed: refused. It flaps, so it stays down for 1m0s at least",
+		"[INFO] 10.0.0.1:443 is unknown: it went down just before verdicts were frozen",
+		"[WARNING] 10.0.0.1:443 is down: this machine has no path to it, said 12 checks in a row: no_route")
+	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 3 || down != 5 {
+		t.Errorf("counted %v up and %v down, want 3 and 5", up, down)
 	}
 }
 

@@ -106,7 +106,7 @@ func init() {
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}
-	for _, s := range []health.State{health.Up, health.Down} {
+	for _, s := range []health.State{health.Unknown, health.Up, health.Down} {
 		changesTo[s] = stateChanges.WithLabelValues(s.String())
 	}
 	for _, cause := range causes {

@@ -123,7 +123,7 @@ func TestMetricsSeriesAreThere(t *testing.T) {
 		{"coredns_shaker_answers_total", "outcome", []string{"fallback", "filtered", "reordered", "untouched"}},
 		{"coredns_shaker_checks_total", "result", []string{"answered", "inconclusive", "refused", "timeout", "unreachable"}},
 		{"coredns_shaker_inconclusive_checks_total", "cause", causes},
-		{"coredns_shaker_state_changes_total", "state", []string{"down", "up"}},
+		{"coredns_shaker_state_changes_total", "state", []string{"down", "unknown", "up"}},
 		{"coredns_shaker_targets", "state", []string{"down", "unknown", "up"}},
 	} {
 		if got := values(tt.metric, tt.label); !slices.Equal(got, tt.want) {

@@ -8,6 +8,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-shaker/shaker/internal/oracle"
+	"github.com/coredns-shaker/shaker/internal/resolve"
 )
 
 // network is an oracle, and what of shaker uses it.
@@ -43,7 +44,9 @@ func (n *network) shaker(zone zonePolicy, answer string) *Shaker {
 }
 
 func (n *network) above(zone zonePolicy, next plugin.Handler) *Shaker {
-	return &Shaker{Next: next, policies: zonePolicies{"example.org.": zone}, instance: &instance{engine: n.engine}}
+	s := &Shaker{Next: next, policies: zonePolicies{"example.org.": zone}, instance: &instance{engine: n.engine}}
+	s.resolver = resolve.New(s.resolve)
+	return s
 }
 
 // policyFor is a policy with a fallback as in a Corefile, for the zone example.org.

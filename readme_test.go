@@ -324,7 +324,7 @@ func TestReadmeMetrics(t *testing.T) {
 
 	values := map[string][]string{
 		"coredns_shaker_targets":                   {health.Unknown.String(), health.Up.String(), health.Down.String()},
-		"coredns_shaker_state_changes_total":       {health.Up.String(), health.Down.String()},
+		"coredns_shaker_state_changes_total":       {health.Up.String(), health.Down.String(), health.Unknown.String()},
 		"coredns_shaker_inconclusive_checks_total": causes,
 		"coredns_shaker_watch_lookups_total":       {"success", "failure"},
 	}

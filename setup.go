@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/resolve"
 	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
@@ -29,6 +30,8 @@ func setup(c *caddy.Controller) error {
 		return plugin.Error(name, err)
 	}
 	s := &Shaker{policies: policies, instance: inst, controller: c}
+	s.zones = plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
+	s.resolver = resolve.New(s.resolve)
 	s.watches = s.newWatches()
 	inst.handlers = append(inst.handlers, s)
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {

@@ -9,6 +9,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
+	"github.com/coredns-shaker/shaker/internal/resolve"
 	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
@@ -22,9 +23,11 @@ type Shaker struct {
 	Next plugin.Handler
 
 	policies   zonePolicies
+	zones      plugin.Zones // of the server block
 	instance   *instance
 	controller *caddy.Controller
 	watches    []*watch.Watch
+	resolver   *resolve.Resolver // of names that SRV records lead to
 }
 
 // Name implements plugin.Handler.

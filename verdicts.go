@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/opentracing/opentracing-go"
 
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/answer"
@@ -14,13 +13,12 @@ import (
 	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
-// verdicts are what is known of the addresses in one answer. It implements answer.Source.
+// verdicts are what is known of the addresses in one answer.
 type verdicts struct {
 	zone    zonePolicy
 	request *dns.Msg
-	engine  *engine
-	pending []*health.Target // worth waiting for
-	hold    *hold            // nil before it has waited
+	shaker  *Shaker
+	wait    *wait // nil as long as there is nothing to wait for
 	// rejected is how many addresses found no room in the table, and so have no verdict.
 	rejected int
 }
@@ -33,7 +31,6 @@ func (v *verdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 	rules := v.zone.overrides.Rules()
 	var own [1]uint16
 	var seen portStates
-	pending := len(v.pending)
 	for _, port := range v.zone.portsOf(port, &own) {
 		var t *health.Target
 		if permitted {
@@ -44,25 +41,48 @@ func (v *verdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 			if permitted {
 				v.rejected++
 			}
-			v.pending = v.pending[:pending]
 			return answer.Verdict{}
 		}
 		seen.add(decided, t)
-		if decided == override.Auto && v.hold == nil && t.Holds(v.zone.hold) {
-			v.pending = append(v.pending, t)
-		}
 	}
 	verdict := seen.verdict(v.zone.anyPort)
-	if verdict.State != answer.Unknown {
-		// What is still pending at other ports could not change it.
-		v.pending = v.pending[:pending]
+	// Where the address has a verdict, none of its ports could change it.
+	if verdict.State == answer.Unknown && !v.wait.isOver() {
+		v.addPending(addr, port, rules)
 	}
 	return verdict
 }
 
-// filter returns what becomes of the answer to the request, see [answer.Filter].
-func (v *verdicts) filter(m *dns.Msg) (*dns.Msg, answer.Result) {
-	return answer.Filter(m, v.request, v.zone.answers(), v)
+// addPending notes the targets of an address that may have their verdicts soon.
+func (v *verdicts) addPending(addr netip.Addr, port uint16, rules *override.Rules) {
+	var own [1]uint16
+	for _, port := range v.zone.portsOf(port, &own) {
+		if rules.Of(addr, port) != override.Auto {
+			continue
+		}
+		if t := v.target(addr, port, v.zone.idle); t != nil && t.Holds(v.zone.hold) {
+			w := v.waits()
+			w.targets = append(w.targets, t)
+		}
+	}
+}
+
+// resolve returns the addresses of a name, see [answer.Source]. Where they are about to be known, that is noted.
+func (v *verdicts) resolve(ctx context.Context, qname string, rrtype uint16) (addrs []netip.Addr, known bool) {
+	addrs, known, ended := v.shaker.resolver.Get(ctx, qname, rrtype)
+	if ended != nil && !v.wait.isOver() {
+		w := v.waits()
+		w.lookups = append(w.lookups, ended)
+	}
+	return addrs, known
+}
+
+// waits returns what to wait for.
+func (v *verdicts) waits() *wait {
+	if v.wait == nil {
+		v.wait = new(wait)
+	}
+	return v.wait
 }
 
 // maxNamed bounds the names that targets are told. Those of hosts are shorter (RFC 1123, section 2.1). What is longer was
@@ -71,7 +91,7 @@ const maxNamed = 255
 
 // target has an address checked at a port for at least keep from now on. It is nil where the table is full.
 func (v *verdicts) target(addr netip.Addr, port uint16, keep time.Duration) *health.Target {
-	t := v.engine.monitor.Target(netip.AddrPortFrom(addr, port), v.zone.key(addr), keep)
+	t := v.shaker.instance.engine.monitor.Target(netip.AddrPortFrom(addr, port), v.zone.key(addr), keep)
 	if t != nil && v.zone.named {
 		if qname := v.request.Question[0].Name; len(qname) <= maxNamed {
 			t.AddName(qname)
@@ -129,45 +149,6 @@ func (p *portStates) verdict(anyPort bool) answer.Verdict {
 	return v
 }
 
-// Settle implements answer.Source.
-func (v *verdicts) Settle() bool {
-	if len(v.pending) == 0 || v.hold != nil || !v.engine.enter() {
-		return false
-	}
-	defer v.engine.leave()
-	h := &hold{began: time.Now(), targets: v.pending}
-	v.engine.monitor.Await(v.pending, v.zone.hold)
-	h.took = max(time.Since(h.began), 1) // also where the clock is too coarse to tell
-	v.pending, v.hold, v.rejected = nil, h, 0
-	return true
-}
-
-// hold is a wait for verdicts.
-type hold struct {
-	began   time.Time
-	took    time.Duration
-	targets []*health.Target
-}
-
-// trace adds the wait to the trace of the query, if there is one.
-func (h *hold) trace(ctx context.Context) {
-	span := opentracing.SpanFromContext(ctx)
-	if span == nil {
-		return
-	}
-	unknown := 0
-	for _, t := range h.targets {
-		if t.State() == health.Unknown {
-			unknown++
-		}
-	}
-	span.Tracer().StartSpan("shaker hold",
-		opentracing.ChildOf(span.Context()),
-		opentracing.StartTime(h.began),
-		opentracing.Tags{"targets": len(h.targets), "unknown": unknown},
-	).FinishWithOptions(opentracing.FinishOptions{FinishTime: h.began.Add(h.took)})
-}
-
 // lookupVerdicts are those for a look-up of our own, which is no answer to a client: nobody waits for a verdict, and the
 // targets stay in the table until the next look-up. It implements answer.Source.
 type lookupVerdicts struct {
@@ -191,13 +172,30 @@ func (v lookupVerdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 	return verdict
 }
 
-// filter is that of verdicts.
-func (v lookupVerdicts) filter(m *dns.Msg) *dns.Msg {
-	m, _ = answer.Filter(m, v.request, v.zone.answers(), v)
-	return m
+// Resolve implements answer.Source. What the look-up leads to is all to be found, so it waits.
+func (v lookupVerdicts) Resolve(qname string, rrtype uint16) (addrs []netip.Addr, known bool) {
+	addrs, known, ended := v.shaker.resolver.Get(v.lookup.ctx, qname, rrtype)
+	if ended == nil {
+		return addrs, known
+	}
+	select {
+	case <-ended:
+		addrs, known, _ = v.shaker.resolver.Get(v.lookup.ctx, qname, rrtype)
+	case <-v.lookup.ctx.Done():
+	}
+	return addrs, known
 }
 
 // Settle implements answer.Source.
 func (v lookupVerdicts) Settle() bool { return false }
+
+// Room implements answer.Client.
+func (v lookupVerdicts) Room() int { return dns.MaxMsgSize }
+
+// filter returns what becomes of an answer within the look-up.
+func (v lookupVerdicts) filter(m *dns.Msg) *dns.Msg {
+	m, _ = answer.Filter(m, &answer.Query{Zone: v.zone.answers(), Request: v.request, Client: v}, v)
+	return m
+}
 
 var _ watch.Target = (*health.Target)(nil)

@@ -55,7 +55,8 @@ type Checker struct {
 func NewChecker() *Checker { return new(Checker) }
 
 // NewCheckerConfig is NewChecker with a choice of the method and of how packets leave this machine. CheckingLoop,
-// or a check that needs none, fails if that cannot be.
+// or a check that needs none, fails if that cannot be. Pool bounds the checks of this Checker alone. Checkers without
+// a Pool have the default in common, if they share a thread.
 func NewCheckerConfig(config Config) *Checker { return &Checker{config: config} }
 
 // NewCheckerZeroLinger is NewChecker with a choice that only matters where handshakes are completed

@@ -3,6 +3,7 @@ package checker
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"runtime"
 	"sync"
 	"syscall"
@@ -121,6 +122,44 @@ func TestEndLeavesNothingInFlight(t *testing.T) {
 			t.Errorf("%d probers are left", len(shared.probers))
 		}
 	})
+}
+
+// Sessions share a prober only if packets leave in the same way, and if it has the places that they ask for.
+func TestSharing(t *testing.T) {
+	first, err := newSession(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.end()
+	addr := netip.MustParseAddr
+	for _, tt := range []struct {
+		name   string
+		config Config
+		shares bool
+	}{
+		{"nothing asked for", Config{}, true},
+		{"the default by its name", Config{Method: MethodSocket}, true},
+		{"a source", Config{Source: []netip.Addr{addr("127.0.0.9")}}, true},
+		{"few places", Config{Pool: 1}, true},
+		{"more places than the default", Config{Pool: maxPool + 1}, false},
+		{"an interface", Config{Interface: "lo"}, false},
+		{"another method", Config{Method: MethodDial}, false},
+	} {
+		s, err := newSession(tt.config)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if shares := s.prober == first.prober; shares != tt.shares {
+			t.Errorf("%s: shares the prober %t, want %t", tt.name, shares, tt.shares)
+		}
+		s.end()
+		s.end() // once more does no harm
+		select {
+		case <-first.prober.Done():
+			t.Fatalf("%s: its end ended the other", tt.name)
+		default:
+		}
+	}
 }
 
 // A prober that fails takes the CheckingLoops of all who share it with it; the next gets another.

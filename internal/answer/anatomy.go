@@ -11,57 +11,104 @@ import (
 // queries grow, which costs more than all the rest.
 var anatomies = sync.Pool{New: func() any { return new(anatomy) }}
 
-// release forgets the answer, and keeps the space for the next one if it is not out of the ordinary.
-func (a *anatomy) release() {
-	const ordinary = 256
-	if max(cap(a.members), cap(a.pairs), cap(a.glue.records)) > ordinary {
-		return
+// giants are those of answers out of the ordinary. To make them costs more than to use them, but while nobody sends such
+// answers they are garbage.
+var giants = sync.Pool{New: func() any { return new(anatomy) }}
+
+// ordinary is the number of records, or of addresses in them, that an answer may well have.
+const ordinary = 256
+
+func anatomyFor(m *dns.Msg) *anatomy {
+	if len(m.Answer)+len(m.Extra) > ordinary {
+		return giants.Get().(*anatomy)
 	}
-	clear(a.sets)
-	clear(a.pairs)
-	a.index.reset()
-	a.glue.reset()
-	*a = anatomy{index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue}
-	anatomies.Put(a)
+	return anatomies.Get().(*anatomy)
 }
 
-// anatomy is the records of an answer that a verdict may change, sorted by RRset.
+// release keeps the space for the next answer.
+func (a *anatomy) release() {
+	a.forget()
+	if max(cap(a.members), cap(a.pairs), cap(a.glue.records)) > ordinary {
+		giants.Put(a)
+	} else {
+		anatomies.Put(a)
+	}
+}
+
+// forget forgets everything but the space.
+func (a *anatomy) forget() {
+	clear(a.sets)
+	clear(a.pairs)
+	clear(a.gone)
+	clear(a.tiers)
+	a.index.reset()
+	a.glue.reset()
+	*a = anatomy{
+		index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue, gone: a.gone, tiers: a.tiers,
+	}
+}
+
+// anatomy is the records of a message that a verdict may change, sorted by RRset.
 type anatomy struct {
 	message *dns.Msg
 	index   rrsetIndex // of sets
-	sets    []rrset
-	members []member // in the order of the answer
-	pairs   []pair   // in the order of the members
-	glue    glue     // of SRV records, where there are any
-	signed  bool     // there are signatures
-	hinted  bool     // there are records that may have hints
+	sets    []rrset    // those of the answer section first
+	members []member   // of the answer section in its order, then of the additional section in its order
+	pairs   []pair     // those of one member are together
+	glue    glue
+
+	questions int // to the source, of which there may be maxPairs
+
+	answered int  // number of sets in the answer section
+	twins    bool // there are glue sets that stand in the answer section too
+	services bool // there are records that lead to addresses elsewhere
+	resolves bool // addresses were asked for that the message lacks
+	signed   bool // there are signatures
+
+	gone  map[place]bool // addresses that leave an RRset of the answer
+	tiers map[tierKey]tier
 }
 
-// member is a record of the answer.
+// member is a record that leads to addresses.
 type member struct {
-	index    int // in the answer
-	set      int // in anatomy.sets
-	from, to int // its pairs
-	down     bool
-	rank     uint32
+	index int  // in its section
+	extra bool // that is the additional one, not the answer
+	open  bool // there may be more addresses than are known
+	set   int  // in anatomy.sets
+	down  bool
+	rank  uint32
+	// Its pairs: those of addresses in the record itself, and those of the name in it.
+	own, beside span
 }
 
-// pair is an address of a record, and the port it is used on.
+// span is a part of anatomy.pairs.
+type span struct{ from, to int }
+
+func (a *anatomy) pairsOf(s span) []pair { return a.pairs[s.from:s.to] }
+
+// pair is an address that a record leads to, and the port it is used on.
 type pair struct {
 	addr   netip.Addr
 	port   uint16 // 0 for the ports of the policy
-	glue   int    // of an SRV record: where the address is in glue.records
+	other  uint16 // a second port that serves as well, 0 for none
+	glue   int32  // where the address is in glue.records, or none
 	down   bool
 	damped bool
 }
 
+const none = -1
+
 // rrset is the members of one owner and type.
 type rrset struct {
 	rrtype  uint16
-	first   pair
+	extra   bool // it stands in the additional section, whether or not in the answer
+	first   pair // whose address is not valid while there is none
 	varied  bool // its members are not all at one address and port
+	blank   bool // a member of it has no address that is known
 	watched bool // at least one address has a state
-	signed  bool // by an RRSIG in the answer
+	signed  bool // by an RRSIG in a section where it stands
+	enough  bool // members are healthy
+	relents bool // what is only damped is taken for healthy
 	size    int
 	down    int
 	rank    uint32 // of the member that was looked at last
@@ -89,75 +136,153 @@ func (s *rrset) remains(m *member) bool {
 	return s.fate != failed && s.fate != replaced && !(s.fate == thinned && m.down)
 }
 
-// dissect sorts the records of an answer. It stops at more than maxPairs.
-func (a *anatomy) dissect(m *dns.Msg) {
+// askable tells whether a verdict could change the message.
+func (a *anatomy) askable() bool {
+	return a.questions > 0 && !a.isExcessive()
+}
+
+// isExcessive tells whether the message takes more work than any message that is meant well.
+func (a *anatomy) isExcessive() bool {
+	return a.questions > maxPairs || a.index.text+a.glue.index.text > maxText
+}
+
+// addPair appends a pair.
+func (a *anatomy) addPair(p pair) {
+	a.pairs = append(a.pairs, p)
+	a.questions++
+	if p.other != 0 {
+		a.questions++
+	}
+}
+
+// dissect sorts the records of a message. It stops where they are excessive.
+func (a *anatomy) dissect(m *dns.Msg, p *Policy, source Source) {
+	if a.message != nil {
+		a.forget()
+	}
 	a.message = m
 	for i, rr := range m.Answer {
-		from := len(a.pairs)
-		h := a.pair(rr)
-		if h == nil {
-			continue
-		}
-		to := len(a.pairs)
-		if to > maxPairs {
+		a.addMember(i, rr, false)
+		if a.isExcessive() {
 			return
 		}
-		n, found := a.index.find(h.Name, h.Rrtype)
-		if !found {
-			n = a.index.add(h.Name, h.Rrtype)
-			a.sets = append(a.sets, rrset{rrtype: h.Rrtype})
+	}
+	a.answered = len(a.sets)
+	for i, rr := range m.Extra {
+		if h, addr, ok := address(rr); ok {
+			a.glue.add(i, h, addr)
+		} else {
+			a.addMember(i, rr, true)
 		}
-		a.sets[n].extend(a.pairs[from:to])
-		a.members = append(a.members, member{index: i, set: n, from: from, to: to})
+		if a.isExcessive() {
+			return
+		}
+	}
+	if a.services {
+		a.addBeside(p, source)
 	}
 	if a.signed {
-		a.index.eachSigned(m.Answer, func(n int) { a.sets[n].signed = true })
+		a.eachSigned(m.Answer, func(n int) {
+			if n < a.answered {
+				a.sets[n].signed = true
+			}
+		}, nil)
+		a.eachSigned(m.Extra, func(n int) {
+			if a.sets[n].extra {
+				a.sets[n].signed = true
+			}
+		}, func(n int) { a.glue.sets[n].signed = true })
+	}
+	a.findTwins()
+}
+
+// findTwins finds the glue that is in the answer section as well.
+func (a *anatomy) findTwins() {
+	for n := range a.glue.sets {
+		if twin, found := a.index.findKey(a.glue.index.keys[n]); found && twin < a.answered {
+			a.glue.sets[n].twin, a.twins = twin, true
+		}
 	}
 }
 
-// extend adds a member with these pairs.
-func (s *rrset) extend(pairs []pair) {
-	var none [1]pair // of a record whose addresses are not known
-	if len(pairs) == 0 {
-		pairs = none[:]
-	}
-	if s.size == 0 {
-		s.first = pairs[0]
-	}
-	s.size++
-	for i := range pairs {
-		p := &pairs[i]
-		s.varied = s.varied || p.addr != s.first.addr || p.port != s.first.port
+// eachSigned tells of every RRset with a signature in the section: its number among the sets, and that among those of the
+// glue, if somebody wants to know.
+func (a *anatomy) eachSigned(section []dns.RR, set, glue func(n int)) {
+	for _, rr := range section {
+		sig, ok := rr.(*dns.RRSIG)
+		if !ok {
+			continue
+		}
+		if a.isExcessive() {
+			return
+		}
+		if n, found := a.index.find(sig.Hdr.Name, sig.TypeCovered); found {
+			set(n)
+		}
+		if glue == nil {
+			continue
+		}
+		if n, found := a.glue.index.find(sig.Hdr.Name, sig.TypeCovered); found {
+			glue(n)
+		}
 	}
 }
 
-// pair appends the pairs of a record. It returns its header, or nil if a verdict cannot change it.
-func (a *anatomy) pair(rr dns.RR) *dns.RR_Header {
+// addMember notes a record that leads to addresses.
+func (a *anatomy) addMember(i int, rr dns.RR, extra bool) {
+	from := len(a.pairs)
+	var h *dns.RR_Header
 	switch rr := rr.(type) {
 	case *dns.A, *dns.AAAA:
-		if h, addr, ok := address(rr); ok {
-			a.pairs = append(a.pairs, pair{addr: addr})
-			return h
+		var addr netip.Addr
+		var ok bool
+		if h, addr, ok = address(rr); !ok {
+			return
 		}
+		a.addPair(pair{addr: addr, glue: none})
 	case *dns.SRV:
-		if isChecked(rr) {
-			a.pairService(rr)
-			return &rr.Hdr
+		if extra || !isChecked(rr) {
+			return // nothing brings SRV records along
 		}
+		h, a.services = &rr.Hdr, true
 	case *dns.SVCB:
-		if isService(rr) {
-			a.pairHints(rr)
-			return &rr.Hdr
+		if !a.addHints(rr) {
+			return
 		}
+		h = &rr.Hdr
 	case *dns.HTTPS:
-		if isService(&rr.SVCB) {
-			a.pairHints(&rr.SVCB)
-			return &rr.Hdr
+		if !a.addHints(&rr.SVCB) {
+			return
 		}
+		h = &rr.Hdr
 	case *dns.RRSIG:
 		a.signed = true
+		return
+	default:
+		return
 	}
-	return nil
+	n, found := a.index.find(h.Name, h.Rrtype)
+	if !found {
+		n = a.index.add(h.Name, h.Rrtype)
+		a.sets = append(a.sets, rrset{rrtype: h.Rrtype})
+	}
+	m := member{index: i, extra: extra, set: n, own: span{from, len(a.pairs)}}
+	s := &a.sets[n]
+	s.size++
+	s.extra = s.extra || extra
+	s.extend(a.pairsOf(m.own))
+	a.members = append(a.members, m)
+}
+
+// extend tells the RRset of pairs that a member of it has.
+func (s *rrset) extend(pairs []pair) {
+	for i := range pairs {
+		p := &pairs[i]
+		if !s.first.addr.IsValid() {
+			s.first = *p
+		}
+		s.varied = s.varied || p.addr != s.first.addr || p.port != s.first.port
+	}
 }
 
 // address returns the header and the address of a record, if it is one that has an address.
@@ -173,3 +298,7 @@ func address(rr dns.RR) (h *dns.RR_Header, addr netip.Addr, ok bool) {
 	}
 	return h, addr, ok && h.Class == dns.ClassINET && isAddress(h.Rrtype)
 }
+
+var addressTypes = [...]uint16{dns.TypeA, dns.TypeAAAA}
+
+func isAddress(rrtype uint16) bool { return rrtype == dns.TypeA || rrtype == dns.TypeAAAA }

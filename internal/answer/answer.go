@@ -3,6 +3,9 @@
 //
 // [Filter] does it in steps. It dissects the message into RRsets and the addresses that they lead to, asks for the
 // verdicts, decides for each RRset what becomes of it, and then makes a new message, if anything is to change at all.
+//
+// All sections tell one story. An RRset that stands in the answer and beside it has the same members and the same TTL in
+// both places, and an address that nobody should use any more is in neither a hint nor the additional section.
 package answer
 
 import (
@@ -17,8 +20,11 @@ import (
 type Source interface {
 	// Ask returns the verdict on an address at one port, or at the ports of the policy where port is 0.
 	Ask(addr netip.Addr, port uint16) Verdict
-	// Settle may be called once, when all addresses have been asked for. It waits for the verdicts that are about to
-	// come, and reports whether it did, so that all have to be asked for again.
+	// Resolve returns the addresses that a name has by its records of a type, A or AAAA. It reports false where they are
+	// not known, or not yet. The slice is not to be changed.
+	Resolve(name string, rrtype uint16) (addrs []netip.Addr, known bool)
+	// Settle is called when all has been asked for. It waits for what is about to come, and reports whether it did: then
+	// all has to be asked for again, and Settle may be called once more.
 	Settle() bool
 }
 
@@ -63,9 +69,22 @@ func (v Verdict) rank(p *Policy) uint32 {
 // lastRank is that of what is down.
 const lastRank = math.MaxUint32
 
+// Query is what is answered, and to whom.
+type Query struct {
+	Zone    Zone
+	Request *dns.Msg
+	Client  Client
+}
+
+// Client is who gets the answer.
+type Client interface {
+	// Room returns how many octets a message to the client may have, without being truncated.
+	Room() int
+}
+
 // Result says what [Filter] did.
 type Result struct {
-	// Addresses is how many a verdict could be had on, once for each port.
+	// Addresses is how many a verdict could be had on, once for each record that leads to them.
 	Addresses int
 	// Removed is how many of them are not in the new message.
 	Removed int
@@ -102,30 +121,36 @@ func (o Outcome) String() string {
 	}
 }
 
-// maxPairs is the number of addresses and ports from which on a message passes as it is. A message of
-// 64 KB has room for a few thousand addresses, and for millions of pairs if SRV records share targets.
+// maxPairs is the number of addresses and ports from which on a message passes as it is, names to resolve included. A
+// message of 64 KB has room for a few thousand addresses, and for millions of pairs if SRV records share targets.
 const maxPairs = 4096
 
-// Filter returns the message to send in place of m, the answer to request: m itself where nothing has
+// maxText is the number of octets in the text of different names from which on a message passes as it is. That many
+// names have less, if none has more than the 255 octets that are usual. Octets that need escapes make four of one.
+const maxText = maxPairs * 256
+
+// Filter returns the message to send in place of m, the answer to a query: m itself where nothing has
 // to change, and otherwise a new message. What m refers to is never changed, since the plugins below
-// may hold on to it.
-func Filter(m, request *dns.Msg, zone Zone, source Source) (*dns.Msg, Result) {
-	a := anatomies.Get().(*anatomy)
+// may hold on to it. It allocates nothing where nothing changes.
+func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
+	a := anatomyFor(m)
 	defer a.release()
-	a.dissect(m)
+	p := q.Zone.Policy
+	a.dissect(m, p, source)
+	for a.askable() {
+		a.ask(p, source)
+		if !source.Settle() {
+			break
+		}
+		if a.resolves {
+			a.dissect(m, p, source)
+		}
+	}
 	result := Result{Addresses: len(a.pairs)}
-	if len(a.pairs) == 0 || len(a.pairs) > maxPairs {
+	if !a.askable() || !a.decide(p) && !a.exceeds(p.TTL) {
 		return m, result
 	}
-	a.ask(zone.Policy, source)
-	if source.Settle() {
-		a.ask(zone.Policy, source)
-	}
-	changed := a.decide(zone.Policy)
-	if !changed && !a.exceeds(zone.TTL) {
-		return m, result
-	}
-	e := edit{anatomy: a, request: request, zone: &zone}
+	e := edit{anatomy: a, query: q}
 	m = e.make()
 	result.Removed, result.Outcome = e.removed, e.outcome
 	return m, result

@@ -19,7 +19,10 @@ import (
 type filterStates struct {
 	states filterBook
 	later  filterBook // what settle brings, if anything
-	asked  []netip.AddrPort
+	// names are the addresses of names, but for those that are pending.
+	names   map[string][]netip.Addr
+	pending map[string]bool
+	asked   []netip.AddrPort
 }
 
 // filterBook is what is known. Port 0 stands for the ports of the policy.
@@ -36,6 +39,22 @@ func (s *filterStates) Settle() bool {
 	}
 	s.states, s.later = s.later, nil
 	return true
+}
+
+// Resolve implements Source: names have the addresses that are in the message, and no others.
+func (s *filterStates) Resolve(name string, rrtype uint16) ([]netip.Addr, bool) {
+	addrs, pending := s.names[name], s.pending[name]
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != (rrtype == dns.TypeA) }), !pending
+}
+
+// room is a client, and how many octets it takes.
+type room int
+
+func (r room) Room() int { return int(r) }
+
+// filter asks on behalf of a client that takes everything.
+func filter(m, request *dns.Msg, zone Zone, source Source) (*dns.Msg, Result) {
+	return Filter(m, &Query{Request: request, Client: room(dns.MaxMsgSize), Zone: zone}, source)
 }
 
 // filterVerdicts reads verdicts such as "10.0.0.1=down 10.0.0.2=up,1500us [2001:db8::1]:443=unknown", with the
@@ -371,7 +390,7 @@ func TestFilter(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			request, m := filterMessages(t, tt.answer)
 			before := filterTake(m)
-			got, result := Filter(m, request, filterPolicy(t, tt.fallback, tt.panics), filterVerdicts(t, tt.verdicts))
+			got, result := filter(m, request, filterPolicy(t, tt.fallback, tt.panics), filterVerdicts(t, tt.verdicts))
 			before.expectUnchanged(t)
 			if (got == m) != (tt.want == same) {
 				t.Errorf("the very message: %v", got == m)
@@ -404,7 +423,7 @@ func TestFilterCountsAddresses(t *testing.T) {
 		a.example.org. 1 IN A 10.0.0.1
 		a.example.org. 1 CH A 10.0.0.2
 		a.example.org. 1 IN AAAA 2001:db8::1`)
-	if _, result := Filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "")); result.Addresses != 2 {
+	if _, result := filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "")); result.Addresses != 2 {
 		t.Errorf("%d addresses, want 2", result.Addresses)
 	}
 }
@@ -427,7 +446,7 @@ func TestFilterOddAddresses(t *testing.T) {
 	m.SetReply(request)
 	m.Answer = slices.Concat(odd, good)
 	before := filterTake(m)
-	got, result := Filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "10.0.0.1=down 10.0.0.2=up 2001:db8::1=down"))
+	got, result := filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "10.0.0.1=down 10.0.0.2=up 2001:db8::1=down"))
 	before.expectUnchanged(t)
 	if len(got.Answer) != len(odd)+2 || !slices.Equal(got.Answer[:len(odd)], odd) {
 		t.Errorf("got\n%s", lab.RecordText(got.Answer))
@@ -452,7 +471,7 @@ func TestFilterManySets(t *testing.T) {
 		answer.WriteString("N1.EXAMPLE.org. 10" + filterSig + "\n")
 		request, m := filterMessages(t, answer.String())
 		before := filterTake(m)
-		got, result := Filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, verdicts.String()))
+		got, result := filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, verdicts.String()))
 		before.expectUnchanged(t)
 		// The signed set keeps both.
 		if result.Removed != sets-1 || len(got.Answer) != sets+2 {
@@ -476,7 +495,7 @@ func TestFilterAsks(t *testing.T) {
 	} {
 		request, m := filterMessages(t, answer)
 		states := filterVerdicts(t, "")
-		Filter(m, request, filterPolicy(t, fallbackIs, 0), states)
+		filter(m, request, filterPolicy(t, fallbackIs, 0), states)
 		if got := strings.Trim(fmt.Sprint(states.asked), "[]"); got != want {
 			t.Errorf("fallback %s: asked for %s, want %s", fallbackIs, got, want)
 		}
@@ -491,7 +510,7 @@ func TestFilterAfterSettling(t *testing.T) {
 	request, m := filterMessages(t, answer)
 	states := filterVerdicts(t, "10.0.0.1=down 10.0.0.2=unknown 10.0.0.3=unknown")
 	states.later = filterVerdicts(t, "10.0.0.1=up 10.0.0.2=down 10.0.0.3=unknown").states
-	got, _ := Filter(m, request, filterPolicy(t, "all", 0), states)
+	got, _ := filter(m, request, filterPolicy(t, "all", 0), states)
 	if want := "a.example.org. 1 IN A 10.0.0.1\na.example.org. 1 IN A 10.0.0.3\n"; lab.RecordText(got.Answer) != want {
 		t.Errorf("got\n%swant\n%s", lab.RecordText(got.Answer), want)
 	}
@@ -506,7 +525,7 @@ func TestFilterStatesVanish(t *testing.T) {
 		a.example.org. 300 IN A 10.0.0.2`)
 	states := filterVerdicts(t, "10.0.0.1=down")
 	states.later = filterBook{} // nothing is watched any more
-	if got, _ := Filter(m, request, filterPolicy(t, "all", 0), states); got != m {
+	if got, _ := filter(m, request, filterPolicy(t, "all", 0), states); got != m {
 		t.Errorf("got\n%s", lab.RecordText(got.Answer))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -14,8 +15,7 @@ const speaker = "shaker"
 // edit makes a new message out of one that must not be changed.
 type edit struct {
 	*anatomy
-	request *dns.Msg
-	zone    *Zone // by value, its strings would take the anatomy with them to the heap
+	query   *Query
 	removed int
 	outcome Outcome
 }
@@ -30,51 +30,47 @@ func (e *edit) make() *dns.Msg {
 		m.AuthenticatedData = false
 	}
 	switch {
-	case left > 0:
-		m.Answer = answer
-		e.trim(m)
+	case left > 0 || !e.empties():
+		m.Answer, m.Extra = answer, e.extraSection()
 	case fails:
 		m.Rcode, m.Authoritative = dns.RcodeServerFailure, false
 		m.Answer, m.Ns, m.Extra = nil, nil, options(e.message)
 	default:
 		m.Answer, m.Ns, m.Extra = answer, []dns.RR{e.soa()}, options(e.message)
 	}
-	if reason != "" && e.request.IsEdns0() != nil {
-		m.Extra = explain(m.Extra, reason)
+	if reason != "" && e.query.Request.IsEdns0() != nil {
+		e.explain(m, reason)
 	}
 	return m
 }
 
-// trim takes addresses that SRV records do not need any more out of the additional section. That is not
-// covered by AD (RFC 4035, section 3.2.3).
-func (e *edit) trim(m *dns.Msg) {
-	if !e.glue.goes() {
-		return
-	}
-	extra, removed := e.glue.trim(m.Extra)
-	m.Extra = extra
-	e.remove(removed, Filtered)
+// empties tells whether the fallback takes RRsets away. An answer of aliases alone is not for it to touch.
+func (e *edit) empties() bool {
+	return slices.ContainsFunc(e.sets, func(s rrset) bool { return s.fate == replaced || s.fate == failed })
 }
 
-// fallback tells where the fallback applied, in words for the client, and whether it is SERVFAIL.
+// fallback tells where the fallback applied, in words for the client, and whether it is SERVFAIL. Of several RRsets it
+// tells of the last, which is at the end of the CNAME chain.
 func (e *edit) fallback() (reason string, fails bool) {
+	last := none
 	for n := range e.sets {
-		s := &e.sets[n]
-		switch s.fate {
+		switch e.sets[n].fate {
 		case failed:
-			fails = true
+			fails, last = true, n
 		case spared, replaced:
-		default:
-			continue
+			last = n
 		}
-		e.outcome = Substituted
-		members := "addresses"
-		if s.rrtype == dns.TypeSRV {
-			members = "targets"
-		}
-		reason = fmt.Sprintf("%s: %d of %d %s of %s are down", speaker, s.down, s.size, members, e.index.keys[n].owner)
 	}
-	return reason, fails
+	if last == none {
+		return "", false
+	}
+	e.outcome = Substituted
+	s := &e.sets[last]
+	members := "addresses"
+	if s.rrtype == dns.TypeSRV {
+		members = "targets"
+	}
+	return fmt.Sprintf("%s: %d of %d %s of %s are down", speaker, s.down, s.size, members, e.index.keys[last].owner), fails
 }
 
 // answerSection returns the new answer section, and how many records in it are not there for the sake of
@@ -84,7 +80,7 @@ func (e *edit) answerSection() (answer []dns.RR, left int) {
 	answer = make([]dns.RR, 0, len(e.message.Answer))
 	members := e.members
 	for i, rr := range e.message.Answer {
-		if len(members) == 0 || members[0].index != i {
+		if len(members) == 0 || members[0].index != i || members[0].extra {
 			if rr, goes := e.other(rr); !goes {
 				answer = append(answer, rr)
 				left += weight(rr)
@@ -100,7 +96,7 @@ func (e *edit) answerSection() (answer []dns.RR, left int) {
 			if !s.placed {
 				s.placed = true
 				before := len(answer)
-				answer = e.zone.Fallback.appendRecords(answer, rr.Header(), e.zone.TTL)
+				answer = e.policy().Fallback.appendRecords(answer, rr.Header(), e.policy().TTL)
 				left += len(answer) - before
 			}
 			continue
@@ -109,16 +105,28 @@ func (e *edit) answerSection() (answer []dns.RR, left int) {
 			continue
 		case s.sorts:
 			rr, s.order = e.message.Answer[e.members[s.order[0]].index], s.order[1:]
-		case hasHints(s.rrtype):
-			var removed int
-			if rr, removed = withoutHints(rr, e.pairs[m.from:m.to]); removed > 0 {
-				e.remove(removed, Filtered)
-			}
 		}
-		answer = append(answer, e.capped(rr, s.watched))
+		answer = append(answer, e.remaining(rr, m))
 		left++
 	}
 	return answer, left
+}
+
+// remaining returns what is left of a record in the place of a member.
+func (e *edit) remaining(rr dns.RR, m *member) dns.RR {
+	s := &e.sets[m.set]
+	if !isService(s.rrtype) {
+		return e.capped(rr, s.watched)
+	}
+	rr, removed := withoutHints(rr, e.pairsOf(m.own))
+	if removed == 0 {
+		return e.capped(rr, s.watched)
+	}
+	e.remove(removed, Filtered)
+	if h := rr.Header(); s.watched {
+		h.Ttl = min(h.Ttl, e.policy().TTL) // it is a copy already
+	}
+	return rr
 }
 
 // weight is 0 for records that make no answer by themselves, 1 for all others.
@@ -134,6 +142,56 @@ func weight(rr dns.RR) int {
 func (e *edit) remove(n int, o Outcome) {
 	e.removed += n
 	e.outcome = max(e.outcome, o)
+}
+
+func (e *edit) policy() *Policy { return e.query.Zone.Policy }
+
+// extraSection returns the additional section without what nobody should use any more, and with the TTLs of what is
+// watched. It is not covered by AD (RFC 4035, section 3.2.3).
+func (e *edit) extraSection() []dns.RR {
+	if n := len(e.members); len(e.glue.records) == 0 && !e.members[n-1].extra {
+		return e.message.Extra
+	}
+	extra := make([]dns.RR, 0, len(e.message.Extra))
+	members := e.members
+	for len(members) > 0 && !members[0].extra {
+		members = members[1:]
+	}
+	glue := e.glue.records
+	for i, rr := range e.message.Extra {
+		switch {
+		case len(glue) > 0 && glue[0].index == i:
+			r := &glue[0]
+			glue = glue[1:]
+			if r.goes {
+				e.remove(1, Filtered)
+				continue
+			}
+			rr = e.capped(rr, e.isWatched(r.set))
+		case len(members) > 0 && members[0].index == i:
+			m := &members[0]
+			members = members[1:]
+			rr = e.remaining(rr, m)
+		default:
+			rr = e.cappedSignature(rr)
+		}
+		extra = append(extra, rr)
+	}
+	return extra
+}
+
+// cappedSignature returns rr with the TTL of the RRset in the additional section that it is the signature of, if it is
+// one.
+func (e *edit) cappedSignature(rr dns.RR) dns.RR {
+	sig, ok := rr.(*dns.RRSIG)
+	if !ok {
+		return rr
+	}
+	if n, found := e.glue.index.find(sig.Hdr.Name, sig.TypeCovered); found {
+		return e.capped(rr, e.isWatched(n))
+	}
+	n, found := e.index.find(sig.Hdr.Name, sig.TypeCovered)
+	return e.capped(rr, found && e.sets[n].extra && e.sets[n].watched)
 }
 
 // sort finds the new order of the RRsets that are to be sorted.
@@ -162,7 +220,7 @@ func (e *edit) other(rr dns.RR) (_ dns.RR, goes bool) {
 		return rr, false
 	}
 	n, found := e.index.find(sig.Hdr.Name, sig.TypeCovered)
-	if !found {
+	if !found || n >= e.answered {
 		return rr, false
 	}
 	s := &e.sets[n]
@@ -171,21 +229,21 @@ func (e *edit) other(rr dns.RR) (_ dns.RR, goes bool) {
 
 // capped returns rr, or a copy with a shorter TTL if rr is watched and its TTL too long.
 func (e *edit) capped(rr dns.RR, watched bool) dns.RR {
-	if !watched || rr.Header().Ttl <= e.zone.TTL {
+	if !watched || rr.Header().Ttl <= e.policy().TTL {
 		return rr
 	}
 	switch rr := rr.(type) {
 	case *dns.A:
 		c := *rr
-		c.Hdr.Ttl = e.zone.TTL
+		c.Hdr.Ttl = e.policy().TTL
 		return &c
 	case *dns.AAAA:
 		c := *rr
-		c.Hdr.Ttl = e.zone.TTL
+		c.Hdr.Ttl = e.policy().TTL
 		return &c
 	default:
 		c := dns.Copy(rr)
-		c.Header().Ttl = e.zone.TTL
+		c.Header().Ttl = e.policy().TTL
 		return c
 	}
 }
@@ -213,8 +271,8 @@ func (e *edit) soa() dns.RR {
 	for _, rr := range e.message.Ns {
 		if soa, ok := rr.(*dns.SOA); ok {
 			c := *soa
-			c.Hdr.Ttl = min(c.Hdr.Ttl, e.zone.TTL)
-			c.Minttl = min(c.Minttl, e.zone.TTL)
+			c.Hdr.Ttl = min(c.Hdr.Ttl, e.policy().TTL)
+			c.Minttl = min(c.Minttl, e.policy().TTL)
 			return &c
 		}
 	}
@@ -229,12 +287,12 @@ func (e *edit) soa() dns.RR {
 		return "."
 	}
 	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: e.zone.TTL},
+		Hdr:     dns.RR_Header{Name: apex, Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: e.policy().TTL},
 		Ns:      host("ns"),
 		Mbox:    host("hostmaster"),
 		Serial:  1,
 		Refresh: 7200, Retry: 1800, Expire: 86400,
-		Minttl: e.zone.TTL,
+		Minttl: e.policy().TTL,
 	}
 }
 
@@ -248,16 +306,30 @@ func isName(s string) bool {
 // apex returns the zone that the emptied name is in, as far as anybody can tell from here: that of the
 // NS records beside the answer, else that of the stanza, else the name itself.
 func (e *edit) apex() string {
-	owner := e.index.keys[len(e.sets)-1].owner // the end of a CNAME chain
+	owner := e.index.keys[e.answered-1].owner // the end of a CNAME chain
 	for _, rr := range e.message.Ns {
-		if ns, ok := rr.(*dns.NS); ok && dns.IsSubDomain(ns.Hdr.Name, owner) {
+		if ns, ok := rr.(*dns.NS); ok && isWithin(owner, ns.Hdr.Name) {
 			return ns.Hdr.Name
 		}
 	}
-	if zone := e.zone.Name; zone != "." && dns.IsSubDomain(zone, owner) {
+	if zone := e.query.Zone.Name; zone != "." && dns.IsSubDomain(zone, owner) {
 		return zone
 	}
 	return owner
+}
+
+// isWithin tells whether a name is that of the zone, or ends with it. It looks at no more than it has to: who answers with
+// thousands of names of servers wants us to take them to pieces.
+func isWithin(owner, zone string) bool {
+	before := len(owner) - len(zone)
+	if before <= 0 || zone == "." {
+		return zone == "." || sameName(owner, zone)
+	}
+	if owner[before-1] != '.' || !sameName(owner[before:], zone) {
+		return false
+	}
+	label := strings.TrimRight(owner[:before-1], `\`)
+	return (before-1-len(label))%2 == 0 // the dot is no part of a label
 }
 
 // options returns the OPT record of m, which is all that is left of the additional section when an
@@ -269,19 +341,48 @@ func options(m *dns.Msg) []dns.RR {
 	return nil
 }
 
-// explain returns extra with an Extended DNS Error (RFC 8914) in its OPT record.
-func explain(extra []dns.RR, reason string) []dns.RR {
-	ede := &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: reason}
+// maxMeasured is the number of records from which on nobody measures whether an error fits beside them.
+const maxMeasured = 1024
+
+// Octets of an OPT record, and of an Extended DNS Error in it, without options and text (RFC 6891, section 6.1.2; RFC 8914,
+// section 2).
+const (
+	optSize = 11
+	edeSize = 6
+)
+
+// explain adds an Extended DNS Error to a new message, unless it would not fit: it is the first to go where room is short
+// (RFC 8914, section 3). Without its text it may fit.
+func (e *edit) explain(m *dns.Msg, reason string) {
+	if len(m.Answer)+len(m.Ns)+len(m.Extra) > maxMeasured {
+		return
+	}
+	shortest := *m
+	shortest.Compress = true // as it will be where it is too long otherwise
+	room := e.query.Client.Room() - shortest.Len() - edeSize
+	if m.IsEdns0() == nil {
+		room -= optSize
+	}
+	switch {
+	case room < 0:
+		return
+	case room < len(reason):
+		reason = ""
+	}
+	m.Extra = withOption(m.Extra, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeOther, ExtraText: reason})
+}
+
+// withOption returns the records of an additional section with an option in its OPT record.
+func withOption(extra []dns.RR, option dns.EDNS0) []dns.RR {
 	extra = slices.Clone(extra)
-	for i, rr := range extra {
+	for i, rr := range slices.Backward(extra) { // as IsEdns0 looks for it
 		if opt, ok := rr.(*dns.OPT); ok {
 			c := *opt
-			c.Option = append(slices.Clone(opt.Option), ede)
+			c.Option = append(slices.Clone(opt.Option), option)
 			extra[i] = &c
 			return extra
 		}
 	}
 	// The server sets size and flags to fit the request.
-	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{ede}}
-	return append(extra, opt)
+	return append(extra, &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}, Option: []dns.EDNS0{option}})
 }

@@ -23,7 +23,7 @@ func editRun(t *testing.T, zone Zone, verdicts string, prepare func(request, m *
 		prepare(request, m)
 	}
 	before := filterTake(m)
-	got, _ := Filter(m, request, zone, filterVerdicts(t, verdicts))
+	got, _ := filter(m, request, zone, filterVerdicts(t, verdicts))
 	before.expectUnchanged(t)
 	if _, err := got.Pack(); err != nil {
 		t.Error(err)

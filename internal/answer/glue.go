@@ -2,52 +2,31 @@ package answer
 
 import (
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/miekg/dns"
 )
 
-// isChecked tells whether the addresses behind an SRV record can be checked: its second label names the
-// protocol (RFC 2782), and that has to be TCP.
-func isChecked(rr *dns.SRV) bool {
-	return rr.Hdr.Class == dns.ClassINET && rr.Hdr.Rrtype == dns.TypeSRV && rr.Port != 0 && isTCPService(rr.Hdr.Name)
-}
-
-// isTCPService tells whether a name is one that SRV records of a TCP service have.
-func isTCPService(name string) bool {
-	const label = "_tcp."
-	off, end := dns.NextLabel(name, 0)
-	if end || len(name) < off+len(label) {
-		return false
-	}
-	return strings.EqualFold(name[off:off+len(label)], label)
-}
-
-// Types returns the types to ask for to find out where a name leads: that of SRV records if the name is of a service,
-// else those of addresses.
-func Types(name string) []uint16 {
-	if isTCPService(name) {
-		return []uint16{dns.TypeSRV}
-	}
-	return addressTypes[:]
-}
-
-// glue is the addresses in the additional section, for the SRV records whose targets they belong to.
+// glue is the addresses in the additional section.
 type glue struct {
-	gathered bool
-	index    rrsetIndex // of sets
-	sets     []glueSet
-	records  []glueRecord // in the order of the section
+	index   rrsetIndex // of sets
+	sets    []glueSet
+	records []glueRecord // in the order of the section
 }
 
-// glueSet is where in glue.records the addresses of one owner and family are: each knows the next.
-type glueSet struct{ first, last int }
+// glueSet is the addresses of one owner and family. Each of them knows the next.
+type glueSet struct {
+	first, last int32 // in glue.records
+	twin        int   // the RRset of the answer section that it is as well, none where it stands here only
+	watched     bool  // at least one of them has a state
+	signed      bool
+	needed      bool // by records that nobody checks
+}
 
 type glueRecord struct {
 	index int // in the additional section
+	set   int
 	addr  netip.Addr
-	next  int // -1 at the end
+	next  int32 // none at the end
 	goes  bool
 }
 
@@ -57,134 +36,200 @@ func (g *glue) reset() {
 	*g = glue{index: g.index, sets: g.sets[:0], records: g.records[:0]}
 }
 
-func (g *glue) gather(extra []dns.RR) {
-	g.gathered = true
-	for i, rr := range extra {
-		h, addr, ok := address(rr)
-		if !ok {
-			continue
+// add notes an address record.
+func (g *glue) add(i int, h *dns.RR_Header, addr netip.Addr) {
+	n := int32(len(g.records))
+	set, found := g.index.find(h.Name, h.Rrtype)
+	if found {
+		s := &g.sets[set]
+		g.records[s.last].next, s.last = n, n
+	} else {
+		set = g.index.add(h.Name, h.Rrtype)
+		g.sets = append(g.sets, glueSet{first: n, last: n, twin: none})
+	}
+	g.records = append(g.records, glueRecord{index: i, set: set, addr: addr, next: none})
+}
+
+// addBeside appends the pairs of the addresses that the names in SRV, HTTPS and SVCB records have: those in the message,
+// and for SRV records, which go when all of them are down, those that the message lacks.
+func (a *anatomy) addBeside(p *Policy, source Source) {
+	for i := range a.members {
+		m := &a.members[i]
+		s := &a.sets[m.set]
+		m.beside.from = len(a.pairs)
+		switch {
+		case s.rrtype == dns.TypeSRV:
+			a.addTarget(m, a.message.Answer[m.index].(*dns.SRV), p, source)
+		case isService(s.rrtype):
+			rr := a.service(m)
+			port, other := portsOf(rr, qnameOf(a.message))
+			if port == 0 {
+				break
+			}
+			for _, rrtype := range addressTypes {
+				a.addGlue(targetOf(rr), rrtype, port, other)
+			}
 		}
-		n := len(g.records)
-		g.records = append(g.records, glueRecord{index: i, addr: addr, next: -1})
-		if set, found := g.index.find(h.Name, h.Rrtype); found {
-			s := &g.sets[set]
-			g.records[s.last].next, s.last = n, n
-		} else {
-			g.index.add(h.Name, h.Rrtype)
-			g.sets = append(g.sets, glueSet{n, n})
+		m.beside.to = len(a.pairs)
+		if a.isExcessive() {
+			return
+		}
+		if s.rrtype == dns.TypeSRV {
+			beside := a.pairsOf(m.beside)
+			s.extend(beside)
+			s.blank = s.blank || len(beside) == 0
+			s.varied = s.varied || s.blank && s.first.addr.IsValid()
 		}
 	}
 }
 
-// pairService appends the pairs of an SRV record, but no more than are too many.
-func (a *anatomy) pairService(rr *dns.SRV) {
-	g := &a.glue
-	if !g.gathered {
-		g.gather(a.message.Extra)
+// addTarget appends the pairs of an SRV record. They are of no interest where the record is the only one and stays anyway.
+func (a *anatomy) addTarget(m *member, rr *dns.SRV, p *Policy, source Source) {
+	var given [len(addressTypes)]bool
+	some := a.sets[m.set].size > 1 || !p.Fallback.keeps(dns.TypeSRV)
+	for i, rrtype := range addressTypes {
+		given[i] = a.addGlue(rr.Target, rrtype, rr.Port, 0)
+		some = some || given[i]
 	}
-	for _, rrtype := range addressTypes {
-		set, found := g.index.find(rr.Target, rrtype)
-		if !found {
+	if !some {
+		return
+	}
+	for i, rrtype := range addressTypes {
+		if given[i] {
 			continue
 		}
-		for n := g.sets[set].first; n >= 0 && len(a.pairs) <= maxPairs; n = g.records[n].next {
-			a.pairs = append(a.pairs, pair{addr: g.records[n].addr, port: rr.Port, glue: n})
+		a.resolves = true
+		a.questions++
+		addrs, known := source.Resolve(rr.Target, rrtype)
+		m.open = m.open || !known
+		for _, addr := range addrs {
+			if a.isExcessive() {
+				return
+			}
+			a.addPair(pair{addr: addr, port: rr.Port, glue: none})
 		}
 	}
 }
 
-// thinGlue decides which addresses leave the additional section: those of targets that no SRV record which
-// remains can use. It reports whether there are any.
-func (a *anatomy) thinGlue() (goes bool) {
+// addGlue appends the pairs of the addresses of a name that are in the additional section. It reports whether there are
+// any.
+func (a *anatomy) addGlue(name string, rrtype, port, other uint16) bool {
 	g := &a.glue
-	if !g.gathered {
+	set, found := g.index.find(name, rrtype)
+	if !found {
 		return false
 	}
-	// An address that one record cannot use may serve another, so what stays is told after what goes.
+	for n := g.sets[set].first; n != none && !a.isExcessive(); n = g.records[n].next {
+		a.addPair(pair{addr: g.records[n].addr, port: port, other: other, glue: n})
+	}
+	return true
+}
+
+// thinGlue decides which addresses leave the additional section: those that no record which remains can use, and those
+// that have left the answer section. It reports whether there are any.
+func (a *anatomy) thinGlue() (goes bool) {
+	g := &a.glue
+	if len(g.records) == 0 {
+		return false
+	}
+	if a.services && a.dropUnused() {
+		g.findNeeded(a.message)
+	}
+	for n := range g.records {
+		r := &g.records[n]
+		s := &g.sets[r.set]
+		left := s.twin != none && a.gone[place{s.twin, r.addr}]
+		r.goes = !s.signed && (left || r.goes && !s.needed)
+		goes = goes || r.goes
+	}
+	return goes
+}
+
+// dropUnused has the addresses go that no record can use. An address that one record cannot use may serve another, so
+// what stays is told after what goes.
+func (a *anatomy) dropUnused() (goes bool) {
 	for _, useful := range [...]bool{false, true} {
 		for i := range a.members {
 			m := &a.members[i]
 			s := &a.sets[m.set]
-			if s.rrtype != dns.TypeSRV {
-				continue
-			}
-			for _, p := range a.pairs[m.from:m.to] {
-				if s.uses(m, p) == useful {
-					g.records[p.glue].goes = !useful
+			for _, p := range a.pairsOf(m.beside) {
+				if p.glue != none && s.uses(m, p) == useful {
+					a.glue.records[p.glue].goes = !useful
+					goes = goes || !useful
 				}
 			}
 		}
 	}
-	if g.goes() {
-		g.keep(a.message)
-	}
-	return g.goes()
+	return goes
 }
 
-// uses tells whether an SRV record that remains needs the address of the pair. A record that is in the
+// uses tells whether a record that remains needs the address of the pair. An SRV record that is in the
 // answer although it is down keeps all of its addresses, and so does one that the fallback spares.
 func (s *rrset) uses(m *member, p pair) bool {
 	return s.remains(m) && (!p.down || m.down || s.fate == spared)
 }
 
-func (g *glue) goes() bool {
-	return slices.ContainsFunc(g.records, func(r glueRecord) bool { return r.goes })
-}
-
-// keep lets stay what has a signature, and the addresses of names that others point to.
-func (g *glue) keep(m *dns.Msg) {
-	g.index.eachSigned(m.Extra, g.keepSet)
-	for _, section := range [...][]dns.RR{m.Answer, m.Ns} {
+// findNeeded finds the addresses of names that records point to which are not checked. If these names are too long to be
+// looked at, all addresses may be needed.
+func (g *glue) findNeeded(m *dns.Msg) {
+	qname := qnameOf(m)
+	for i, section := range [...][]dns.RR{m.Answer, m.Ns, m.Extra} {
 		for _, rr := range section {
-			name := pointer(rr)
+			name := pointer(rr, qname, i)
+			if name == "" {
+				continue
+			}
+			if g.index.text > maxText {
+				for n := range g.sets {
+					g.sets[n].needed = true
+				}
+				return
+			}
 			for _, rrtype := range addressTypes {
 				if set, found := g.index.find(name, rrtype); found {
-					g.keepSet(set)
+					g.sets[set].needed = true
 				}
 			}
 		}
 	}
 }
 
-func (g *glue) keepSet(set int) {
-	for n := g.sets[set].first; n >= 0; n = g.records[n].next {
-		g.records[n].goes = false
-	}
-}
+// Sections of a message, in their order.
+const (
+	answerSection = iota
+	authoritySection
+	additionalSection
+)
 
-// pointer returns the name whose addresses a record brings along (RFC 1035, section 3.3, RFC 9460, section
-// 4.1). It is empty for those without, and for the SRV records that are checked.
-func pointer(rr dns.RR) string {
+// pointer returns the name whose addresses a record in a section brings along (RFC 1035, section 3.3; RFC 9460, section
+// 4.1). It is empty for those without, and for those that are checked.
+func pointer(rr dns.RR, qname string, section int) string {
 	switch rr := rr.(type) {
 	case *dns.NS:
 		return rr.Ns
 	case *dns.MX:
 		return rr.Mx
 	case *dns.SRV:
-		if !isChecked(rr) {
+		if section != answerSection || !isChecked(rr) {
 			return rr.Target
 		}
 	case *dns.SVCB:
-		return rr.Target
+		return unchecked(rr, qname, section)
 	case *dns.HTTPS:
-		return rr.Target
+		return unchecked(&rr.SVCB, qname, section)
 	}
 	return ""
 }
 
-// trim returns the additional section without the addresses that go, and their number.
-func (g *glue) trim(extra []dns.RR) (kept []dns.RR, removed int) {
-	records := g.records
-	for i, rr := range extra {
-		if len(records) > 0 && records[0].index == i {
-			goes := records[0].goes
-			records = records[1:]
-			if goes {
-				removed++
-				continue
-			}
-		}
-		kept = append(kept, rr)
+// unchecked returns the name in an HTTPS or SVCB record that is not checked. One in AliasMode needs no addresses itself.
+func unchecked(rr *dns.SVCB, qname string, section int) string {
+	if rr.Priority == 0 {
+		return ""
 	}
-	return kept, removed
+	if section != authoritySection && rr.Hdr.Class == dns.ClassINET {
+		if port, _ := portsOf(rr, qname); port != 0 {
+			return ""
+		}
+	}
+	return targetOf(rr)
 }

@@ -8,38 +8,38 @@ import (
 	"github.com/miekg/dns"
 )
 
-// httpsPort is where a service is whose record names no port (RFC 9460, section 9.1). It is that of HTTPS;
-// what SVCB records are used for may have another, which they do not tell.
-const httpsPort = 443
-
-func hasHints(rrtype uint16) bool { return rrtype == dns.TypeHTTPS || rrtype == dns.TypeSVCB }
-
-// isService tells whether a record is in ServiceMode and may thus have hints (RFC 9460, section 2.4.3).
-func isService(rr *dns.SVCB) bool {
-	return rr.Hdr.Class == dns.ClassINET && hasHints(rr.Hdr.Rrtype) && rr.Priority > 0
-}
-
-// pairHints appends the pairs of an HTTPS or SVCB record.
-func (a *anatomy) pairHints(rr *dns.SVCB) {
-	port := uint16(httpsPort)
-	for _, param := range rr.Value {
-		if p, ok := param.(*dns.SVCBPort); ok {
-			port = p.Port
-		}
+// addHints appends the pairs of the addresses in an HTTPS or SVCB record. It has none where it leads to nothing that could
+// be checked, but its TTL is that of its RRset all the same. It reports false where it is not such a record.
+func (a *anatomy) addHints(rr *dns.SVCB) bool {
+	if rr.Hdr.Class != dns.ClassINET || !isService(rr.Hdr.Rrtype) {
+		return false
 	}
+	port, other := portsOf(rr, qnameOf(a.message))
 	if port == 0 {
-		return
+		return true
 	}
-	a.hinted = true
+	a.services = true
 	for _, param := range rr.Value {
 		for _, ip := range thinnable(rr, param) {
-			if len(a.pairs) > maxPairs {
-				return
+			if a.isExcessive() {
+				return true
 			}
 			addr, _ := netip.AddrFromSlice(ip)
-			a.pairs = append(a.pairs, pair{addr: addr.Unmap(), port: port})
+			if param.Key() == dns.SVCB_IPV4HINT {
+				addr = addr.Unmap() // a net.IP has 16 octets for it, as often as not
+			}
+			a.addPair(pair{addr: addr, port: port, other: other, glue: none})
 		}
 	}
+	return true
+}
+
+// qnameOf returns the name that was asked for.
+func qnameOf(m *dns.Msg) string {
+	if len(m.Question) == 0 {
+		return ""
+	}
+	return m.Question[0].Name
 }
 
 // thinnable returns the addresses of a hint. It is nil where they cannot become fewer: where there are none,
@@ -59,6 +59,7 @@ func thinnable(rr *dns.SVCB, param dns.SVCBKeyValue) []net.IP {
 	return ips
 }
 
+// hintOf returns the addresses in a parameter.
 func hintOf(param dns.SVCBKeyValue) []net.IP {
 	switch param := param.(type) {
 	case *dns.SVCBIPv4Hint:
@@ -80,19 +81,24 @@ func isMandatory(rr *dns.SVCB, key dns.SVCBKey) bool {
 	return false
 }
 
-// thinHints decides which addresses leave their hints: those that are down, unless none would be left in a
-// hint that is mandatory. It reports whether there are any.
+// thinHints decides which addresses leave their hints: those that are down or have left the addresses of the same name,
+// unless none would be left in a hint that is mandatory. It reports whether there are any.
 func (a *anatomy) thinHints() (goes bool) {
-	if !a.hinted {
+	if !a.services {
 		return false
 	}
 	for i := range a.members {
 		m := &a.members[i]
-		pairs := a.pairs[m.from:m.to]
-		if !hasHints(a.sets[m.set].rrtype) || !slices.ContainsFunc(pairs, isDown) {
+		s := &a.sets[m.set]
+		pairs := a.pairsOf(m.own)
+		if !isService(s.rrtype) || s.signed || len(pairs) == 0 {
 			continue
 		}
-		rr := service(a.message.Answer[m.index])
+		rr := a.service(m)
+		a.markGone(targetOf(rr), pairs)
+		if !slices.ContainsFunc(pairs, isDown) {
+			continue
+		}
 		for _, param := range rr.Value {
 			n := len(thinnable(rr, param))
 			if !slices.ContainsFunc(pairs[:n], isUp) && n > 0 && isMandatory(rr, param.Key()) {
@@ -111,8 +117,17 @@ func isDown(p pair) bool { return p.down }
 
 func isUp(p pair) bool { return !p.down }
 
+// record returns the record of a member.
+func (a *anatomy) record(m *member) dns.RR {
+	if m.extra {
+		return a.message.Extra[m.index]
+	}
+	return a.message.Answer[m.index]
+}
+
 // service returns what HTTPS and SVCB records have in common.
-func service(rr dns.RR) *dns.SVCB {
+func (a *anatomy) service(m *member) *dns.SVCB {
+	rr := a.record(m)
 	if https, ok := rr.(*dns.HTTPS); ok {
 		return &https.SVCB
 	}
@@ -124,7 +139,13 @@ func withoutHints(rr dns.RR, pairs []pair) (_ dns.RR, removed int) {
 	if !slices.ContainsFunc(pairs, isDown) {
 		return rr, 0
 	}
-	c := *service(rr)
+	https, isHTTPS := rr.(*dns.HTTPS)
+	var c dns.SVCB
+	if isHTTPS {
+		c = https.SVCB
+	} else {
+		c = *rr.(*dns.SVCB)
+	}
 	params := make([]dns.SVCBKeyValue, 0, len(c.Value))
 	for _, param := range c.Value {
 		var left []net.IP
@@ -147,7 +168,7 @@ func withoutHints(rr dns.RR, pairs []pair) (_ dns.RR, removed int) {
 		}
 	}
 	c.Value = params
-	if _, ok := rr.(*dns.HTTPS); ok {
+	if isHTTPS {
 		return &dns.HTTPS{SVCB: c}, removed
 	}
 	return &c, removed

@@ -1,77 +1,161 @@
 package answer
 
 import (
-	"strings"
-
-	"github.com/miekg/dns"
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"slices"
 )
 
-// rrsetIndex numbers RRsets in the order in which they are added.
+// rrsetIndex numbers RRsets in the order in which they are added. Names may be long, and be made up by somebody who wants us
+// to compare them, so they are compared by their hashes first.
 type rrsetIndex struct {
-	keys   []rrsetKey
-	number map[rrsetKey]int // by the owner in lower case; empty while there are few keys
+	keys  []rrsetKey
+	table []int32 // a hash table of numbers, none where there is room; empty while there are few keys
+
+	// What find was asked for last: RRsets come in one piece, nearly always.
+	owner  string
+	hash   uint64
+	folded []byte // space for the name in lower case
+	text   int    // octets in all names that it was asked for, those apart that were the same as the ones before
 }
 
 type rrsetKey struct {
 	owner  string
+	hash   uint64 // of the owner
 	rrtype uint16
 }
 
-// manyKeys is the number of RRsets from which on they are looked up in a map. Answers with more than a
-// few have been made by somebody who wants us to compare names.
+// manyKeys is the number of RRsets from which on they are looked up in a table.
 const manyKeys = 16
 
-// find looks from the end: RRsets come in one piece, nearly always.
+// nameSeed keeps others from making up names with the same hash.
+var nameSeed = maphash.MakeSeed()
+
 func (x *rrsetIndex) find(owner string, rrtype uint16) (n int, found bool) {
-	if len(x.keys) >= manyKeys {
-		n, found = x.number[rrsetKey{strings.ToLower(owner), rrtype}]
-		return n, found
+	if len(x.keys) == 0 {
+		return 0, false
 	}
-	for n := len(x.keys) - 1; n >= 0; n-- {
-		if k := &x.keys[n]; k.rrtype == rrtype && sameName(k.owner, owner) {
+	return x.findKey(rrsetKey{owner, x.hashOf(owner), rrtype})
+}
+
+func (x *rrsetIndex) findKey(key rrsetKey) (n int, found bool) {
+	if len(x.keys) < manyKeys {
+		for n := len(x.keys) - 1; n >= 0; n-- {
+			if x.keys[n].is(key) {
+				return n, true
+			}
+		}
+		return 0, false
+	}
+	for at := x.place(key); x.table[at] != none; at = x.after(at) {
+		if n := int(x.table[at]); x.keys[n].is(key) {
 			return n, true
 		}
 	}
 	return 0, false
 }
 
-func sameName(a, b string) bool { return a == b || strings.EqualFold(a, b) }
+func (k *rrsetKey) is(other rrsetKey) bool {
+	return k.hash == other.hash && k.rrtype == other.rrtype && sameName(k.owner, other.owner)
+}
+
+// place returns where in the table the search for an RRset begins, and after where it goes on.
+func (x *rrsetIndex) place(key rrsetKey) int {
+	return int(key.hash+uint64(key.rrtype)) & (len(x.table) - 1)
+}
+
+func (x *rrsetIndex) after(at int) int { return (at + 1) & (len(x.table) - 1) }
 
 // add numbers an RRset that find does not know.
 func (x *rrsetIndex) add(owner string, rrtype uint16) (n int) {
 	n = len(x.keys)
-	x.keys = append(x.keys, rrsetKey{owner, rrtype})
+	x.keys = append(x.keys, rrsetKey{owner, x.hashOf(owner), rrtype})
 	switch {
 	case n+1 < manyKeys:
-		return n
-	case x.number == nil:
-		x.number = make(map[rrsetKey]int)
-	}
-	unmapped := n
-	if n+1 == manyKeys {
-		unmapped = 0
-	}
-	for ; unmapped <= n; unmapped++ {
-		k := &x.keys[unmapped]
-		x.number[rrsetKey{strings.ToLower(k.owner), k.rrtype}] = unmapped
+	case 2*len(x.keys) > len(x.table):
+		x.widen()
+	default:
+		x.enter(n)
 	}
 	return n
+}
+
+// widen makes a table with a power of two of places, which will be in use to a half at most.
+func (x *rrsetIndex) widen() {
+	size := max(4*manyKeys, 4*len(x.table))
+	x.table = slices.Grow(x.table[:0], size)[:size]
+	for i := range x.table {
+		x.table[i] = none
+	}
+	for n := range x.keys {
+		x.enter(n)
+	}
+}
+
+func (x *rrsetIndex) enter(n int) {
+	at := x.place(x.keys[n])
+	for x.table[at] != none {
+		at = x.after(at)
+	}
+	x.table[at] = int32(n)
 }
 
 // reset forgets everything but the space.
 func (x *rrsetIndex) reset() {
 	clear(x.keys)
-	x.keys = x.keys[:0]
-	clear(x.number)
+	*x = rrsetIndex{keys: x.keys[:0], table: x.table[:0], folded: x.folded[:0]}
 }
 
-// eachSigned calls signed with the number of every RRset that has a signature in the section.
-func (x *rrsetIndex) eachSigned(section []dns.RR, signed func(n int)) {
-	for _, rr := range section {
-		if sig, ok := rr.(*dns.RRSIG); ok {
-			if n, found := x.find(sig.Hdr.Name, sig.TypeCovered); found {
-				signed(n)
-			}
+// hashOf returns the hash of a name, whatever the case of its letters.
+func (x *rrsetIndex) hashOf(owner string) uint64 {
+	if x.owner == owner && owner != "" {
+		return x.hash
+	}
+	size := (len(owner) + 7) &^ 7
+	x.folded = slices.Grow(x.folded[:0], size)[:size]
+	name, folded := []byte(owner), x.folded
+	for ; len(name) >= 8 && len(folded) >= 8; name, folded = name[8:], folded[8:] {
+		binary.LittleEndian.PutUint64(folded, lower(binary.LittleEndian.Uint64(name)))
+	}
+	if len(folded) >= 8 {
+		var last [8]byte
+		copy(last[:], name)
+		binary.LittleEndian.PutUint64(folded, lower(binary.LittleEndian.Uint64(last[:])))
+	}
+	x.text += len(owner)
+	x.owner, x.hash = owner, maphash.Bytes(nameSeed, x.folded)
+	return x.hash
+}
+
+// sameName tells whether two names differ at most in the case of their ASCII letters (RFC 4343, section 3).
+func sameName(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if len(a) != len(b) {
+		return false
+	}
+	one, two := []byte(a), []byte(b)
+	for ; len(one) >= 8 && len(two) >= 8; one, two = one[8:], two[8:] {
+		v, w := binary.LittleEndian.Uint64(one), binary.LittleEndian.Uint64(two)
+		if v != w && lower(v) != lower(w) {
+			return false
 		}
 	}
+	return bytes.EqualFold(one, two)
+}
+
+// lower puts the letters among eight octets into lower case, all at once: names may be a thousand octets long, and there are
+// thousands of them in a message.
+func lower(octets uint64) uint64 {
+	const (
+		each = 0x0101010101010101
+		high = 0x80 * each
+	)
+	low := octets &^ high
+	fromA := low + (0x80-'A')*each    // the high bit of an octet tells that it is at least A
+	aboveZ := low + (0x80-'Z'-1)*each // or above Z
+	isUpper := (fromA &^ aboveZ) & high &^ octets
+	return octets | isUpper>>2
 }
