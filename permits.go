@@ -25,7 +25,7 @@ var neverProbed = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/4"),        // multicast
 	netip.MustParsePrefix("240.0.0.0/4"),        // reserved, broadcast
 	netip.MustParsePrefix("::/96"),              // unspecified, loopback, IPv4-compatible
-	netip.MustParsePrefix("::ffff:0.0.0.0/96"),  // IPv4-mapped
+	netip.MustParsePrefix("::ffff:0.0.0.0/96"),  // IPv4-mapped, without exception
 	netip.MustParsePrefix("100::/64"),           // discard-only, RFC 6666
 	netip.MustParsePrefix("fd00:ec2::254/128"),  // cloud metadata
 	netip.MustParsePrefix("fd20:ce::254/128"),   // cloud metadata
@@ -50,15 +50,9 @@ func (p *permits) addDefaults() {
 	}
 }
 
-// allows tells whether addr may be probed. Of an address in IPv4-mapped form, both forms have to be allowed.
+// allows tells whether addr, which is of a record, may be probed. No address in IPv4-mapped form may, whatever the Corefile
+// allows: neverProbed has their prefix, and [prefix.Parse] makes none that is as long or longer.
 func (p *permits) allows(addr netip.Addr) bool {
-	if addr.Is4In6() && !p.allowsAsIs(addr.Unmap()) {
-		return false
-	}
-	return p.allowsAsIs(addr)
-}
-
-func (p *permits) allowsAsIs(addr netip.Addr) bool {
 	allow, found := p.rules.Lookup(addr)
 	return allow || !found
 }

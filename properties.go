@@ -222,9 +222,9 @@ func (s *stanza) deny(args []string) error { return s.prefixes(args, false) }
 
 func (s *stanza) prefixes(args []string, allow bool) error {
 	for _, arg := range args {
-		p, ok := prefix.Parse(arg)
-		if !ok {
-			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", arg)
+		p, err := prefix.Parse(arg)
+		if err != nil {
+			return err
 		}
 		if !s.policy.permits.add(p, allow) {
 			return fmt.Errorf("%q is both allowed and denied", arg)

@@ -128,6 +128,10 @@ func TestSetupProperties(t *testing.T) {
 			rule(p, "fd00::/8", true)
 		}},
 		{"deny ::/0", func(p *policy) { rule(p, "::/0", false) }},
+		{"deny ::ffff:10.0.0.0/104 ::ffff:192.0.2.7", func(p *policy) {
+			rule(p, "10.0.0.0/8", false)
+			rule(p, "192.0.2.7/32", false)
+		}},
 		{"deny 10.0.0.0/8\nallow 10.1.0.0/16\ndeny 10.1.1.1", func(p *policy) {
 			rule(p, "10.0.0.0/8", false)
 			rule(p, "10.1.0.0/16", true)
@@ -411,6 +415,9 @@ const setupNames = "port, interval, timeout, rise, fall, damping, hold, fallback
 
 const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 
+const setupStraddles = "holds IPv4-mapped addresses, which are IPv4, and more, want a CIDR such as 10.0.0.0/8 or " +
+	"::ffff:10.0.0.0/104 for IPv4, and ::/0 or a CIDR beside ::ffff:0.0.0.0/96 for IPv6"
+
 // Every mistake is an error that names file, line, property, value and what would be right. The properties
 // stand from line 3 on.
 func TestSetupMistakes(t *testing.T) {
@@ -498,6 +505,9 @@ func TestSetupMistakes(t *testing.T) {
 		{"allow 10.0.0.1/8\ndeny 10.0.0.2/8", 4, `deny: "10.0.0.2/8" is both allowed and denied`},
 		{"deny 10.0.0.1\nallow 10.0.0.1/32", 4, `allow: "10.0.0.1/32" is both allowed and denied`},
 		{"deny", 3, "deny has no value, want deny CIDR..."},
+		{"deny ::ffff:10.0.0.0/8", 3, `deny: "::ffff:10.0.0.0/8" ` + setupStraddles},
+		{"allow ::/64", 3, `allow: "::/64" ` + setupStraddles},
+		{"allow 10.0.0.0/8\ndeny ::ffff:10.0.0.0/104", 4, `deny: "::ffff:10.0.0.0/104" is both allowed and denied`},
 		{"deny all", 3, `deny: "all" is neither a CIDR such as 10.0.0.0/8 nor an address`},
 		{"watch", 3, "watch has no value, want watch NAME..."},
 		{"watch www.example.net", 3, `watch: "www.example.net" is in none of the stanza's zones, example.org.`},

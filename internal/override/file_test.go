@@ -65,7 +65,7 @@ func TestFileTake(t *testing.T) {
 		{"written, again", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "192.0.2.2 is down, was auto"},
 		{"truncated for a moment", reading{}, 2, false, ""},
 		{"a mistake", reading{content: "x down"}, 2, false, ""},
-		{"the mistake again", reading{content: "x down"}, 2, true, `line 1: "x" is not possible`},
+		{"the mistake again", reading{content: "x down"}, 2, true, `line 1: "x" is neither a CIDR`},
 		{"it is told once", reading{content: "x down"}, 2, true, ""},
 		{"gone", reading{failure: "no such file"}, 2, true, ""},
 		{"still gone", reading{failure: "no such file"}, 2, true, "Overrides stay as they were: no such file"},

@@ -115,10 +115,9 @@ func (r *Rules) add(fields []string) error {
 		r.endpoints[netip.AddrPortFrom(endpoint.Addr().Unmap(), endpoint.Port())] = decided
 		return nil
 	}
-	p, ok := prefix.Parse(fields[0])
-	if !ok {
-		return fmt.Errorf("%q is not possible, want an address such as 192.0.2.7 or 2001:db8::7, one with a port "+
-			"such as 192.0.2.7:443 or [2001:db8::7]:443, or a CIDR such as 192.0.2.0/24", fields[0])
+	p, err := prefix.Parse(fields[0])
+	if err != nil {
+		return fmt.Errorf("%w; with a port it is 192.0.2.7:443 or [2001:db8::7]:443", err)
 	}
 	r.prefixes.Insert(p, decided)
 	return nil

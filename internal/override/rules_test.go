@@ -19,6 +19,8 @@ const sample = `
 2001:db8::7         auto
 [2001:db8::7]:80    down
 ::ffff:192.0.2.33   up
+::ffff:198.51.0.0/112 down
+[::ffff:198.51.0.7]:443 up
 192.0.2.34 down
 192.0.2.34 up
 192.0.2.34 auto
@@ -43,6 +45,9 @@ func TestRules(t *testing.T) {
 		{"192.0.2.9:443", Auto},
 		{"192.0.2.33:443", Up},
 		{"192.0.2.34:443", Auto}, // the last line counts
+		{"198.51.255.1:443", Down}, // rules in IPv4-mapped form are rules for IPv4
+		{"198.51.0.7:443", Up},
+		{"198.52.0.1:443", Auto},
 		{"[2001:db8::1]:80", Down},
 		{"[2001:db8::7]:443", Auto},
 		{"[2001:db8::7]:80", Down},
@@ -54,8 +59,8 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s is %v, want %v", target, got, tt.want)
 		}
 	}
-	if rules.Size() != 11 {
-		t.Errorf("%d rules, want 11", rules.Size())
+	if rules.Size() != 13 {
+		t.Errorf("%d rules, want 13", rules.Size())
 	}
 	var none *Rules
 	if got := none.Of(netip.MustParseAddr("192.0.2.7"), 80); got != Auto {
@@ -70,16 +75,18 @@ func TestParseMistakes(t *testing.T) {
 		{"192.0.2.7 drain", `"drain" is not possible, want up, down or auto`},
 		{"192.0.2.7 DOWN", `"DOWN" is not possible, want up, down or auto`},
 		{"down 192.0.2.7", `"192.0.2.7" is not possible, want up, down or auto`},
-		{"www.example.org down", `"www.example.org" is not possible, want an address such as`},
-		{"192.0.2.7:0 down", `"192.0.2.7:0" is not possible`},
-		{"192.0.2.7:65536 down", `"192.0.2.7:65536" is not possible`},
-		{"192.0.2.7:https down", `"192.0.2.7:https" is not possible`},
-		{"192.0.2.0/33 down", `"192.0.2.0/33" is not possible`},
-		{"192.0.2.0/24:443 down", `"192.0.2.0/24:443" is not possible`},
-		{"2001:db8::7:443x down", `"2001:db8::7:443x" is not possible`},
-		{"fe80::1%eth0 down", `"fe80::1%eth0" is not possible`},
-		{"[fe80::1%eth0]:443 down", `"[fe80::1%eth0]:443" is not possible`},
-		{"\xff\x00 down", `"\xff\x00" is not possible`},
+		{"www.example.org down", `"www.example.org" is neither a CIDR such as 10.0.0.0/8 nor an address; with a port it is 192.0.2.7:443 or [2001:db8::7]:443`},
+		{"192.0.2.7:0 down", `"192.0.2.7:0" is neither a CIDR`},
+		{"192.0.2.7:65536 down", `"192.0.2.7:65536" is neither a CIDR`},
+		{"192.0.2.7:https down", `"192.0.2.7:https" is neither a CIDR`},
+		{"192.0.2.0/33 down", `"192.0.2.0/33" is neither a CIDR`},
+		{"192.0.2.0/24:443 down", `"192.0.2.0/24:443" is neither a CIDR`},
+		{"2001:db8::7:443x down", `"2001:db8::7:443x" is neither a CIDR`},
+		{"fe80::1%eth0 down", `"fe80::1%eth0" is neither a CIDR`},
+		{"[fe80::1%eth0]:443 down", `"[fe80::1%eth0]:443" is neither a CIDR`},
+		{"::ffff:10.0.0.0/8 down", `"::ffff:10.0.0.0/8" holds IPv4-mapped addresses, which are IPv4, and more, want a CIDR such as`},
+		{"::/64 down", `"::/64" holds IPv4-mapped addresses`},
+		{"\xff\x00 down", `"\xff\x00" is neither a CIDR`},
 	} {
 		_, err := Parse([]byte("# one\n192.0.2.1 up\n" + tt.line + "\n192.0.2.2 up"))
 		if err == nil || !strings.HasPrefix(err.Error(), "line 3: "+tt.want) {

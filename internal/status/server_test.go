@@ -193,6 +193,7 @@ func TestQueries(t *testing.T) {
 		{query: "port=1"},
 		{query: "prefix=10.0.0.2", want: []string{"10.0.0.2:80", "10.0.0.2:443"}},
 		{query: "prefix=+10.0.0.0%2F24+", want: all[:3]},
+		{query: "prefix=::ffff:10.0.0.0/120", want: all[:3]},
 		{query: "prefix=2001:db8::/64", want: all[4:]},
 		{query: "prefix=::/0", want: all[4:]},
 		{query: "zone=example.org", want: []string{"10.0.0.1:443", "10.0.0.2:443", "[2001:db8::1]:443"}},
@@ -282,6 +283,8 @@ func TestMistakes(t *testing.T) {
 		{"state=UP", `state: "UP" is not a state, want down, unknown or up`},
 		{"prefix=10.0.0.0/33", `prefix: "10.0.0.0/33" is neither a CIDR such as 10.0.0.0/8 nor an address`},
 		{"prefix=fe80::1%25eth0", `prefix: "fe80::1%eth0" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"prefix=::ffff:10.0.0.0/8", `prefix: "::ffff:10.0.0.0/8" holds IPv4-mapped addresses, which are IPv4, and more, want a CIDR such as ` +
+			`10.0.0.0/8 or ::ffff:10.0.0.0/104 for IPv4, and ::/0 or a CIDR beside ::ffff:0.0.0.0/96 for IPv6`},
 		{"zone=a..b", `zone: "a..b" is not a domain name`},
 		{"zone=" + strings.Repeat("a", 64), `zone: "` + strings.Repeat("a", 64) + `" is not a domain name`},
 		{"port=0", `port: "0" is not possible, want a number from 1 to 65535`},

@@ -54,12 +54,9 @@ var parameters = []parameter{
 		}
 		return nil
 	}},
-	{"prefix", func(q *query, value string) error {
-		var ok bool
-		if q.prefix, ok = prefix.Parse(value); !ok {
-			return fmt.Errorf("%q is neither a CIDR such as 10.0.0.0/8 nor an address", value)
-		}
-		return nil
+	{"prefix", func(q *query, value string) (err error) {
+		q.prefix, err = prefix.Parse(value)
+		return err
 	}},
 	{"zone", func(q *query, value string) error {
 		if _, ok := dns.IsDomainName(value); !ok {
