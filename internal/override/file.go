@@ -168,15 +168,15 @@ func (f *File) take(r reading) {
 	}
 	before := f.rules.Swap(rules)
 	f.modified, f.failed = r.modified, false
-	changes := rules.Difference(before)
-	for _, change := range changes[:min(len(changes), maxLines)] {
+	changes, more := rules.Difference(before, maxLines)
+	for _, change := range changes {
 		f.tell.Infof("Override: %s", change)
 	}
-	more := ""
-	if n := len(changes) - maxLines; n > 0 {
-		more = fmt.Sprintf(", %d more changed", n)
+	rest := ""
+	if more > 0 {
+		rest = fmt.Sprintf(", %d more changed", more)
 	}
-	f.tell.Infof("Overrides in force from %s: %d%s", f.path, rules.Size(), more)
+	f.tell.Infof("Overrides in force from %s: %d%s", f.path, rules.Size(), rest)
 }
 
 // reject leaves the rules as they are. The caller holds mu.

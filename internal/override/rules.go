@@ -70,7 +70,7 @@ func (r *Rules) Find(addr netip.Addr, port uint16) (rule string, says Decision) 
 	if d, ok := r.endpoints[endpoint]; ok {
 		return endpoint.String(), d
 	}
-	p, d, ok := r.prefixes.LookupPrefixLPM(netip.PrefixFrom(addr, addr.BitLen()))
+	p, d, ok := r.prefixes.LookupPrefixLPM(single(addr))
 	if !ok {
 		return "", Auto
 	}
@@ -81,9 +81,14 @@ func (r *Rules) Find(addr netip.Addr, port uint16) (rule string, says Decision) 
 func (r *Rules) Size() int { return len(r.endpoints) + r.prefixes.Size() }
 
 // Parse reads rules, one a line. Of several for the same address the last one counts, so that a rule can be changed by
-// another line at the end. The error names the line.
+// another line at the end. For the same reason an auto holds for nothing once a later line has a wider rule: it is what is
+// left of the end of an earlier rule. The error names the line.
 func Parse(content []byte) (*Rules, error) {
-	r := &Rules{endpoints: make(map[netip.AddrPort]Decision)}
+	l := lines{
+		Rules:     &Rules{endpoints: make(map[netip.AddrPort]Decision)},
+		endpoints: make(map[netip.AddrPort]int),
+		prefixes:  make(map[netip.Prefix]int),
+	}
 	number := 0
 	for line := range bytes.Lines(content) {
 		number++
@@ -92,15 +97,23 @@ func Parse(content []byte) (*Rules, error) {
 		if len(fields) == 0 {
 			continue
 		}
-		if err := r.add(fields); err != nil {
+		if err := l.add(number, fields); err != nil {
 			return nil, fmt.Errorf("line %d: %w", number, err)
 		}
 	}
-	return r, nil
+	l.dropOvertaken()
+	return l.Rules, nil
 }
 
-// add takes the fields of a rule in.
-func (r *Rules) add(fields []string) error {
+// lines are rules, and the number of the last line of each.
+type lines struct {
+	*Rules
+	endpoints map[netip.AddrPort]int
+	prefixes  map[netip.Prefix]int
+}
+
+// add takes the fields of a line in.
+func (l *lines) add(number int, fields []string) error {
 	if len(fields) != 2 {
 		return fmt.Errorf("%q is not possible, want ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or CIDR, and then up, down or auto",
 			strings.Join(fields, " "))
@@ -112,36 +125,102 @@ func (r *Rules) add(fields []string) error {
 		}
 	}
 	if endpoint, err := netip.ParseAddrPort(fields[0]); err == nil && endpoint.Addr().Zone() == "" && endpoint.Port() != 0 {
-		r.endpoints[netip.AddrPortFrom(endpoint.Addr().Unmap(), endpoint.Port())] = decided
+		endpoint = netip.AddrPortFrom(endpoint.Addr().Unmap(), endpoint.Port())
+		l.Rules.endpoints[endpoint], l.endpoints[endpoint] = decided, number
 		return nil
 	}
 	p, err := prefix.Parse(fields[0])
 	if err != nil {
 		return fmt.Errorf("%w; with a port it is 192.0.2.7:443 or [2001:db8::7]:443", err)
 	}
-	r.prefixes.Insert(p, decided)
+	l.Rules.prefixes.Insert(p, decided)
+	l.prefixes[p] = number
 	return nil
 }
 
-// Difference tells, a line each, what the rules say differently from those before.
-func (r *Rules) Difference(before *Rules) []string {
-	lines := differences(maps.Collect(before.prefixes.All()), maps.Collect(r.prefixes.All()), netip.Prefix.Compare, prefix.String)
-	return append(lines, differences(before.endpoints, r.endpoints, netip.AddrPort.Compare, netip.AddrPort.String)...)
+// dropOvertaken drops each auto that a wider rule on a later line has overtaken.
+func (l *lines) dropOvertaken() {
+	overtaken := func(p netip.Prefix, number int) bool {
+		for wider := range l.Rules.prefixes.Supernets(p) {
+			if l.prefixes[wider] > number {
+				return true
+			}
+		}
+		return false
+	}
+	maps.DeleteFunc(l.Rules.endpoints, func(e netip.AddrPort, decided Decision) bool {
+		return decided == Auto && overtaken(single(e.Addr()), l.endpoints[e])
+	})
+	var dropped []netip.Prefix
+	for p, decided := range l.Rules.prefixes.All() {
+		if decided == Auto && overtaken(p, l.prefixes[p]) {
+			dropped = append(dropped, p)
+		}
+	}
+	for _, p := range dropped {
+		l.Rules.prefixes.Delete(p)
+	}
 }
 
-func differences[K comparable](before, after map[K]Decision, compare func(a, b K) int, text func(K) string) []string {
-	keys := slices.Collect(maps.Keys(after))
-	for key := range before {
-		if _, remains := after[key]; !remains {
+// single returns the prefix that holds nothing but an address.
+func single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
+
+// maxExceptions bounds how many exceptions from a rule are told.
+const maxExceptions = 3
+
+// Difference tells what now holds differently for what the rules are about, those before and these: a line each, with the
+// exceptions from it, and no more than most of them. It also returns how many more there are.
+func (r *Rules) Difference(before *Rules, most int) (changes []string, more int) {
+	tell := func(what string, was, is Decision, exceptions func() string) {
+		switch {
+		case was == is:
+		case len(changes) == most:
+			more++
+		default:
+			changes = append(changes, fmt.Sprintf("%s is %s, was %s%s", what, is, was, exceptions()))
+		}
+	}
+	for _, p := range sortedKeys(maps.Collect(before.prefixes.All()), maps.Collect(r.prefixes.All()), netip.Prefix.Compare) {
+		was, _ := before.prefixes.LookupPrefix(p)
+		is, _ := r.prefixes.LookupPrefix(p)
+		tell(prefix.String(p), was, is, func() string { return r.exceptions(p, is) })
+	}
+	for _, e := range sortedKeys(before.endpoints, r.endpoints, netip.AddrPort.Compare) {
+		tell(e.String(), before.Of(e.Addr(), e.Port()), r.Of(e.Addr(), e.Port()), func() string { return "" })
+	}
+	return changes, more
+}
+
+// sortedKeys returns those of both maps.
+func sortedKeys[K comparable](a, b map[K]Decision, compare func(a, b K) int) []K {
+	keys := slices.Collect(maps.Keys(a))
+	for key := range b {
+		if _, known := a[key]; !known {
 			keys = append(keys, key)
 		}
 	}
 	slices.SortFunc(keys, compare)
-	var lines []string
-	for _, key := range keys {
-		if before[key] != after[key] {
-			lines = append(lines, fmt.Sprintf("%s is %s, was %s", text(key), after[key], before[key]))
+	return keys
+}
+
+// exceptions tells for which parts of a prefix something else is decided than for the rest, with a comma before it.
+func (r *Rules) exceptions(p netip.Prefix, rest Decision) string {
+	var parts []string
+	for inner, decided := range r.prefixes.Subnets(p) {
+		if decided != rest {
+			parts = append(parts, fmt.Sprintf("%s, which is %s", prefix.String(inner), decided))
 		}
 	}
-	return lines
+	for _, e := range sortedKeys(nil, r.endpoints, netip.AddrPort.Compare) {
+		if decided := r.endpoints[e]; decided != rest && p.Contains(e.Addr()) {
+			parts = append(parts, fmt.Sprintf("%s, which is %s", e, decided))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	if more := len(parts) - maxExceptions; more > 0 {
+		parts = append(parts[:maxExceptions], fmt.Sprintf("and %d more", more))
+	}
+	return ", except " + strings.Join(parts, ", ")
 }

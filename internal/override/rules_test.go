@@ -1,6 +1,9 @@
 package override
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,7 +47,7 @@ func TestRules(t *testing.T) {
 		{"192.0.2.8:443", Auto}, // more specific than the prefix, and leaves it to the checks
 		{"192.0.2.9:443", Auto},
 		{"192.0.2.33:443", Up},
-		{"192.0.2.34:443", Auto}, // the last line counts
+		{"192.0.2.34:443", Auto},   // the last line counts
 		{"198.51.255.1:443", Down}, // rules in IPv4-mapped form are rules for IPv4
 		{"198.51.0.7:443", Up},
 		{"198.52.0.1:443", Auto},
@@ -95,23 +98,137 @@ func TestParseMistakes(t *testing.T) {
 	}
 }
 
-func TestDifference(t *testing.T) {
-	parse := func(s string) *Rules {
-		o, err := Parse([]byte(s))
+// An exception comes after what it is an exception to: an auto that is left over from before does not outlive a later and
+// wider line. What is up or down does.
+func TestLeftOverAuto(t *testing.T) {
+	for _, tt := range []struct {
+		lines string // with a comma in between
+		want  string // of 192.0.2.7:443 192.0.2.7:80 192.0.2.8:443
+		size  int
+	}{
+		{"192.0.2.7:443 auto,192.0.2.7 down", "down down auto", 1},
+		{"192.0.2.7 down,192.0.2.7:443 auto", "auto down auto", 2},
+		{"192.0.2.7:443 auto,192.0.2.7 down,192.0.2.7:443 auto", "auto down auto", 2},
+		{"192.0.2.7 down,192.0.2.7:443 auto,192.0.2.7 down", "down down auto", 1},
+		{"192.0.2.7:443 up,192.0.2.7 down", "up down auto", 2},
+		{"192.0.2.7:443 down,192.0.2.7 up", "down up auto", 2},
+		{"192.0.2.7:443 down,192.0.2.7:443 auto,192.0.2.7 up", "up up auto", 1},
+		{"192.0.2.7:443 auto,192.0.2.0/24 down", "down down down", 1},
+		{"192.0.2.7 auto,192.0.2.0/24 down", "down down down", 1},
+		{"192.0.2.0/24 down,192.0.2.7 auto", "auto auto down", 2},
+		{"192.0.2.0/28 auto,192.0.2.7 auto,192.0.2.0/24 down,192.0.2.8 auto", "down down auto", 2},
+		{"192.0.2.7:443 auto,192.0.2.0/28 auto,192.0.2.0/24 down", "down down down", 1},
+		// The narrower rule, which is later, is what the auto is an exception to.
+		{"192.0.2.0/24 down,192.0.2.0/28 up,192.0.2.7 auto", "auto auto up", 3},
+		{"192.0.2.7 up,192.0.2.7 auto,192.0.3.0/24 down", "auto auto auto", 2},
+		{"192.0.2.7 auto,0.0.0.0/0 down,2001:db8::/32 down", "down down down", 2},
+		{"192.0.2.7 auto,::/0 down", "auto auto auto", 2},
+	} {
+		rules, err := Parse([]byte(strings.ReplaceAll(tt.lines, ",", "\n")))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return o
+		var got []string
+		for _, target := range []string{"192.0.2.7:443", "192.0.2.7:80", "192.0.2.8:443"} {
+			target := netip.MustParseAddrPort(target)
+			got = append(got, rules.Of(target.Addr(), target.Port()).String())
+		}
+		if got := strings.Join(got, " "); got != tt.want || rules.Size() != tt.size {
+			t.Errorf("%s: %s by %d rules, want %s by %d", tt.lines, got, rules.Size(), tt.want, tt.size)
+		}
 	}
-	before := parse("192.0.2.1 down\n192.0.2.2 down\n192.0.2.3:80 up\n2001:db8::/32 auto\n192.0.2.5 auto")
-	after := parse("192.0.2.2 down\n192.0.2.3:80 down\n192.0.2.0/24 up\n2001:db8::/32 auto")
-	want := []string{
-		"192.0.2.0/24 is up, was auto",
-		"192.0.2.1 is auto, was down",
-		"192.0.2.3:80 is down, was up",
+}
+
+// The same line by line: each drops the autos inside it that came before.
+func TestLeftOverAutoAgainstNaive(t *testing.T) {
+	const seed = 5
+	r := rand.New(rand.NewPCG(seed, 0))
+	dropped := 0
+	for range 5000 {
+		var text strings.Builder
+		want := make(map[string]string)
+		for range 1 + r.IntN(8) {
+			addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(4))})
+			wide, rule := single(addr), netip.AddrPortFrom(addr, 443).String()
+			if r.IntN(3) > 0 {
+				wide, _ = addr.Prefix(29 + r.IntN(4))
+				for inner, decided := range want {
+					if e, err := netip.ParseAddrPort(inner); decided == "auto" && err == nil && wide.Contains(e.Addr()) {
+						delete(want, inner)
+						dropped++
+					}
+					if p, err := netip.ParsePrefix(inner); decided == "auto" && err == nil && wide.Overlaps(p) && wide.Bits() <= p.Bits() {
+						delete(want, inner)
+						dropped++
+					}
+				}
+				rule = wide.String()
+			}
+			decided := Decision(r.IntN(3)).String()
+			want[rule] = decided
+			fmt.Fprintln(&text, rule, decided)
+		}
+		rules, err := Parse([]byte(text.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(map[string]string)
+		for p, decided := range rules.prefixes.All() {
+			got[p.String()] = decided.String()
+		}
+		for e, decided := range rules.endpoints {
+			got[e.String()] = decided.String()
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("seed %d: got %v, want %v, of\n%s", seed, got, want, &text)
+		}
 	}
-	if got := after.Difference(before); !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	if dropped < 1000 {
+		t.Errorf("%d rules were dropped, which proves little", dropped)
+	}
+}
+
+func TestDifference(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		before, after string // lines, with a comma in between
+		want          []string
+		more          int
+	}{
+		{"nothing", "192.0.2.1 down", "192.0.2.1 down", nil, 0},
+		{"each kind", "192.0.2.1 down,192.0.2.2 down,192.0.2.3:80 up,2001:db8::/32 auto,192.0.2.5 auto",
+			"192.0.2.2 down,192.0.2.3:80 down,192.0.2.4 up,2001:db8::/32 auto",
+			[]string{"192.0.2.1 is auto, was down", "192.0.2.4 is up, was auto", "192.0.2.3:80 is down, was up"}, 0},
+		// What is told is what holds, whichever rule it is by.
+		{"a wider rule takes over", "192.0.2.0/24 up,192.0.2.1 down", "192.0.2.0/24 up", []string{"192.0.2.1 is up, was down"}, 0},
+		{"from a wider rule", "192.0.2.0/24 up", "192.0.2.0/24 up,192.0.2.1 down,192.0.2.2:80 auto",
+			[]string{"192.0.2.1 is down, was up", "192.0.2.2:80 is auto, was up"}, 0},
+		{"as a wider rule says", "192.0.2.0/24 up", "192.0.2.0/24 up,192.0.2.1 up,192.0.2.2:80 up", nil, 0},
+		{"auto, as before", "", "192.0.2.1 auto", nil, 0},
+		{"an exception", "192.0.2.7:443 up", "192.0.2.7:443 up,192.0.2.7 down",
+			[]string{"192.0.2.7 is down, was auto, except 192.0.2.7:443, which is up"}, 0},
+		{"an exception that is no longer one", "192.0.2.7 down,192.0.2.7:443 auto", "192.0.2.7 down,192.0.2.7:443 auto,192.0.2.7 down",
+			[]string{"192.0.2.7:443 is down, was auto"}, 0},
+		{"exceptions", "", "192.0.2.0/24 down,192.0.2.7 auto,192.0.2.64/26 up,192.0.2.9 down,192.0.2.8:80 up,192.0.3.1:80 down",
+			[]string{
+				"192.0.2.0/24 is down, was auto, except 192.0.2.7, which is auto, 192.0.2.64/26, which is up, 192.0.2.8:80, which is up",
+				"192.0.2.9 is down, was auto", "192.0.2.64/26 is up, was auto"}, 2},
+		{"many exceptions", "192.0.2.0/30 up,192.0.2.0:80 up,192.0.2.1:80 up,192.0.2.2:80 up,192.0.2.3:80 up",
+			"192.0.2.0/30 down,192.0.2.0:80 up,192.0.2.1:80 up,192.0.2.2:80 up,192.0.2.3:80 up",
+			[]string{"192.0.2.0/30 is down, was up, except 192.0.2.0:80, which is up, 192.0.2.1:80, which is up, " +
+				"192.0.2.2:80, which is up, and 1 more"}, 0},
+		{"no exception left", "192.0.2.7:443 up,192.0.2.7 down", "192.0.2.7 down", []string{"192.0.2.7:443 is down, was up"}, 0},
+	} {
+		parse := func(lines string) *Rules {
+			rules, err := Parse([]byte(strings.ReplaceAll(lines, ",", "\n")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return rules
+		}
+		if got, more := parse(tt.after).Difference(parse(tt.before), 3); !slices.Equal(got, tt.want) || more != tt.more {
+			t.Errorf("%s: got %q and %d more, want %q and %d more", tt.name, got, more, tt.want, tt.more)
+		}
 	}
 }
 
@@ -152,7 +269,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%s is %v, want %v", target, got, want)
 			}
 		}
-		if lines := rules.Difference(rules); lines != nil {
+		if lines, more := rules.Difference(rules, 10); lines != nil || more > 0 {
 			t.Errorf("the same rules differ: %q", lines)
 		}
 	})
