@@ -4,11 +4,13 @@ package override
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/gaissmai/bart"
 
@@ -83,16 +85,24 @@ func (r *Rules) Size() int { return len(r.endpoints) + r.prefixes.Size() }
 // Parse reads rules, one a line. Of several for the same address the last one counts, so that a rule can be changed by
 // another line at the end. For the same reason an auto holds for nothing once a later line has a wider rule: it is what is
 // left of the end of an earlier rule. The error names the line.
+//
+// Files are UTF-8, with or without byte order marks, and lines end as on any system.
 func Parse(content []byte) (*Rules, error) {
 	l := lines{
 		Rules:     &Rules{endpoints: make(map[netip.AddrPort]Decision)},
 		endpoints: make(map[netip.AddrPort]int),
 		prefixes:  make(map[netip.Prefix]int),
 	}
+	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
+		return nil, errors.New("it is UTF-16, want UTF-8")
+	}
+	content = bytes.ReplaceAll(content, []byte("\r\n"), []byte("\n"))
+	content = bytes.ReplaceAll(content, []byte("\r"), []byte("\n"))
 	number := 0
 	for line := range bytes.Lines(content) {
 		number++
-		text, _, _ := strings.Cut(string(line), "#")
+		// Where files are joined, each begins with a mark.
+		text, _, _ := strings.Cut(strings.TrimPrefix(string(line), "\ufeff"), "#")
 		fields := strings.Fields(text)
 		if len(fields) == 0 {
 			continue
@@ -114,15 +124,21 @@ type lines struct {
 
 // add takes the fields of a line in.
 func (l *lines) add(number int, fields []string) error {
+	if strings.Contains(fields[0], "\x00") {
+		return fmt.Errorf("%s holds NUL, which UTF-16 does, want UTF-8", quote(fields[0]))
+	}
 	if len(fields) != 2 {
-		return fmt.Errorf("%q is not possible, want ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or CIDR, and then up, down or auto",
-			strings.Join(fields, " "))
+		return fmt.Errorf("%s is not possible, want ADDRESS, ADDRESS:PORT, [ADDRESS]:PORT or CIDR, and then up, down or auto",
+			quote(strings.Join(fields, " ")))
 	}
 	decided := Auto
 	for decided.String() != fields[1] {
 		if decided++; decided > Down {
-			return fmt.Errorf("%q is not possible, want up, down or auto", fields[1])
+			return fmt.Errorf("%s is not possible, want up, down or auto", quote(fields[1]))
 		}
+	}
+	if len(fields[0]) > maxQuoted {
+		return fmt.Errorf("%s is too long for a CIDR, an address or one with a port", quote(fields[0]))
 	}
 	if endpoint, err := netip.ParseAddrPort(fields[0]); err == nil && endpoint.Addr().Zone() == "" && endpoint.Port() != 0 {
 		endpoint = netip.AddrPortFrom(endpoint.Addr().Unmap(), endpoint.Port())
@@ -136,6 +152,17 @@ func (l *lines) add(number int, fields []string) error {
 	l.Rules.prefixes.Insert(p, decided)
 	l.prefixes[p] = number
 	return nil
+}
+
+// maxQuoted bounds how much of a file an error quotes, in characters. Nothing that is right is longer.
+const maxQuoted = 80
+
+func quote(text string) string {
+	quoted := fmt.Sprintf("%.*q", maxQuoted, text)
+	if utf8.RuneCountInString(text) > maxQuoted {
+		quoted += "..."
+	}
+	return quoted
 }
 
 // dropOvertaken drops each auto that a wider rule on a later line has overtaken.

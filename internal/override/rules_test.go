@@ -89,11 +89,73 @@ func TestParseMistakes(t *testing.T) {
 		{"[fe80::1%eth0]:443 down", `"[fe80::1%eth0]:443" is neither a CIDR`},
 		{"::ffff:10.0.0.0/8 down", `"::ffff:10.0.0.0/8" holds IPv4-mapped addresses, which are IPv4, and more, want a CIDR such as`},
 		{"::/64 down", `"::/64" holds IPv4-mapped addresses`},
-		{"\xff\x00 down", `"\xff\x00" is neither a CIDR`},
+		{"\xff down", `"\xff" is neither a CIDR`},
 	} {
 		_, err := Parse([]byte("# one\n192.0.2.1 up\n" + tt.line + "\n192.0.2.2 up"))
 		if err == nil || !strings.HasPrefix(err.Error(), "line 3: "+tt.want) {
 			t.Errorf("%q: error %v, want one of line 3 that begins with %s", tt.line, err, tt.want)
+		}
+	}
+}
+
+// What editors and other systems make of a file with two rules does not matter.
+func TestParseForms(t *testing.T) {
+	const bom = "\ufeff"
+	for name, text := range map[string]string{
+		"as it should be":           "192.0.2.7 down\n192.0.2.8 up\n",
+		"no line feed at the end":   "192.0.2.7 down\n192.0.2.8 up",
+		"Windows":                   "192.0.2.7 down\r\n192.0.2.8 up\r\n",
+		"Mac OS of old":             "192.0.2.7 down\r192.0.2.8 up\r",
+		"a comment, Mac OS of old":  "# drained\r192.0.2.7 down # today\r192.0.2.8 up",
+		"mixed":                     "\n\r\n\r192.0.2.7 down\r\r\n192.0.2.8 up\n\r",
+		"byte order mark":           bom + "192.0.2.7 down\n192.0.2.8 up\n",
+		"files with such, joined":   bom + "192.0.2.7 down\n" + bom + "192.0.2.8 up\n" + bom,
+		"mark before a comment":     bom + "# rules\n192.0.2.7 down\n192.0.2.8 up",
+		"wide and other spaces":     "\u3000192.0.2.7\u3000down\u00a0\n192.0.2.8\u2003up\v\f\u0085",
+		"a long line":               "192.0.2.7" + strings.Repeat(" ", 1<<16) + "down\n192.0.2.8 up #" + strings.Repeat("x", 1<<16),
+		"no UTF-8 in a comment":     "192.0.2.7 down # Stra\xdfe\n192.0.2.8 up",
+		"nothing legible commented": "192.0.2.7 down # \x00\n192.0.2.8 up",
+	} {
+		rules, err := Parse([]byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if a, b := rules.Of(netip.MustParseAddr("192.0.2.7"), 443), rules.Of(netip.MustParseAddr("192.0.2.8"), 443); a != Down || b != Up || rules.Size() != 2 {
+			t.Errorf("%s: %v, %v by %d rules, want down, up by 2", name, a, b, rules.Size())
+		}
+	}
+}
+
+func TestParseOtherEncodings(t *testing.T) {
+	const text = "# rules\n192.0.2.7 down\n"
+	var little, big []byte
+	for _, c := range []byte(text) {
+		little, big = append(little, c, 0), append(big, 0, c)
+	}
+	for _, tt := range []struct{ name, content, want string }{
+		{"UTF-16, little", "\xff\xfe" + string(little), "it is UTF-16, want UTF-8"},
+		{"UTF-16, big", "\xfe\xff" + string(big), "it is UTF-16, want UTF-8"},
+		{"UTF-16, little, without mark", string(little), `line 2: "\x001\x009\x002\x00.\x000\x00.\x002\x00.\x007\x00" holds NUL, which UTF-16 does, want UTF-8`},
+		{"UTF-16, big, without mark", string(big), `line 1: "\x00" holds NUL, which UTF-16 does, want UTF-8`},
+		{"zeroes, after a crash", strings.Repeat("\x00", 4096), `line 1: "` + strings.Repeat(`\x00`, maxQuoted) + `"... holds NUL`},
+		{"an invisible space", "192.0.2.7\u200b down", `line 1: "192.0.2.7\u200b" is neither a CIDR`},
+		{"wide digits", "１92.0.2.7 down", `line 1: "１92.0.2.7" is neither a CIDR`},
+	} {
+		if _, err := Parse([]byte(tt.content)); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+			t.Errorf("%s: error %v, want one that begins with %s", tt.name, err, tt.want)
+		}
+	}
+}
+
+// A mistake may be as long as the file. The log gets a part that tells which it is.
+func TestParseQuotesLittle(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	for _, line := range []string{long, long + " down", "192.0.2.7 " + long, "192.0.2.7 down " + long, "192.0.2.7 down" + strings.Repeat(" ü", 1<<19),
+		"\xff" + long + " down", "[fe80::1%" + long + "]:80 down", "fe80::1%" + long + " down"} {
+		_, err := Parse([]byte(line))
+		if err == nil || len(err.Error()) > 400 || !strings.Contains(err.Error(), `"... `) {
+			t.Errorf("%.20q: error %.1000v", line, err)
 		}
 	}
 }
