@@ -16,6 +16,8 @@ const (
 	// lookEvery is how often files are read. What is new is in force once two readings in a row agree on it: after the
 	// first, somebody may still be writing.
 	lookEvery = 250 * time.Millisecond
+	// patience is how long two readings in a row may differ until the newest is taken as it is.
+	patience = 2 * time.Second
 	// maxSize bounds a file, in octets.
 	maxSize = 1 << 20
 	// maxLines bounds how many changed rules are told one by one.
@@ -31,9 +33,10 @@ type File struct {
 
 	mu       sync.Mutex // protects what follows
 	last     reading    // the newest one
-	judged   reading    // the newest one of which there were two in a row
+	judged   reading    // the newest one that was put into force or rejected
 	modified time.Time  // when the rules in force were written
 	failed   bool       // what was judged is not in force
+	restless restless
 
 	end   context.CancelFunc // nil while nothing reads
 	ended sync.WaitGroup
@@ -52,6 +55,19 @@ type reading struct {
 	content  string
 	failure  string // "" where it could be read
 	modified time.Time
+}
+
+// same tells whether two readings have found the same. Who writes a file anew, as it was, has not changed it.
+func (r reading) same(other reading) bool {
+	return r.content == other.content && r.failure == other.failure
+}
+
+// restless is a time in which each reading has found something else than the one before.
+type restless struct {
+	since  time.Time // zero outside of such a time
+	usable reading   // the newest without a mistake
+	broken reading   // the newest with one
+	told   bool      // the log says so
 }
 
 // Open reads the file for the first time, when any mistake is an error.
@@ -145,15 +161,56 @@ func (f *File) look() {
 	f.take(read(f.path))
 }
 
-// take puts a reading into force, if it is the second in a row and without a mistake.
+// take puts a reading into force, if it is the second in a row that has found this, and without a mistake.
 func (f *File) take(r reading) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r != f.last {
+	if !r.same(f.last) {
 		f.last = r
+		f.takeRestless(r)
 		return
 	}
-	if r == f.judged {
+	f.restless = restless{}
+	f.judge(r)
+}
+
+// takeRestless does what it can about a file that is never read twice with the same content: each time that patience has
+// passed, it puts the newest reading into force. Most have no mistake, and are complete. An empty one is not taken, since
+// that is what many writers make of a file first. The caller holds mu.
+func (f *File) takeRestless(r reading) {
+	now := time.Now()
+	if f.restless.since.IsZero() {
+		f.restless.since = now
+	}
+	switch _, err := Parse([]byte(r.content)); {
+	case r.failure != "" || err != nil:
+		f.restless.broken = r
+	case r.content != "":
+		f.restless.usable = r
+	}
+	if now.Sub(f.restless.since) < patience {
+		return
+	}
+	was := f.restless
+	f.restless = restless{since: now, told: true}
+	if !was.told {
+		f.tell.Errorf("Overrides in %s change faster than they are read, want them to stay for %v. Until then the newest that "+
+			"have no mistake are taken every %v", f.path, 2*lookEvery, patience)
+	}
+	switch {
+	case was.usable.content != "":
+		f.judge(was.usable)
+	case !f.failed: // or each mistake would be told
+		f.judge(was.broken)
+	}
+}
+
+// judge puts a reading into force, or rejects it. The caller holds mu.
+func (f *File) judge(r reading) {
+	if r.same(f.judged) {
+		if !f.failed {
+			f.modified = r.modified
+		}
 		return
 	}
 	f.judged = r
@@ -166,8 +223,11 @@ func (f *File) take(r reading) {
 		f.reject(f.path + ": " + err.Error())
 		return
 	}
-	before := f.rules.Swap(rules)
+	before, failed := f.rules.Swap(rules), f.failed
 	f.modified, f.failed = r.modified, false
+	if rules.Equal(before) && !failed {
+		return
+	}
 	changes, more := rules.Difference(before, maxLines)
 	for _, change := range changes {
 		f.tell.Infof("Override: %s", change)

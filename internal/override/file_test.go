@@ -89,6 +89,84 @@ func TestFileTake(t *testing.T) {
 	}
 }
 
+// Whatever somebody does who writes the file again and again, the rules come into force, or the log says why not. One look
+// in 250 ms sees one of the readings.
+func TestFileRewritten(t *testing.T) {
+	const rule, mistake, gone = "192.0.2.2 down\n", "192.0.2.2 do", "!"
+	for _, tt := range []struct {
+		name   string
+		finds  func(i int) string // content, or gone
+		rules  int                // in force in the end
+		failed bool
+		logged []string // beginnings of all lines
+	}{
+		{"as it was", func(int) string { return "192.0.2.1 down\n" }, 1, false, nil},
+		{"with other comments", func(i int) string { return fmt.Sprint("192.0.2.1 down # ", i/2) }, 1, false, nil},
+		{"as it was, with a new comment each time", func(i int) string { return fmt.Sprint("192.0.2.1 down # ", i) }, 1, false,
+			[]string{"Overrides in PATH change faster than they are read, want them to stay for 500ms. Until then the newest that have no mistake are taken every 2s"}},
+		{"once", func(int) string { return rule }, 1, false,
+			[]string{"Override: 192.0.2.1 is auto, was down", "Override: 192.0.2.2 is down, was auto", "Overrides in force from PATH: 1"}},
+		{"with a new comment each time", func(i int) string { return fmt.Sprint(rule, "# ", i) }, 1, false,
+			[]string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"never complete, but now and then", func(i int) string {
+			return fmt.Sprint("# ", i, "\n", []string{mistake, rule, mistake, mistake}[i%4])
+		}, 1, false, []string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"never without a mistake", func(i int) string { return fmt.Sprint("# ", i, "\n", mistake) }, 1, true,
+			[]string{"Overrides in PATH change faster", `Overrides stay as they were: PATH: line 2: "do" is not possible`}},
+		{"with a mistake each time, from the fifth second on", func(i int) string {
+			return fmt.Sprint("# ", i, "\n", []string{rule, mistake}[min(i/20, 1)])
+		}, 1, true, []string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down",
+			"Overrides in force from PATH: 1", `Overrides stay as they were: PATH: line 2: "do" is not possible`}},
+		{"with a mistake each time, until the fifth second", func(i int) string {
+			return fmt.Sprint("# ", i, "\n", []string{mistake, rule}[min(i/20, 1)])
+		}, 1, false, []string{"Overrides in PATH change faster", `Overrides stay as they were: PATH: line 2: "do" is not possible`,
+			"Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"emptied first", func(i int) string { return []string{"", fmt.Sprint(rule, "# ", i)}[i%2] }, 1, false,
+			[]string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"emptied, and then as it was", func(i int) string { return []string{"", "192.0.2.1 down\n"}[i%2] }, 1, false,
+			[]string{"Overrides in PATH change faster"}},
+		{"removed first", func(i int) string { return []string{gone, fmt.Sprint(rule, "# ", i)}[i%2] }, 1, false,
+			[]string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"removed or empty", func(i int) string { return []string{gone, ""}[i%2] }, 1, true,
+			[]string{"Overrides in PATH change faster", "Overrides stay as they were: no such file"}},
+		{"empty or removed", func(i int) string { return []string{"", gone}[i%2] }, 1, true,
+			[]string{"Overrides in PATH change faster", "Overrides stay as they were: no such file"}},
+		{"for a second, then it stays", func(i int) string { return fmt.Sprint(rule, "# ", min(i, 4)) }, 1, false,
+			[]string{"Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+		{"with and without mistake, by turns", func(i int) string { return []string{mistake, rule}[i%2] }, 1, false,
+			[]string{"Overrides in PATH change faster", "Override: 192.0.2.1 is auto", "Override: 192.0.2.2 is down", "Overrides in force from PATH: 1"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			log := new(record)
+			path := writeFile(t, "overrides", "192.0.2.1 down\n")
+			f, err := Open(path, log.listener())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 60 { // 15 s
+				time.Sleep(lookEvery)
+				r := reading{content: tt.finds(i), modified: time.Now()}
+				if r.content == gone {
+					r = reading{failure: "no such file"}
+				}
+				f.take(r)
+			}
+			rules, modified, failed := f.Report()
+			if rules != tt.rules || failed != tt.failed {
+				t.Errorf("%s: %d rules, failed %v; want %d, %v", tt.name, rules, failed, tt.rules, tt.failed)
+			}
+			if old := time.Since(modified); !failed && old > patience+lookEvery {
+				t.Errorf("%s: rules in force are from %v ago", tt.name, old)
+			}
+			if !slices.EqualFunc(log.lines, tt.logged, func(line, want string) bool {
+				return strings.HasPrefix(line, strings.ReplaceAll(want, "PATH", path))
+			}) {
+				t.Errorf("%s: logged\n%s\nwant\n%s", tt.name, strings.Join(log.lines, "\n"), strings.Join(tt.logged, "\n"))
+			}
+		})
+	}
+}
+
 func TestFileUnusable(t *testing.T) {
 	dir := t.TempDir()
 	for _, tt := range []struct{ path, want string }{

@@ -82,6 +82,11 @@ func (r *Rules) Find(addr netip.Addr, port uint16) (rule string, says Decision) 
 // Size returns the number of rules.
 func (r *Rules) Size() int { return len(r.endpoints) + r.prefixes.Size() }
 
+// Equal tells whether both have the same rules.
+func (r *Rules) Equal(other *Rules) bool {
+	return maps.Equal(r.endpoints, other.endpoints) && r.prefixes.Equal(&other.prefixes)
+}
+
 // Parse reads rules, one a line. Of several for the same address the last one counts, so that a rule can be changed by
 // another line at the end. For the same reason an auto holds for nothing once a later line has a wider rule: it is what is
 // left of the end of an earlier rule. The error names the line.
