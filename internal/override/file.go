@@ -18,6 +18,8 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// patience is how long two readings in a row may differ until the newest is taken as it is.
 	patience = 2 * time.Second
+	// hangs is how long a look at a file may take until people are told. Nobody waits longer for the first one.
+	hangs = 5 * time.Second
 	// maxSize bounds a file, in octets.
 	maxSize = 1 << 20
 	// maxLines bounds how many changed rules are told one by one.
@@ -29,7 +31,8 @@ const (
 type File struct {
 	path  string
 	tell  Listener
-	rules atomic.Pointer[Rules] // in force, never nil
+	read  func(path string) reading // may take for ever
+	rules atomic.Pointer[Rules]     // in force, never nil
 
 	mu       sync.Mutex // protects what follows
 	last     reading    // the newest one
@@ -70,9 +73,18 @@ type restless struct {
 	told   bool      // the log says so
 }
 
-// Open reads the file for the first time, when any mistake is an error.
-func Open(path string, tell Listener) (*File, error) {
-	r := read(path)
+// Open reads the file for the first time, when any mistake is an error. It takes no longer than five seconds: whoever
+// starts CoreDNS, or has it reload, waits for this.
+func Open(path string, tell Listener) (*File, error) { return open(path, tell, read) }
+
+func open(path string, tell Listener, read func(path string) reading) (*File, error) {
+	f := &File{path: path, tell: tell, read: read}
+	var r reading
+	select {
+	case r = <-f.look():
+	case <-time.After(hangs):
+		r.failure = f.hanging()
+	}
 	if r.failure != "" {
 		return nil, fmt.Errorf("%s, want a file of rules, which may be empty", r.failure)
 	}
@@ -80,7 +92,7 @@ func Open(path string, tell Listener) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f := &File{path: path, tell: tell, last: r, judged: r, modified: r.modified}
+	f.last, f.judged, f.modified = r, r, r.modified
 	f.rules.Store(rules)
 	return f, nil
 }
@@ -128,7 +140,8 @@ func (f *File) Start() {
 	f.ended.Go(func() { pprof.Do(ctx, pprof.Labels("shaker", "overrides"), f.follow) })
 }
 
-// Stop ends what Start has begun and waits for it. It may be called without Start before, and twice.
+// Stop ends what Start has begun and waits for it, but not for the file: a look at it that hangs is given up. Stop may be
+// called without Start before, and twice.
 func (f *File) Stop() {
 	if f.end == nil {
 		return
@@ -138,27 +151,64 @@ func (f *File) Stop() {
 	f.end = nil
 }
 
+// follow has one look at the file after the other. While one hangs there is no other, or there would be ever more of them.
 func (f *File) follow(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
+	var look <-chan reading // of the look under way, nil between two
+	var began time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticks.C:
-			f.look()
+		case r := <-look:
+			look = nil
+			f.takeSafely(r)
+		case now := <-ticks.C:
+			switch {
+			case look == nil:
+				look, began = f.look(), now
+			case now.Sub(began) >= hangs:
+				f.hang()
+			}
 		}
 	}
 }
 
-// look reads the file once. A panic costs this look only.
-func (f *File) look() {
-	defer func() {
-		if reason := recover(); reason != nil {
-			f.tell.Recovered("while "+f.path+" was read", reason)
-		}
-	}()
-	f.take(read(f.path))
+// look reads the file in a goroutine of its own, and returns where the reading will be. open(2) and read(2) may take for
+// ever where the file system is on another machine, or is a program, and nothing ends them.
+func (f *File) look() <-chan reading {
+	result := make(chan reading, 1)
+	go pprof.Do(context.Background(), pprof.Labels("shaker", "overrides"), func(context.Context) {
+		r := reading{failure: f.path + " could not be read because of a fault in shaker"}
+		defer func() { result <- r }()
+		defer f.recover()
+		r = f.read(f.path)
+	})
+	return result
+}
+
+// recover ends a panic, which costs one look only. It is to be deferred.
+func (f *File) recover() {
+	if reason := recover(); reason != nil {
+		f.tell.Recovered("while "+f.path+" was read", reason)
+	}
+}
+
+func (f *File) takeSafely(r reading) {
+	defer f.recover()
+	f.take(r)
+}
+
+// hang rejects the file, for as long as a look at it has not ended.
+func (f *File) hang() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.judge(reading{failure: f.hanging()})
+}
+
+func (f *File) hanging() string {
+	return fmt.Sprintf("%s has not been read within %v, so its file system hangs", f.path, hangs)
 }
 
 // take puts a reading into force, if it is the second in a row that has found this, and without a mistake.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,9 +15,12 @@ import (
 
 // record keeps what a file tells.
 type record struct {
-	lines    []string
-	panics   []string
 	panicsAt string // the line that cannot be taken; "" for none
+
+	mu     sync.Mutex // protects what follows
+	lines  []string
+	panics []string
+	taken  int // lines that take has returned
 }
 
 func (r *record) listener() Listener {
@@ -24,11 +29,30 @@ func (r *record) listener() Listener {
 		if r.panicsAt != "" && strings.HasPrefix(line, r.panicsAt) {
 			panic("log fault")
 		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.lines = append(r.lines, line)
 	}
 	return Listener{Infof: tell, Errorf: tell, Recovered: func(where string, reason any) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.panics = append(r.panics, fmt.Sprintf("%s: %v", where, reason))
 	}}
+}
+
+// take returns the lines that no take before it has returned.
+func (r *record) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fresh := r.lines[r.taken:]
+	r.taken = len(r.lines)
+	return fresh
+}
+
+func (r *record) recovered() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.panics)
 }
 
 func writeFile(t testing.TB, name, contents string) string {
@@ -76,13 +100,12 @@ func TestFileTake(t *testing.T) {
 		{"empty", reading{}, maxLines + 5, false, ""},
 		{"empty again", reading{}, 0, false, "overrides: 0"},
 	} {
-		before := len(log.lines)
 		f.take(step.take)
 		rules, _, failed := f.Report()
 		if rules != step.rules || failed != step.failed {
 			t.Errorf("%s: %d rules, failed %v; want %d, %v", step.name, rules, failed, step.rules, step.failed)
 		}
-		logged := strings.Join(log.lines[before:], "\n")
+		logged := strings.Join(log.take(), "\n")
 		if !strings.Contains(logged, step.logged) || step.logged == "" && logged != "" {
 			t.Errorf("%s: logged %q, want %q", step.name, logged, step.logged)
 		}
@@ -158,10 +181,11 @@ func TestFileRewritten(t *testing.T) {
 			if old := time.Since(modified); !failed && old > patience+lookEvery {
 				t.Errorf("%s: rules in force are from %v ago", tt.name, old)
 			}
-			if !slices.EqualFunc(log.lines, tt.logged, func(line, want string) bool {
+			logged := log.take()
+			if !slices.EqualFunc(logged, tt.logged, func(line, want string) bool {
 				return strings.HasPrefix(line, strings.ReplaceAll(want, "PATH", path))
 			}) {
-				t.Errorf("%s: logged\n%s\nwant\n%s", tt.name, strings.Join(log.lines, "\n"), strings.Join(tt.logged, "\n"))
+				t.Errorf("%s: logged\n%s\nwant\n%s", tt.name, strings.Join(logged, "\n"), strings.Join(tt.logged, "\n"))
 			}
 		})
 	}
@@ -186,7 +210,13 @@ func TestFilePanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &record{panicsAt: "Override: 192.0.2.1 is down"}
 		path := writeFile(t, "overrides", "")
-		f, err := Open(path, log.listener())
+		var panics atomic.Bool // at the next look
+		f, err := open(path, log.listener(), func(path string) reading {
+			if panics.Swap(false) {
+				panic("read fault")
+			}
+			return read(path)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,11 +227,148 @@ func TestFilePanic(t *testing.T) {
 			time.Sleep(3 * lookEvery)
 			synctest.Wait()
 		}
-		if want := []string{"while " + path + " was read: log fault"}; !slices.Equal(log.panics, want) {
-			t.Errorf("panics %q, want %q", log.panics, want)
+		panics.Store(true)
+		time.Sleep(3 * lookEvery)
+		synctest.Wait()
+		where := "while " + path + " was read: "
+		if got, want := log.recovered(), []string{where + "log fault", where + "read fault"}; !slices.Equal(got, want) {
+			t.Errorf("panics %q, want %q", got, want)
 		}
 		if rules, _, failed := f.Report(); rules != 2 || failed {
 			t.Errorf("%d rules, failed %v; want 2", rules, failed)
+		}
+		panics.Store(true)
+		if _, err := open(path, log.listener(), f.read); err == nil || !strings.Contains(err.Error(), "could not be read") {
+			t.Errorf("a panic in the first look: error %v", err)
+		}
+	})
+}
+
+// hangingFile is one of which a look may hang.
+type hangingFile struct {
+	mu      sync.Mutex // protects what follows
+	begun   int        // looks
+	content string
+	hung    chan struct{} // looks wait until it is closed
+}
+
+func newHangingFile(content string) *hangingFile {
+	h := &hangingFile{content: content, hung: make(chan struct{})}
+	close(h.hung)
+	return h
+}
+
+func (h *hangingFile) read(string) reading {
+	h.mu.Lock()
+	h.begun++
+	hung := h.hung
+	h.mu.Unlock()
+	<-hung
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return reading{content: h.content, modified: time.Now()}
+}
+
+func (h *hangingFile) looks() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.begun
+}
+
+// hang has all looks from now on hang.
+func (h *hangingFile) hang() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hung = make(chan struct{})
+}
+
+// release ends that.
+func (h *hangingFile) release(content string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.content = content
+	close(h.hung)
+}
+
+// While a look hangs there is no other. People are told once, and again when it has ended.
+func TestFileHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := new(record)
+		h := newHangingFile("192.0.2.1 down\n")
+		f, err := open("/net/overrides", log.listener(), h.read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Start()
+		defer f.Stop()
+		for _, step := range []struct {
+			name    string
+			do      func()
+			after   time.Duration
+			rules   int
+			failed  bool
+			looking bool // at most one look
+			logged  []string
+		}{
+			{"for a while", h.hang, hangs, 1, false, true, nil},
+			{"too long", func() {}, time.Second, 1, true, true,
+				[]string{"Overrides stay as they were: /net/overrides has not been read within 5s, so its file system hangs"}},
+			{"for ever", func() {}, time.Hour, 1, true, true, nil},
+			{"it ends", func() { h.release("192.0.2.1 down\n") }, time.Second, 1, false, false, []string{"Overrides in force from /net/overrides: 1"}},
+			{"for a while, again", h.hang, hangs, 1, false, true, nil},
+			{"too long, again", func() {}, time.Second, 1, true, true,
+				[]string{"Overrides stay as they were: /net/overrides has not been read within 5s, so its file system hangs"}},
+			{"it ends, with other rules", func() { h.release("192.0.2.2 down\n192.0.2.3 up\n") }, time.Second, 2, false, false, []string{
+				"Override: 192.0.2.1 is auto, was down", "Override: 192.0.2.2 is down, was auto", "Override: 192.0.2.3 is up, was auto",
+				"Overrides in force from /net/overrides: 2"}},
+		} {
+			looks := h.looks()
+			step.do()
+			time.Sleep(step.after)
+			synctest.Wait()
+			rules, _, failed := f.Report()
+			if rules != step.rules || failed != step.failed {
+				t.Errorf("%s: %d rules, failed %v; want %d, %v", step.name, rules, failed, step.rules, step.failed)
+			}
+			if logged := log.take(); !slices.Equal(logged, step.logged) {
+				t.Errorf("%s: logged %q, want %q", step.name, logged, step.logged)
+			}
+			if n := h.looks() - looks; step.looking && n > 1 || !step.looking && n < 2 {
+				t.Errorf("%s: %d looks have begun", step.name, n)
+			}
+		}
+	})
+}
+
+// Whoever stops the file, or opens it, may hold a lock that all others need.
+func TestFileHangsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHangingFile("192.0.2.1 down\n")
+		f, err := open("/net/overrides", new(record).listener(), h.read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Start()
+		h.hang()
+		defer h.release("") // the looks that were given up
+		time.Sleep(time.Second)
+		began := time.Now()
+		f.Stop()
+		if took := time.Since(began); took > 0 {
+			t.Errorf("Stop took %v", took)
+		}
+		looks := h.looks()
+		time.Sleep(time.Hour)
+		if n := h.looks() - looks; n != 0 {
+			t.Errorf("%d looks after Stop", n)
+		}
+		began = time.Now()
+		_, err = open("/net/overrides", new(record).listener(), h.read)
+		if want := "/net/overrides has not been read within 5s, so its file system hangs, want a file of rules, which may be empty"; err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if took := time.Since(began); took != hangs {
+			t.Errorf("it took %v to open", took)
 		}
 	})
 }
