@@ -3,11 +3,15 @@ package shaker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/internal/override"
@@ -96,7 +100,12 @@ func instanceOf(c *caddy.Controller) *instance {
 	inst := new(instance)
 	c.Set(instanceKey{}, inst)
 	hookStartup()
-	c.OnStartup(func() error { return shared.lease(inst) })
+	c.OnStartup(func() error {
+		if err := inst.check(); err != nil {
+			return plugin.Error(name, err)
+		}
+		return shared.lease(inst)
+	})
 	c.OnRestart(func() error { shared.restarting(inst); return nil })
 	c.OnRestartFailed(func() error { shared.restartFailed(inst); return nil })
 	// An error here would make a reload that worked look like one that failed.
@@ -122,6 +131,29 @@ func hookStartup() {
 		}
 		return nil
 	})
+}
+
+// check looks for mistakes that show only when all plugins of all server blocks are set up.
+func (inst *instance) check() error {
+	for _, block := range inst.handlers {
+		if err := block.checkReach(); err != nil {
+			return err
+		}
+		block.warnOfShuffling()
+	}
+	return nil
+}
+
+// warnOfShuffling tells of stanzas with sort below a plugin that undoes it.
+func (s *Shaker) warnOfShuffling() {
+	if dnsserver.GetConfig(s.controller).Handler("loadbalance") == nil {
+		return
+	}
+	for _, zone := range slices.Sorted(maps.Keys(s.policies)) {
+		if p := s.policies[zone]; p.SortRTT && p.zones[0] == zone {
+			log.Warningf("%s: sort is of no use, since loadbalance shuffles the addresses again; leave one of them out", p.place)
+		}
+	}
 }
 
 // start begins what runs for an instance alone, except for its watches.

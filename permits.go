@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/gaissmai/bart"
 )
@@ -48,6 +49,25 @@ func (p *permits) addDefaults() {
 			p.rules.Insert(prefix, false)
 		}
 	}
+}
+
+// withoutEffect returns what is allowed without being an exception from anything. All of a family is not among it: who
+// allows that does not mean to leave anything out.
+func (p *permits) withoutEffect() (allowed []netip.Prefix) {
+	denied := func(inner netip.Prefix) bool {
+		for _, allow := range p.rules.Supernets(inner) {
+			if !allow {
+				return true
+			}
+		}
+		return slices.ContainsFunc(neverProbed, func(d netip.Prefix) bool { return d.Bits() <= inner.Bits() && d.Overlaps(inner) })
+	}
+	for inner, allow := range p.rules.AllSorted() {
+		if allow && inner.Bits() > 0 && !denied(inner) {
+			allowed = append(allowed, inner)
+		}
+	}
+	return allowed
 }
 
 // allows tells whether addr, which is of a record, may be probed. No address in IPv4-mapped form may, whatever the Corefile

@@ -1,7 +1,9 @@
 package shaker
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unique"
 
@@ -10,14 +12,16 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/prefix"
 )
 
 // policy is what one stanza says.
 type policy struct {
 	answer.Policy
 
-	zones []string // lower case and fully qualified
-	place string   // of the stanza in the Corefile
+	zones     []string // lower case and fully qualified
+	zonesHere []string // as the stanza has them; none where it takes those of the server block
+	place     string   // of the stanza in the Corefile
 
 	ports     []uint16
 	anyPort   bool // one port that answers is enough
@@ -63,6 +67,25 @@ func (p *policy) complete() {
 	settings.Source = p.source6
 	p.key6 = unique.Make(settings)
 	p.permits.addDefaults()
+}
+
+// doubts tells what in a stanza is allowed, but hardly does what somebody meant by it.
+func (p *policy) doubts() (lines []string) {
+	if len(p.zonesHere) > 0 {
+		if i := slices.IndexFunc(p.zones, isReverse); i >= 0 {
+			lines = append(lines, fmt.Sprintf("zone %q is a reverse zone, where answers have no addresses to check; "+
+				"to choose addresses, use allow and deny", p.zones[i]))
+		}
+	}
+	if idle := p.permits.withoutEffect(); len(idle) > 0 {
+		more := ""
+		if n := len(idle) - 1; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		lines = append(lines, fmt.Sprintf("allow %s%s changes nothing, since no deny holds it, and what no prefix holds is checked as well; "+
+			"to check nothing else, add deny 0.0.0.0/0 ::/0", prefix.String(idle[0]), more))
+	}
+	return lines
 }
 
 // key returns the settings for probes of addr.

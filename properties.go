@@ -266,6 +266,9 @@ func (s *stanza) watch(args []string) error {
 		if !valid || err == nil || strings.ContainsAny(arg, ":/*") {
 			return fmt.Errorf("%q is not possible, want a domain name without wildcard or port", arg)
 		}
+		if err := checkSpelling(qname); err != nil {
+			return fmt.Errorf("%q %w", arg, err)
+		}
 		inZone := func(zone string) bool { return plugin.Name(zone).Matches(qname) }
 		if !slices.ContainsFunc(s.policy.zones, inZone) {
 			return fmt.Errorf("%q is in none of the stanza's zones, %s", arg, strings.Join(s.policy.zones, ", "))
@@ -283,6 +286,9 @@ func (s *stanza) source(args []string) error {
 		addr, err := parseAddress(arg)
 		if err != nil {
 			return err
+		}
+		if addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+			return fmt.Errorf("%q is no address of a machine, want one of this machine", arg)
 		}
 		source, family := &s.policy.source6, "IPv6"
 		if addr.Is4() {

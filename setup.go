@@ -3,9 +3,6 @@ package shaker
 import (
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -80,7 +77,8 @@ func parse(c *caddy.Controller, process *processSettings) (zonePolicies, error) 
 func parseStanza(c *caddy.Controller, process *processSettings, others zonePolicies) (*policy, error) {
 	p := defaultPolicy()
 	p.place = place(c)
-	zones, err := parseZones(c, others)
+	p.zonesHere = c.RemainingArgs()
+	zones, err := parseZones(c, p.zonesHere, others)
 	if err != nil {
 		return nil, err
 	}
@@ -96,39 +94,13 @@ func parseStanza(c *caddy.Controller, process *processSettings, others zonePolic
 		}
 	}
 	p.complete()
+	for _, doubt := range p.doubts() {
+		log.Warningf("%s: %s", p.place, doubt)
+	}
 	return p, nil
 }
 
 func place(c *caddy.Controller) string { return fmt.Sprintf("%s:%d", c.File(), c.Line()) }
-
-// parseZones reads the names behind the directive, or takes those of the server block. None of them may
-// be in others.
-func parseZones(c *caddy.Controller, others zonePolicies) ([]string, error) {
-	args := c.RemainingArgs()
-	for _, arg := range args {
-		if len(plugin.Host(arg).NormalizeExact()) == 0 || isBrokenCIDR(arg) {
-			return nil, c.Errf("zone %q is neither a domain name nor a CIDR of a reverse zone", arg)
-		}
-	}
-	zones := slices.Compact(slices.Sorted(slices.Values(plugin.OriginsFromArgsOrServerBlock(args, c.ServerBlockKeys))))
-	for _, zone := range zones {
-		if other, taken := others[zone]; taken {
-			return nil, c.Errf("zone %q is in the stanza at %s already; every zone needs exactly one", zone, other.place)
-		}
-	}
-	return zones, nil
-}
-
-// isBrokenCIDR tells whether arg is an address without a mask, or with a wrong one. CoreDNS takes those for
-// domain names.
-func isBrokenCIDR(arg string) bool {
-	address, _, _ := strings.Cut(arg, "/")
-	if _, err := netip.ParseAddr(address); err != nil {
-		return false
-	}
-	_, err := netip.ParsePrefix(arg)
-	return err != nil
-}
 
 // stanza is the state of reading one stanza.
 type stanza struct {
@@ -136,18 +108,4 @@ type stanza struct {
 	policy  *policy
 	process *processSettings
 	seen    map[string]int // line of each property
-}
-
-// checkWatched makes sure that watched names are not in the longer zone of another stanza, whose policy it is that
-// decides then.
-func checkWatched(c *caddy.Controller, policies zonePolicies) error {
-	for _, p := range policies {
-		for _, qname := range p.watched {
-			if other := policies.find(qname); other.policy != p.policy {
-				return c.Errf("watch: %q in the stanza at %s is in zone %q of that at %s, want it there",
-					qname, p.place, other.name, other.place)
-			}
-		}
-	}
-	return nil
 }

@@ -516,6 +516,8 @@ func TestSetupMistakes(t *testing.T) {
 		{"watch www.example.org\nwatch www.example.org", 4, `watch: "www.example.org" is given twice`},
 		{"watch *.example.org", 3, `watch: "*.example.org" is not possible, want a domain name without wildcard or port`},
 		{"watch www.example.org:443", 3, `watch: "www.example.org:443" is not possible, want a domain name without wildcard or port`},
+		{`watch "www.example.org api.example.org"`, 3, `watch: "www.example.org api.example.org" has a space, want one name; what a variable holds is a single one`},
+		{"watch bücher.example.org", 3, `watch: "bücher.example.org" is not ASCII, want the form that queries have, which begins with xn--`},
 		{"watch 192.0.2.1", 3, `watch: "192.0.2.1" is not possible, want a domain name without wildcard or port`},
 		{"watch a..example.org", 3, `watch: "a..example.org" is not possible, want a domain name without wildcard or port`},
 		{`watch ""`, 3, `watch: "" is not possible, want a domain name without wildcard or port`},
@@ -524,6 +526,11 @@ func TestSetupMistakes(t *testing.T) {
 		{"source", 3, "source has no value, want source ADDRESS..."},
 		{"source eth0", 3, `source: "eth0" is not an IP address`},
 		{"source fe80::1%eth0", 3, `source: "fe80::1%eth0" is not an IP address`},
+		{"source 0.0.0.0", 3, `source: "0.0.0.0" is no address of a machine, want one of this machine`},
+		{"source ::", 3, `source: "::" is no address of a machine, want one of this machine`},
+		{"source 224.0.0.1", 3, `source: "224.0.0.1" is no address of a machine, want one of this machine`},
+		{"source 255.255.255.255", 3, `source: "255.255.255.255" is no address of a machine, want one of this machine`},
+		{"source ff02::1", 3, `source: "ff02::1" is no address of a machine, want one of this machine`},
 		{"source 10.0.0.1 10.0.0.2", 3, `source: "10.0.0.2" is a second IPv4 address, want one per family`},
 		{"source ::2 10.0.0.1 ::1", 3, `source: "::1" is a second IPv6 address, want one per family`},
 		{"method", 3, "method has no value, want method socket | raw | dial"},
@@ -575,7 +582,12 @@ func TestSetupMistakes(t *testing.T) {
 
 // Mistakes that are not in a property.
 func TestSetupMistakesAroundStanzas(t *testing.T) {
-	const zone = `is neither a domain name nor a CIDR of a reverse zone`
+	const (
+		zone    = `is neither a domain name nor a CIDR of a reverse zone`
+		oneName = `has a space, want one name; what a variable holds is a single one`
+		port    = `has a port or a transport, want the name alone; ports to check are a property`
+	)
+	t.Setenv("SHAKER_TEST_TWO", "example.org example.net")
 	tests := []struct {
 		corefile string
 		want     string
@@ -586,6 +598,27 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 		{". {\nshaker {$SHAKER_TEST_UNSET} {\n}\n}\n", `Corefile:2 - Error during parsing: zone "" ` + zone},
 		{". {\nshaker ::/0\n}\n", `Corefile:2 - Error during parsing: zone "::/0" ` + zone},
 		{". {\nshaker 10.0.0.0/33\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0.0/33" ` + zone},
+		{". {\nshaker 10.0.0/8\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0/8" ` + zone},
+		{". {\nshaker 10/8\n}\n", `Corefile:2 - Error during parsing: zone "10/8" ` + zone},
+		{". {\nshaker 10.0.0.0/255.0.0.0\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0.0/255.0.0.0" ` + zone},
+		{". {\nshaker 192.0.2.\n}\n", `Corefile:2 - Error during parsing: zone "192.0.2." ` + zone},
+		{". {\nshaker ::ffff:10.0.0.0/104\n}\n", `Corefile:2 - Error during parsing: zone "::ffff:10.0.0.0/104" ` + zone},
+		{". {\nshaker 0:0:0:0:0:ffff:a00:0/104\n}\n", `Corefile:2 - Error during parsing: zone "0:0:0:0:0:ffff:a00:0/104" ` + zone},
+		// What no query could ever have.
+		{". {\nshaker \"example.org example.net\"\n}\n", `Corefile:2 - Error during parsing: zone "example.org example.net." ` + oneName},
+		{". {\nshaker {$SHAKER_TEST_TWO}\n}\n", `Corefile:2 - Error during parsing: zone "example.org example.net." ` + oneName},
+		{"{$SHAKER_TEST_TWO} {\nshaker\n}\n", `Corefile:2 - Error during parsing: zone "example.org example.net." ` + oneName},
+		{". {\nshaker example.org, example.net\n}\n", `Corefile:2 - Error during parsing: zone "example.org," has a comma, want spaces between zones`},
+		{". {\nshaker example.org,example.net\n}\n", `Corefile:2 - Error during parsing: zone "example.org,example.net" has a comma, want spaces between zones`},
+		{". {\nshaker example.org:443\n}\n", `Corefile:2 - Error during parsing: zone "example.org:443" ` + port},
+		{". {\nshaker example.org:https\n}\n", `Corefile:2 - Error during parsing: zone "example.org:https" ` + port},
+		{". {\nshaker tls://example.org\n}\n", `Corefile:2 - Error during parsing: zone "tls://example.org" ` + port},
+		{". {\nshaker *.example.org\n}\n", `Corefile:2 - Error during parsing: zone "*.example.org" has a wildcard, want "example.org.", which holds all names below it`},
+		{". {\nshaker *\n}\n", `Corefile:2 - Error during parsing: zone "*" has a wildcard, want ".", which holds all names below it`},
+		{". {\nshaker müller.example\n}\n",
+			`Corefile:2 - Error during parsing: zone "müller.example." is not ASCII, want the form that queries have, which begins with xn--`},
+		{". {\nshaker a\\098c.example\n}\n", `Corefile:2 - Error during parsing: zone "a\\098c.example." is not spelled as in queries, want "abc.example."`},
+		{". {\nshaker a(b).example\n}\n", `Corefile:2 - Error during parsing: zone "a(b).example." is not spelled as in queries, want "a\\(b\\).example."`},
 		{". {\nshaker 10.0.0.1\n}\n", `Corefile:2 - Error during parsing: zone "10.0.0.1" ` + zone},
 		{". {\nshaker 2001:db8::1\n}\n", `Corefile:2 - Error during parsing: zone "2001:db8::1" ` + zone},
 		{". {\nshaker 2001:db8::/129\n}\n", `Corefile:2 - Error during parsing: zone "2001:db8::/129" ` + zone},
@@ -616,6 +649,56 @@ func TestSetupMistakesAroundStanzas(t *testing.T) {
 	for _, tt := range tests {
 		if got, want := fmt.Sprint(setupValidate("Corefile", tt.corefile)), "plugin/shaker: "+tt.want; got != want {
 			t.Errorf("%sgot  %s\nwant %s", tt.corefile, got, want)
+		}
+	}
+}
+
+// What is allowed, but hardly does what somebody meant by it, is told once for each stanza.
+func TestSetupDoubts(t *testing.T) {
+	allow := func(what string) string {
+		return "Corefile:2: allow " + what + " changes nothing, since no deny holds it, and what no prefix holds is checked as well; " +
+			"to check nothing else, add deny 0.0.0.0/0 ::/0"
+	}
+	reverse := func(zone string) string {
+		return `Corefile:2: zone "` + zone + `" is a reverse zone, where answers have no addresses to check; to choose addresses, use allow and deny`
+	}
+	const everything = "deny 0.0.0.0/0 ::/0\n"
+	for _, tt := range []struct{ block, stanza, want string }{
+		{".", "shaker", ""},
+		{".", "shaker {\nallow 10.0.0.0/8\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\nallow 192.0.2.7\n}", allow("192.0.2.7")},
+		{".", "shaker {\nallow 10.0.0.0/8 192.168.0.0/16\nallow 2001:db8::/32\n}", allow("10.0.0.0/8 and 2 more")},
+		{".", "shaker {\nallow 10.0.0.0/8\ndeny 10.1.0.0/16\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\nallow 10.0.0.0/8\ndeny 11.0.0.0/8\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\nallow 10.0.0.0/8\ndeny ::/0\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\nallow 2001:db8::/32 10.0.0.0/8\ndeny 0.0.0.0/0\n}", allow("2001:db8::/32")},
+		{".", "shaker {\nallow ::ffff:10.0.0.0/104\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\nallow 126.0.0.0/7\n}", allow("126.0.0.0/7")}, // it does not lift what is denied by default
+		{".", "shaker {\nallow 127.0.0.0/8 10.0.0.0/8\n}", allow("10.0.0.0/8")},
+		{".", "shaker {\n" + everything + "allow 10.0.0.0/8 10.1.0.0/16 2001:db8::/32\n}", ""},
+		{".", "shaker {\ndeny 10.0.0.0/8\nallow 10.1.0.0/16\n}", ""},
+		{".", "shaker {\nallow 127.0.0.0/8\n}", ""},
+		{".", "shaker {\nallow 127.0.0.0/8 127.0.0.1\n}", ""},
+		{".", "shaker {\nallow 169.254.169.254 ::1 fe80::/10\n}", ""},
+		{".", "shaker {\nallow 0.0.0.0/0 ::/0\n}", ""},
+		{".", "shaker {\ndeny 0.0.0.0/0 ::/0\n}", ""},
+		{".", "shaker 10.0.0.0/8", reverse("10.in-addr.arpa.")},
+		{".", "shaker example.org 2001:db8::/32", reverse("8.b.d.0.1.0.0.2.ip6.arpa.")},
+		{".", "shaker 2.0.192.in-addr.arpa", reverse("2.0.192.in-addr.arpa.")},
+		{"example.org 10.0.0.0/8", "shaker", ""},
+		{"example.org 10.0.0.0/8", "shaker example.org", ""},
+		// They do what they say.
+		{".", "shaker {\npanic 0\nfallback all\nhold 0\nttl 0\nport any 443\nsort rtt\n}", ""},
+		{"example.org", "shaker . {\nwatch www.example.org\n}", ""},
+	} {
+		log := lab.CaptureLog(t)
+		setupRead(t, "Corefile", tt.block+" {\n"+tt.stanza+"\n}\n")
+		want := ""
+		if tt.want != "" {
+			want = "[WARNING] plugin/shaker: " + tt.want + "\n"
+		}
+		if got := log.String(); got != want {
+			t.Errorf("%s\ngot  %swant %s", tt.stanza, got, want)
 		}
 	}
 }
