@@ -211,9 +211,9 @@ func TestLeftOverAutoAgainstNaive(t *testing.T) {
 		want := make(map[string]string)
 		for range 1 + r.IntN(8) {
 			addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(r.IntN(4))})
-			wide, rule := single(addr), netip.AddrPortFrom(addr, 443).String()
+			rule := netip.AddrPortFrom(addr, 443).String()
 			if r.IntN(3) > 0 {
-				wide, _ = addr.Prefix(29 + r.IntN(4))
+				wide, _ := addr.Prefix(29 + r.IntN(4))
 				for inner, decided := range want {
 					if e, err := netip.ParseAddrPort(inner); decided == "auto" && err == nil && wide.Contains(e.Addr()) {
 						delete(want, inner)
