@@ -238,21 +238,34 @@ func sortedKeys[K comparable](a, b map[K]Decision, compare func(a, b K) int) []K
 // exceptions tells for which parts of a prefix something else is decided than for the rest, with a comma before it.
 func (r *Rules) exceptions(p netip.Prefix, rest Decision) string {
 	var parts []string
+	tell := func(part string, decided Decision) {
+		if len(parts) < maxExceptions {
+			parts = append(parts, fmt.Sprintf("%s, which is %s", part, decided))
+		}
+	}
+	count := 0
 	for inner, decided := range r.prefixes.Subnets(p) {
 		if decided != rest {
-			parts = append(parts, fmt.Sprintf("%s, which is %s", prefix.String(inner), decided))
+			count++
+			tell(prefix.String(inner), decided)
 		}
 	}
-	for _, e := range sortedKeys(nil, r.endpoints, netip.AddrPort.Compare) {
-		if decided := r.endpoints[e]; decided != rest && p.Contains(e.Addr()) {
-			parts = append(parts, fmt.Sprintf("%s, which is %s", e, decided))
+	var endpoints []netip.AddrPort
+	for e, decided := range r.endpoints {
+		if decided != rest && p.Contains(e.Addr()) {
+			count++
+			endpoints = append(endpoints, e)
 		}
 	}
-	if len(parts) == 0 {
+	slices.SortFunc(endpoints, netip.AddrPort.Compare)
+	for _, e := range endpoints[:min(len(endpoints), maxExceptions)] {
+		tell(e.String(), r.endpoints[e])
+	}
+	if count == 0 {
 		return ""
 	}
-	if more := len(parts) - maxExceptions; more > 0 {
-		parts = append(parts[:maxExceptions], fmt.Sprintf("and %d more", more))
+	if more := count - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
 	}
 	return ", except " + strings.Join(parts, ", ")
 }
