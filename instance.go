@@ -104,12 +104,15 @@ func instanceOf(c *caddy.Controller) *instance {
 		if err := inst.check(); err != nil {
 			return plugin.Error(name, err)
 		}
+		// Callbacks are called in the order of their registration. By now those of all plugins are registered, also that
+		// of health, which sleeps in it for as long as CoreDNS shall answer on (lameduck). So ours is the last.
+		c.OnFinalShutdown(func() error { shared.giveBack(inst); return nil })
 		return shared.lease(inst)
 	})
 	c.OnRestart(func() error { shared.restarting(inst); return nil })
 	c.OnRestartFailed(func() error { shared.restartFailed(inst); return nil })
 	// An error here would make a reload that worked look like one that failed.
-	c.OnShutdown(func() error { shared.giveBack(inst); return nil })
+	c.OnShutdown(func() error { shared.restarted(inst); return nil })
 	return inst
 }
 

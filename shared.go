@@ -64,9 +64,25 @@ func (s *sharedState) startWatches(inst *instance) {
 	}
 }
 
+// giveBack ends the lease of an instance, if it has one.
 func (s *sharedState) giveBack(inst *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.end(inst)
+}
+
+// restarted ends the lease of an instance that has been replaced: its servers have stopped. At the end of the process
+// caddy calls back in the same way, but nothing has been replaced then, and the servers go on.
+func (s *sharedState) restarted(old *instance) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restart == old {
+		s.end(old)
+	}
+}
+
+// end ends the lease of an instance. The caller holds mu.
+func (s *sharedState) end(inst *instance) {
 	if s.restart == inst {
 		s.restart = nil
 	}

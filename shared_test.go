@@ -17,7 +17,7 @@ func sharedTake(t *testing.T, old *instance) *instance {
 	if err := shared.lease(next); err != nil {
 		t.Fatal(err)
 	}
-	shared.giveBack(old)
+	shared.restarted(old)
 	return next
 }
 
