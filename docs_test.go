@@ -285,6 +285,8 @@ func TestPageSecurityNumbers(t *testing.T) {
 		fmt.Sprintf("once in %.0f minutes", quiet.Minutes()),
 		fmt.Sprintf("%d changes of state a second", linesPerSecond),
 	)
+	lab.ExpectWords(t, "docs/troubleshooting.md", fmt.Sprintf("When %d of such queries are under way", maxLookups))
+	lab.ExpectWords(t, "README.md", fmt.Sprintf("more than %d in a minute are summed up", linesPerMinute))
 	lab.ExpectWords(t, "docs/status.md", fmt.Sprintf("none of more than %d octets", maxNamed))
 }
 

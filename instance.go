@@ -16,6 +16,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/status"
+	"github.com/coredns-shaker/shaker/internal/watch"
 )
 
 // instance is one reading of the Corefile.
@@ -26,6 +27,7 @@ type instance struct {
 	engine   *engine
 	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
 
+	watched    watch.Group        // the names of all server blocks
 	endWatches context.CancelFunc // nil before they begin
 	watches    sync.WaitGroup
 }
@@ -161,6 +163,9 @@ func (s *Shaker) warnOfShuffling() {
 
 // start begins what runs for an instance alone, except for its watches.
 func (inst *instance) start() {
+	if inst.replaces != nil {
+		inst.watched.TakeOver(&inst.replaces.watched)
+	}
 	for _, block := range inst.handlers {
 		for _, zone := range block.policies {
 			zone.named = inst.settings.status.isSet()

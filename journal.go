@@ -18,25 +18,37 @@ const (
 	// linesPerSecond is how many state changes are told one by one. When more happen within a second,
 	// a summary tells the rest.
 	linesPerSecond = 10
+	// linesPerMinute is the same for watched names that cannot be resolved, or can again.
+	linesPerMinute = 10
 	// quiet is how long a cause of inconclusive checks has to be away before it is news again.
 	quiet = 10 * time.Minute
 )
 
 // journal tells the log and the metrics what happens to the targets. It implements health.Observer.
 type journal struct {
-	mu      sync.Mutex
-	began   time.Time // of the second that is being counted
-	lines   int       // told in it
-	rest    map[health.State]int
-	summary *time.Timer
-	closed  bool
+	changes digest[health.State]
+	names   digest[bool] // watched ones: whether they are resolved
 
+	mu     sync.Mutex
 	causes map[string]time.Time // when each cause of inconclusive checks was last seen
 	fullAt atomic.Int64         // when an address found no room in the table last, as Unix time in nanoseconds
 }
 
 func newJournal() *journal {
-	return &journal{rest: make(map[health.State]int), causes: make(map[string]time.Time)}
+	return &journal{
+		changes: digest[health.State]{most: linesPerSecond, within: time.Second, tell: func(rest map[health.State]int) {
+			down, up, unknown, more := rest[health.Down], rest[health.Up], rest[health.Unknown], ""
+			if unknown > 0 {
+				more = fmt.Sprintf(", %d are unknown again", unknown)
+			}
+			log.Warningf("And %d more targets changed within a second: %d are down, %d are up%s", down+up+unknown, down, up, more)
+		}},
+		names: digest[bool]{most: linesPerMinute, within: time.Minute, tell: func(rest map[bool]int) {
+			log.Warningf("And %d more watched names within a minute: %d could not be resolved, %d are resolved again",
+				rest[false]+rest[true], rest[false], rest[true])
+		}},
+		causes: make(map[string]time.Time),
+	}
 }
 
 // Checked implements health.Observer.
@@ -70,7 +82,7 @@ func (j *journal) isNews(cause string) bool {
 // Changed implements health.Observer.
 func (j *journal) Changed(c health.Change) {
 	changesTo[c.To].Inc()
-	if !j.mayTell(c.To) {
+	if !j.changes.mayTell(c.To) {
 		return
 	}
 	line := describe(c.Target.Addr(), c)
@@ -142,47 +154,23 @@ func describeCheck(target netip.AddrPort, r checker.Report, state health.State) 
 	return fmt.Sprintf("Check of %s: %s%s, %s", target, r.Result, detail, state)
 }
 
-// mayTell counts a change, and tells whether it gets a line of its own.
-func (j *journal) mayTell(to health.State) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now := time.Now()
-	if now.Sub(j.began) >= time.Second && j.summary == nil {
-		j.began, j.lines = now, 0
+// unresolved tells that a watched name could not be resolved for so long.
+func (j *journal) unresolved(name string, since, again time.Duration, reason error) {
+	if j.names.mayTell(false) {
+		log.Warningf("%s, which is watched, could not be resolved for %v: %v. Nothing waits for it any longer, "+
+			"but it is tried again every %v", name, since.Round(time.Second), reason, again)
 	}
-	j.lines++
-	if j.lines <= linesPerSecond {
-		return true
-	}
-	j.rest[to]++
-	if j.summary == nil && !j.closed {
-		j.summary = time.AfterFunc(time.Second-now.Sub(j.began), j.summarise)
-	}
-	return false
 }
 
-// summarise tells of the changes that got no line.
-func (j *journal) summarise() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if down, up, unknown := j.rest[health.Down], j.rest[health.Up], j.rest[health.Unknown]; down+up+unknown > 0 {
-		more := ""
-		if unknown > 0 {
-			more = fmt.Sprintf(", %d are unknown again", unknown)
-		}
-		log.Warningf("And %d more targets changed within a second: %d are down, %d are up%s", down+up+unknown, down, up, more)
+// resolved tells that it is resolved again.
+func (j *journal) resolved(name string) {
+	if j.names.mayTell(true) {
+		log.Infof("%s is resolved again", name)
 	}
-	clear(j.rest)
-	j.summary = nil
 }
 
 // close tells what is left to tell.
 func (j *journal) close() {
-	j.mu.Lock()
-	j.closed = true
-	if j.summary != nil {
-		j.summary.Stop()
-	}
-	j.mu.Unlock()
-	j.summarise()
+	j.changes.close()
+	j.names.close()
 }

@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -109,6 +110,41 @@ func journalChange(j *journal, target *health.Target, to health.State, n int) {
 	for range n {
 		j.Changed(health.Change{Target: target, To: to, Run: 1, Result: checker.Refused})
 	}
+}
+
+// Of many watched names that cannot be resolved, some are told one by one, and how many the others are in a line of its
+// own; and so when they can be again.
+func TestJournalWatchedNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := lab.CaptureLog(t)
+		j := newJournal()
+		defer j.close()
+		reason := errors.New("A: SERVFAIL, AAAA: SERVFAIL")
+		for i := range 500 {
+			j.unresolved(fmt.Sprintf("host%d.example.org.", i), 30*time.Second, 30*time.Second, reason)
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		lines := journalTake(logged)
+		if len(lines) != linesPerMinute+1 {
+			t.Fatalf("%d lines, want %d:\n%s", len(lines), linesPerMinute+1, strings.Join(lines, "\n"))
+		}
+		journalExpect(t, []string{lines[0], lines[linesPerMinute]},
+			"[WARNING] host0.example.org., which is watched, could not be resolved for 30s: A: SERVFAIL, AAAA: SERVFAIL. "+
+				"Nothing waits for it any longer, but it is tried again every 30s",
+			"[WARNING] And 490 more watched names within a minute: 490 could not be resolved, 0 are resolved again")
+		for i := range 500 {
+			j.resolved(fmt.Sprintf("host%d.example.org.", i))
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		lines = journalTake(logged)
+		if len(lines) != linesPerMinute+1 || lines[0] != "[INFO] host0.example.org. is resolved again" ||
+			lines[linesPerMinute] != "[WARNING] And 490 more watched names within a minute: 0 could not be resolved, 490 are resolved again" {
+			t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
+		}
+	})
 }
 
 // Changes past the tenth of a second are told together when the second is over.

@@ -261,8 +261,7 @@ func TestReadySpeaksForAllBlocks(t *testing.T) {
 	if !s.Ready() {
 		t.Error("not ready without watch")
 	}
-	never := watch.New("a.example.org.", []uint16{dns.TypeA}, 30, nil, watch.Listener{})
-	s.instance.handlers = []*Shaker{s, {watches: []*watch.Watch{never}}}
+	s.instance.watched.Add(watch.Wanted{Name: "a.example.org.", Types: []uint16{dns.TypeA}, TTL: 30}, nil, watch.Listener{})
 	if s.Ready() {
 		t.Error("ready before the first look-up for another server block")
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 	"unique"
 
@@ -94,6 +95,17 @@ func (p *policy) key(addr netip.Addr) health.Key {
 		return p.key4
 	}
 	return p.key6
+}
+
+// probes tells in its own words what decides to which targets an answer leads. Policies that differ in it may lead to
+// other ones.
+func (p *policy) probes() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v %v %v any %v of %v, rules", p.Policy, p.key4.Value(), p.key6.Value(), p.anyPort, p.ports)
+	for prefix, allow := range p.permits.rules.AllSorted() {
+		fmt.Fprintf(&b, " %v %v", prefix, allow)
+	}
+	return b.String()
 }
 
 // portsOf returns the ports to check an address at: the one that is given, for which there is room in own, or those of

@@ -112,3 +112,27 @@ func TestPolicyFindDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// What says the same of the targets has the same words, and what says something else has others.
+func TestPolicyProbes(t *testing.T) {
+	words := func(properties string) string {
+		blocks, _ := setupRead(t, "Corefile", "example.org {\n"+name+" {\n"+properties+"\n}\n}\n")
+		return blocks[0]["example.org."].probes()
+	}
+	const as = "port 80 443\ndeny 10.0.0.0/8 fd00::/8"
+	for _, same := range []string{as, "deny fd00::/8\n# a comment\ndeny 10.0.0.0/8\nport 80 443\ninterval 2s\n", as + "\nwatch a.example.org\nhold 1s\nidle 1h"} {
+		if words(same) != words(as) {
+			t.Errorf("%q leads to other targets than %q:\n%s\n%s", same, as, words(same), words(as))
+		}
+	}
+	for _, other := range []string{"interval 1s", "source 192.0.2.1", "source 2001:db8::1", "fall 2", "fallback nodata", "allow 10.1.0.0/16"} {
+		if words(as+"\n"+other) == words(as) {
+			t.Errorf("%s leads to the same targets", other)
+		}
+	}
+	for _, other := range []string{"port 80", "port any 80 443"} {
+		if words(strings.Replace(as, "port 80 443", other, 1)) == words(as) {
+			t.Errorf("%s leads to the same targets", other)
+		}
+	}
+}

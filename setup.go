@@ -40,14 +40,29 @@ func setup(c *caddy.Controller) error {
 
 // newWatches returns the watched names of a server block.
 func (s *Shaker) newWatches() (all []*watch.Watch) {
+	tell := watch.Listener{
+		LookedUp: countLookup,
+		Unresolved: func(qname string, since, again time.Duration, reason error) {
+			s.instance.engine.journal.unresolved(qname, since, again, reason)
+		},
+		Resolved: func(qname string) { s.instance.engine.journal.resolved(qname) },
+	}
 	for _, zone := range s.policies {
+		if len(zone.watched) == 0 {
+			continue
+		}
+		settings := zone.probes()
 		ask := func(ctx context.Context, qname string, qtype uint16, keep time.Duration) (*dns.Msg, []watch.Target, error) {
+			if err := shared.beginLookup(); err != nil {
+				return nil, nil, err
+			}
+			defer shared.endLookup()
 			return s.lookUp(ctx, zone, qname, qtype, keep)
 		}
 		for _, qname := range zone.watched {
 			if s.policies.find(qname).name == zone.name { // and not that of another zone of the same stanza
-				all = append(all, watch.New(qname, answer.Types(qname), zone.TTL, ask,
-					watch.Listener{Infof: log.Infof, Warningf: log.Warningf, LookedUp: countLookup}))
+				wanted := watch.Wanted{Name: qname, Types: answer.Types(qname), TTL: zone.TTL, Settings: settings}
+				all = append(all, s.instance.watched.Add(wanted, ask, tell))
 			}
 		}
 	}

@@ -35,13 +35,4 @@ func (s *Shaker) Name() string { return name }
 
 // Ready implements ready.Readiness. It speaks for all server blocks, because the ready plugin asks only one
 // of them.
-func (s *Shaker) Ready() bool {
-	for _, block := range s.instance.handlers {
-		for _, w := range block.watches {
-			if !w.Ready() {
-				return false
-			}
-		}
-	}
-	return true
-}
+func (s *Shaker) Ready() bool { return s.instance.watched.Ready() }

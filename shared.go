@@ -29,7 +29,24 @@ type sharedState struct {
 	status map[string]*status.Server
 	// current is the instance whose settings are in force, nil where there is none. Metrics and the status page read it.
 	current atomic.Pointer[instance]
+
+	lookups atomic.Int64 // queries for watched names that are under way
 }
+
+// maxLookups bounds the queries for watched names that are under way. A plugin below may keep them for ever, and each
+// reload begins one more for each name.
+const maxLookups = 1024
+
+// beginLookup counts a query for a watched name. Unless it returns an error, endLookup has to follow.
+func (s *sharedState) beginLookup() error {
+	if s.lookups.Add(1) > maxLookups {
+		s.endLookup()
+		return fmt.Errorf("%d look-ups are under way already", maxLookups)
+	}
+	return nil
+}
+
+func (s *sharedState) endLookup() { s.lookups.Add(-1) }
 
 func (s *sharedState) lease(inst *instance) error {
 	s.mu.Lock()

@@ -280,7 +280,8 @@ func TestErrorsBelow(t *testing.T) {
 	written.Expect(t, line)
 }
 
-// health tells of CoreDNS and not of targets. While its lameduck lasts, shaker has ended, and the last verdicts count.
+// health tells of CoreDNS and not of targets. After its lameduck the last verdicts count. TestLameduck is about what
+// happens meanwhile.
 func TestHealth(t *testing.T) {
 	f := newFarm(t, "127.0.5.6")
 	f.kill(f.addrs[0])
