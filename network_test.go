@@ -8,7 +8,6 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-shaker/shaker/internal/oracle"
-	"github.com/coredns-shaker/shaker/internal/resolve"
 )
 
 // network is an oracle, and what of shaker uses it.
@@ -44,8 +43,8 @@ func (n *network) shaker(zone zonePolicy, answer string) *Shaker {
 }
 
 func (n *network) above(zone zonePolicy, next plugin.Handler) *Shaker {
-	s := &Shaker{Next: next, policies: zonePolicies{"example.org.": zone}, instance: &instance{engine: n.engine}}
-	s.resolver = resolve.New(s.resolve)
+	s := newShaker(zonePolicies{"example.org.": zone}, &instance{engine: n.engine})
+	s.Next = next
 	return s
 }
 

@@ -26,16 +26,22 @@ func setup(c *caddy.Controller) error {
 	if err != nil {
 		return plugin.Error(name, err)
 	}
-	s := &Shaker{policies: policies, instance: inst, controller: c}
-	s.zones = plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
-	s.resolver = resolve.New(s.resolve)
-	s.watches = s.newWatches()
+	s := newShaker(policies, inst)
+	s.controller, s.zones = c, plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)
 	inst.handlers = append(inst.handlers, s)
 	dnsserver.GetConfig(c).AddPlugin(func(next plugin.Handler) plugin.Handler {
 		s.Next = next
 		return s
 	})
 	return nil
+}
+
+// newShaker returns the handler of a server block.
+func newShaker(policies zonePolicies, inst *instance) *Shaker {
+	s := &Shaker{policies: policies, instance: inst}
+	s.resolver = resolve.New(s.resolve)
+	s.watches = s.newWatches()
+	return s
 }
 
 // newWatches returns the watched names of a server block.

@@ -24,8 +24,8 @@ func watching(n int, engine *engine, below plugin.Handler) *instance {
 	}
 	p.complete()
 	inst := &instance{engine: engine}
-	s := &Shaker{Next: below, policies: zonePolicies{"example.org.": zonePolicy{"example.org.", p}}, instance: inst}
-	s.watches = s.newWatches()
+	s := newShaker(zonePolicies{"example.org.": zonePolicy{"example.org.", p}}, inst)
+	s.Next = below
 	inst.handlers = []*Shaker{s}
 	return inst
 }
