@@ -102,7 +102,7 @@ type ballot struct {
 	networks map[netip.Prefix]*subnet
 	crowds   [maxCrowds]*subnet
 	seed     maphash.Seed
-	// met is how often a seat was heard of for the first time.
+	// met is how often somebody in a seat was heard of for the first time.
 	met int
 	// newest is the slot of the newest vote for heard, by family.
 	newest [2]int64
@@ -122,6 +122,9 @@ func (b *ballot) advance(now int64) {
 	}
 	b.now = slot
 }
+
+// metNobody tells whether nobody was ever heard of.
+func (b *ballot) metNobody() bool { return b.met == 0 }
 
 func networkOf(addr netip.Addr) netip.Prefix {
 	bits := networkBits6

@@ -82,6 +82,15 @@ func TestClockIsSteady(t *testing.T) {
 				t.Fatalf("since %v, and then since %v", first, got)
 			}
 		}
+		drift = time.Hour
+		first = target.Status().Since
+		for range 1000 {
+			time.Sleep(7*time.Millisecond + 3)
+			if got := target.Status().Since; got != first {
+				t.Fatalf("after a step since %v, and then since %v", first, got)
+			}
+		}
+		first = first.Add(-drift)
 		for range 3600 {
 			drift += time.Millisecond
 			time.Sleep(time.Second)

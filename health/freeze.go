@@ -18,6 +18,7 @@ import (
 //
 // The silence of a target that was never heard of says little: anybody can make up dead addresses. But a process that
 // was cut off when it started has no other targets. So theirs counts, too, until the process has heard of some hosts.
+// And as long as it has heard of nobody at all, it does not matter when they fell silent, nor that they are down by now.
 
 const (
 	// frozenFrom is how many hosts have to be silent at least: a handful can die at the same time.
@@ -91,7 +92,7 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	switch {
 	case r == checker.Answered, r == checker.Refused:
 		v = heard
-	case !noPath && !isSilence(r), t.State() == Down:
+	case !noPath && !isSilence(r), t.State() == Down && !f.ballot.metNobody():
 		return
 	case t.State() == Up:
 		v = silent
@@ -126,6 +127,9 @@ func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 		return
 	}
 	slot := int64(t.doubted) + 1
+	if f.ballot.metNobody() {
+		slot = 0
+	}
 	c := f.count(slot)
 	if recent := f.ballot.now - leastVoteSlots; !c.isCutOff(percent) && recent < slot {
 		slot = recent
@@ -138,7 +142,7 @@ func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 	m.freezing.began.Store(max(now, 1))
 	m.tellFreeze(Freeze{Frozen: true, Silent: c.silent, Heard: c.heard})
 	for t := range m.All() {
-		if t.fellLately(now) {
+		if t.load()&silenced != 0 && (t.fellLately(now) || f.ballot.metNobody()) {
 			m.restore(t, now)
 		}
 	}
@@ -158,10 +162,10 @@ func (c count) isCutOff(percent int64) bool {
 	return c.silent >= frozenFrom && c.silent*100 >= percent*(c.silent+c.heard)
 }
 
-// fellLately tells whether a target went down by silence so recently that others may not have been probed since.
+// fellLately tells whether a target went down so recently that others may not have been probed since.
 func (t *Target) fellLately(now int64) bool {
 	s := t.Settings()
-	return t.load()&silenced != 0 && now-t.since <= min(int64(s.Interval+s.Timeout), voteSlots<<voteSlotBits)
+	return now-t.since <= min(int64(s.Interval+s.Timeout), voteSlots<<voteSlotBits)
 }
 
 // restore brings a target back that went down by a silence which turned out to be this machine's fault.
@@ -176,7 +180,7 @@ func (m *Monitor) restore(t *Target, now int64) {
 	t.since = since
 	t.falls -= min(t.falls, 1)
 	m.statusMu.Unlock()
-	t.run, t.noPaths = 0, 0
+	t.run = 0
 	m.recount(before, t.load())
 	if m.observer != nil {
 		c := Change{Target: t, From: Down, To: to, Result: t.Result(), Err: t.err}

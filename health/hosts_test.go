@@ -258,6 +258,95 @@ func TestFreezeAtStart(t *testing.T) {
 	}
 }
 
+// A process that is cut off when it starts may be asked for one address after the other. It counts them all as long as
+// it has heard of nobody.
+func TestFreezeAtStartSlowly(t *testing.T) {
+	for _, interval := range []time.Duration{2 * time.Second, 10 * time.Second} {
+		for _, live := range []int{0, 1} {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEstate(t)
+				defer e.Close()
+				e.SetFreeze(90, 5*time.Minute)
+				e.want(Settings{}, addrPorts("198.51.100.%d", 1, live, 1)...)
+				addrs := append(addrPorts("192.0.2.%d", 1, 6, 2), addrPorts("192.0.3.%d", 1, 6, 2)...)
+				e.befall(checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, addrs...)
+				var silent []*Target
+				for i, a := range addrs {
+					silent = append(silent, e.want(Settings{Interval: interval}, a)...)
+					e.pass(5 * time.Second)
+					if i < 9 || live > 0 {
+						e.wantStates(t, "one by one", Down, silent)
+					}
+				}
+				e.wantFrozen(t, "all silent", live == 0)
+				if live == 0 {
+					e.wantStates(t, "all silent", Unknown, silent)
+				}
+				reset := netip.MustParseAddrPort("192.0.2.1:9")
+				e.befall(checker.Report{Result: checker.Refused}, reset)
+				refused := e.want(Settings{}, reset)
+				e.pass(time.Second)
+				e.wantFrozen(t, "one is heard of", live == 0)
+				e.wantStates(t, "refused", Down, refused)
+				e.befall(checker.Report{Result: checker.Answered}, addrs...)
+				e.pass(5*time.Second + 2*interval)
+				e.wantFrozen(t, "back", false)
+				e.wantStates(t, "back", Up, silent)
+			})
+		}
+	}
+}
+
+// What went down by a RST, or by silence long before, is no matter of a freeze.
+func TestFreezeRestores(t *testing.T) {
+	silence, refused := checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, checker.Report{Result: checker.Refused}
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t)
+		defer e.Close()
+		e.SetFreeze(90, 5*time.Minute)
+		s := Settings{Interval: 20 * time.Second, Fall: 2}
+		one := func(network int) []netip.AddrPort { return addrPorts(fmt.Sprintf("10.0.%d.%%d", network), 1, 1, 1) }
+		long, reset, lately := e.want(s, one(1)...), e.want(s, one(2)...), e.want(s, one(3)...)
+		rest := e.want(Settings{}, addrPorts("192.0.%d.1", 1, 100, 1)...)
+		e.pass(time.Minute)
+		fall := func(target *Target, r checker.Report) {
+			e.befall(r, target.Addr())
+			for target.State() != Down {
+				e.pass(100 * time.Millisecond)
+			}
+		}
+		fall(long[0], silence)
+		e.pass(21 * time.Second)
+		fall(reset[0], refused)
+		e.befall(silence, one(2)...)
+		fall(lately[0], silence)
+		e.befall(silence, addrPorts("192.0.%d.1", 1, 100, 1)...)
+		e.pass(5 * time.Second)
+		e.wantFrozen(t, "cut", true)
+		e.wantStates(t, "silent for long", Down, long)
+		e.wantStates(t, "reset", Down, reset)
+		e.wantStates(t, "silent just before", Up, lately)
+		e.wantStates(t, "cut", Up, rest)
+	})
+}
+
+// silenced tells who is down by silence alone.
+func TestSilenced(t *testing.T) {
+	for letters, want := range map[string]bool{
+		"": false, "t": false, "ttt": true, "uut": true, "r": false, "attt": true, "attr": false, "arrt": true,
+		"tttt": true, "ttt-": true, "ttt-t": true, "tttr": false, "tttrt": false, "ttta": false, "tttat": false, "tttaa": false, "arrrttt": false,
+	} {
+		m := newMonitor(Options{})
+		target := m.Target(addr(1), plain, time.Hour)
+		for _, letter := range letters {
+			target.judge(&checker.Report{Result: results[letter]}, settings(plain), 0, usual)
+		}
+		if got := target.load()&silenced != 0; got != want {
+			t.Errorf("%q: %v, want %v", letters, got, want)
+		}
+	}
+}
+
 // Of all freezes, that at the start is bounded most strictly: anybody can make up addresses that are dead.
 func TestFreezeAtStartIsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -280,6 +369,7 @@ func TestFreezeAtStartIsOnce(t *testing.T) {
 		e.pass(40 * time.Second)
 		e.wantFrozen(t, "after MAX", false)
 		e.wantStates(t, "after MAX", Down, first)
+		e.pass(time.Minute) // so that those who answer are the majority
 		second := flood(2)
 		e.pass(10 * time.Second)
 		e.wantFrozen(t, "second flood", false)

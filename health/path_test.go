@@ -28,28 +28,29 @@ func TestLost(t *testing.T) {
 		down         bool
 		within       time.Duration
 	}{
-		"one of two":           {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
-		"half":                 {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
-		"many ports":           {addrPorts("10.0.0.%d", 1, 3, 50), others, noRoute, Settings{}, true, true, 25 * time.Second},
-		"local reject":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
-		"fall 1":               {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
-		"quick":                {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
-		"slow":                 {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second}, true, true, 41 * time.Second},
-		"slow, long row":       {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second, Fall: 6}, true, true, 61 * time.Second},
-		"another family":       {one("2001:db8::%d", 1), others, noRoute, Settings{}, true, true, 25 * time.Second},
-		"never reached":        {one("10.0.0.%d", 1), others, noRoute, Settings{}, false, true, 25 * time.Second},
-		"family never reached": {one("2001:db8::%d", 5), others, noRoute, Settings{}, false, false, 5 * time.Minute},
-		"everything":           {one("10.0.0.%d", 5), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
-		"everything, many":     {one("10.0.%d.1", 100), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
-		"all but a network":    {one("10.0.%d.1", 100), one("192.0.2.%d", 200), noRoute, Settings{}, true, false, 5 * time.Minute},
-		"never, nobody":        {one("10.0.%d.1", 100), nil, noRoute, Settings{}, false, false, 5 * time.Minute},
-		"busy":                 {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrBusy}, Settings{}, true, false, 5 * time.Minute},
-		"answers lost":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrOverflow}, Settings{}, true, false, 5 * time.Minute},
-		"descriptors":          {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("socket", syscall.EMFILE)}, Settings{}, true, false, 5 * time.Minute},
-		"ports":                {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, Settings{}, true, false, 5 * time.Minute},
-		"memory":               {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.ENOBUFS)}, Settings{}, true, false, 5 * time.Minute},
-		"permission":           {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EACCES)}, Settings{}, true, false, 5 * time.Minute},
-		"something else":       {one("10.0.0.%d", 1), others, checker.Report{Err: errors.New("else")}, Settings{}, true, false, 5 * time.Minute},
+		"one of two":            {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
+		"half":                  {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
+		"many ports":            {addrPorts("10.0.0.%d", 1, 3, 50), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"local reject":          {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
+		"fall 1":                {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
+		"quick":                 {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
+		"slow":                  {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second}, true, true, 41 * time.Second},
+		"slow, long row":        {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second, Fall: 6}, true, true, 61 * time.Second},
+		"another family":        {one("2001:db8::%d", 1), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"never reached":         {one("10.0.0.%d", 1), others, noRoute, Settings{}, false, true, 25 * time.Second},
+		"family never reached":  {one("2001:db8::%d", 5), others, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"never, hardly anybody": {one("10.0.%d.1", 200), one("192.0.2.%d", 9), noRoute, Settings{}, false, false, 5 * time.Minute},
+		"everything":            {one("10.0.0.%d", 5), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"everything, many":      {one("10.0.%d.1", 100), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"all but a network":     {one("10.0.%d.1", 100), one("192.0.2.%d", 200), noRoute, Settings{}, true, false, 5 * time.Minute},
+		"never, nobody":         {one("10.0.%d.1", 100), nil, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"busy":                  {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrBusy}, Settings{}, true, false, 5 * time.Minute},
+		"answers lost":          {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrOverflow}, Settings{}, true, false, 5 * time.Minute},
+		"descriptors":           {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("socket", syscall.EMFILE)}, Settings{}, true, false, 5 * time.Minute},
+		"ports":                 {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, Settings{}, true, false, 5 * time.Minute},
+		"memory":                {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.ENOBUFS)}, Settings{}, true, false, 5 * time.Minute},
+		"permission":            {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EACCES)}, Settings{}, true, false, 5 * time.Minute},
+		"something else":        {one("10.0.0.%d", 1), others, checker.Report{Err: errors.New("else")}, Settings{}, true, false, 5 * time.Minute},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +104,8 @@ func wantLost(t *testing.T, e *estate, fate checker.Report, s Settings) {
 		if c.To != Down {
 			continue
 		}
-		if c.Result != checker.Inconclusive || c.Err != fate.Err || c.Run < s.Fall {
+		falls := map[State]int{Up: 1}[c.From]
+		if c.Result != checker.Inconclusive || c.Err != fate.Err || c.Run < s.Fall || c.Falls != falls {
 			t.Fatalf("told %+v", c)
 		}
 		if s := c.Target.Status(); s.State != Down || s.Result != checker.Inconclusive || s.Err != reason(fate.Err) {
@@ -171,6 +173,56 @@ func TestLostRow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The dead are no reason to keep what is lost, however many they are.
+func TestLostAmongTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t)
+		defer e.Close()
+		e.SetFreeze(90, 5*time.Minute)
+		e.want(Settings{}, addrPorts("192.0.2.%d", 1, 9, 1)...)
+		lost := e.want(Settings{}, addr(1))
+		e.pass(10 * time.Second)
+		dead := addrPorts("203.0.%d.1", 1, 200, 1)
+		e.befall(checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, dead...)
+		e.want(Settings{}, dead...)
+		e.pass(time.Minute)
+		e.befall(noRoute, addr(1))
+		e.pass(25 * time.Second)
+		e.wantStates(t, "lost", Down, lost)
+		e.wantFrozen(t, "lost", false)
+	})
+}
+
+// While verdicts are frozen nothing is lost, and what still has no path when they thaw gets its time.
+func TestLostAfterFreeze(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEstate(t)
+		defer e.Close()
+		e.SetFreeze(90, 5*time.Minute)
+		e.want(Settings{}, addrPorts("192.0.%d.1", 1, 2, 1)...)
+		lost := e.want(Settings{}, addrPorts("10.0.%d.1", 1, 2, 1)...)
+		cut := addrPorts("203.0.%d.1", 1, 20, 1)
+		e.want(Settings{}, cut...)
+		e.pass(time.Minute)
+		e.befall(noRoute, addrPorts("10.0.%d.1", 1, 2, 1)...)
+		e.befall(checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, cut...)
+		e.pass(time.Minute)
+		e.wantFrozen(t, "cut", true)
+		e.wantStates(t, "cut", Up, e.all)
+		e.befall(checker.Report{Result: checker.Answered}, cut[:8]...)
+		e.pass(time.Minute)
+		e.wantFrozen(t, "some are back", true)
+		e.wantStates(t, "some are back", Up, e.all)
+		e.befall(checker.Report{Result: checker.Answered}, cut...)
+		e.pass(3 * time.Second)
+		e.wantFrozen(t, "back", false)
+		e.pass(noPathFor - 3*time.Second)
+		e.wantStates(t, "back", Up, e.all)
+		e.pass(6 * time.Second)
+		e.wantStates(t, "lost", Down, lost)
+	})
 }
 
 // Half of the uplink says that there is no route, the other half says nothing: that is one cut.
