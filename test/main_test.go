@@ -1,14 +1,19 @@
 package test
 
 import (
+	"os"
 	"slices"
 	"testing"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
 
 	"go.uber.org/goleak"
 )
+
+// asCoreDNS is in the environment of a process that is to be CoreDNS itself, with the arguments of that.
+const asCoreDNS = "SHAKER_TEST_COREDNS"
 
 func TestMain(m *testing.M) {
 	caddy.Quiet = true
@@ -16,6 +21,10 @@ func TestMain(m *testing.M) {
 	directives := slices.Clone(dnsserver.Directives)
 	directives = slices.Insert(directives, slices.Index(directives, "cache"), cacheAboveDirective, "shaker")
 	dnsserver.Directives = append(directives, backendDirective)
+	if os.Getenv(asCoreDNS) != "" {
+		coremain.Run()
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m,
 		// CoreDNS's forward does not wait for the goroutine of its connection pool.
 		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"),
