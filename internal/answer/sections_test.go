@@ -241,6 +241,12 @@ func TestFilterTargets(t *testing.T) {
 			want: `w.example.org. 300 IN CNAME _sip._tcp.example.org.
 				--
 				example.org. 20 IN SOA ns.example.org. hostmaster.example.org. 1 2 3 4 20`, removed: 1, outcome: Substituted},
+		{name: "in panic nobody loses an address", fallback: "all", panics: 51,
+			answer:   strings.ReplaceAll(two, " 300 ", " 30 ") + "\n----\nt.example.org. 30 IN A 10.7.0.1\nt.example.org. 30 IN AAAA 2001:db8::7",
+			names:    "u.example.org.=10.7.0.2",
+			verdicts: "10.7.0.1:5070=down [2001:db8::7]:5070=up 10.7.0.2:5070=down",
+			want:     strings.ReplaceAll(two, " 300 ", " 30 ") + "\n----\nt.example.org. 30 IN A 10.7.0.1\nt.example.org. 30 IN AAAA 2001:db8::7",
+			outcome:  Substituted},
 		{name: "Consul", fallback: "all",
 			answer: `web.service.consul. 300 IN SRV 1 1 8080 t.node.consul.
 				web.service.consul. 300 IN SRV 1 1 8080 u.node.consul.
