@@ -184,6 +184,13 @@ var costs = []struct {
 		}
 		w.add(costAnswer, "", dns.TypeHTTPS, hint...)
 	}},
+	{"hints at two ports", "all", 0, func(w *costWire) {
+		hint := []byte{0, 1, 0, 0, 1, 0, 7, 3, 'd', 'o', 't', 2, 'h', '2', 0, 4, 2050 * 4 / 256, 2050 * 4 % 256}
+		for i := range 2050 {
+			hint = append(hint, costAddress(i)...)
+		}
+		w.add(costAnswer, "", dns.TypeSVCB, hint...)
+	}},
 	{"name servers and glue", "all", 0, func(w *costWire) {
 		w.add(costAnswer, "", dns.TypeHTTPS, 0, 1, 0)
 		for i := range 2100 {
@@ -250,7 +257,7 @@ func (s *costSource) Resolve(string, uint16) ([]netip.Addr, bool) {
 func (s *costSource) Settle() bool { return false }
 
 // costRun filters the message of a cost as often as it is told.
-func costRun(t testing.TB, i int, qname []byte) (run func(*costSource)) {
+func costRun(t testing.TB, i int, qname []byte) (run func(*costSource) Result) {
 	t.Helper()
 	w := &costWire{qname: qname}
 	costs[i].fill(w)
@@ -260,7 +267,10 @@ func costRun(t testing.TB, i int, qname []byte) (run func(*costSource)) {
 	request := new(dns.Msg).SetQuestion(".", dns.TypeA)
 	request.SetEdns0(1232, false)
 	q := &Query{Request: request, Client: room(dns.MaxMsgSize), Zone: zone}
-	return func(source *costSource) { Filter(m, q, source) }
+	return func(source *costSource) Result {
+		_, result := Filter(m, q, source)
+		return result
+	}
 }
 
 // BenchmarkCost filters the messages of 64 KB that cost most. None should take a millisecond.
@@ -296,6 +306,51 @@ func TestCostQuestions(t *testing.T) {
 					t.Errorf("%s, %s, %d addresses by name: %d questions", costs[i].name, name.name, len(found), n)
 				}
 			}
+		}
+	}
+}
+
+// Names whose text takes up more than it could without escapes are not worth the time: the answer passes, and where only the
+// names beside it are so long, addresses stay that may be needed.
+func TestCostLongNames(t *testing.T) {
+	for _, tt := range []struct {
+		cost, names string
+		asks        bool
+		removed     int
+	}{
+		{"RRsets, nodata", "long names", true, 3303},
+		{"RRsets, nodata", "names with escapes", false, 0},
+		{"glue and name servers of elsewhere", "long names", true, 1},
+		{"glue and name servers of elsewhere", "names with escapes", true, 0},
+	} {
+		for i := range costs {
+			for _, name := range costNames {
+				if costs[i].name != tt.cost || name.name != tt.names {
+					continue
+				}
+				source := new(costSource)
+				result := costRun(t, i, name.qname)(source)
+				if (source.asked > 0) != tt.asks || result.Removed != tt.removed {
+					t.Errorf("%s, %s: %d verdicts, %d removed; want %d", tt.cost, tt.names, source.asked, result.Removed, tt.removed)
+				}
+			}
+		}
+	}
+}
+
+// Whether an explanation fits is not measured where that takes long.
+func TestCostExplanation(t *testing.T) {
+	for _, n := range []int{maxMeasured - 1, maxMeasured} {
+		w := &costWire{qname: []byte{1, 'x', 0}}
+		for i := range n {
+			w.add(costAnswer, "", dns.TypeA, 10, byte(i>>8), byte(i), 0)
+		}
+		w.add(costAnswer, "", dns.TypeTXT, 0)
+		request := new(dns.Msg).SetQuestion("x.", dns.TypeA)
+		request.SetEdns0(1232, false)
+		got, _ := filter(w.message(t), request, filterPolicy(t, "all", 0), new(costSource))
+		if errors, _ := editEDE(got); (len(errors) == 1) != (n < maxMeasured) || len(got.Answer) != n+1 {
+			t.Errorf("%d records: %q, %d are left", n+1, errors, len(got.Answer))
 		}
 	}
 }

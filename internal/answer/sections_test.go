@@ -540,3 +540,35 @@ func TestEditExplainsWhereServersLook(t *testing.T) {
 		t.Errorf("options %v", opt.Option)
 	}
 }
+
+// sectionsResolver knows names only once all has been asked for.
+type sectionsResolver struct {
+	*filterStates
+	settled bool
+}
+
+func (r *sectionsResolver) Settle() bool {
+	first := !r.settled
+	r.settled = true
+	return first
+}
+
+func (r *sectionsResolver) Resolve(name string, rrtype uint16) ([]netip.Addr, bool) {
+	if !r.settled {
+		return nil, false
+	}
+	return r.filterStates.Resolve(name, rrtype)
+}
+
+// Names that settle are looked at again, even where there was nothing else to ask for.
+func TestFilterNamesAfterSettling(t *testing.T) {
+	request, m := filterMessages(t, `_sip._tcp.example.org. 30 IN SRV 0 0 5070 t.example.org.
+		_sip._tcp.example.org. 30 IN SRV 0 0 5070 u.example.org.`)
+	source := &sectionsResolver{filterStates: filterVerdicts(t, "10.7.0.1:5070=down 10.7.0.2:5070=up")}
+	source.names = map[string][]netip.Addr{
+		"t.example.org.": {netip.MustParseAddr("10.7.0.1")}, "u.example.org.": {netip.MustParseAddr("10.7.0.2")}}
+	got, result := filter(m, request, filterPolicy(t, "all", 0), source)
+	if want := "_sip._tcp.example.org. 30 IN SRV 0 0 5070 u.example.org.\n"; lab.RecordText(got.Answer) != want || result.Addresses != 2 {
+		t.Errorf("%d addresses,\n%s", result.Addresses, lab.RecordText(got.Answer))
+	}
+}
