@@ -297,17 +297,17 @@ func TestPageFreeze(t *testing.T) {
 		if p.words[0] != "freeze" {
 			continue
 		}
-		match := regexp.MustCompile("at least (\\d+), on more than one network \\((/\\d+) or (/\\d+)\\).* Default: `(\\d+) (\\d+)m`").
+		match := regexp.MustCompile("at least (\\d+) hosts, on more than one network \\((/\\d+) or (/\\d+)\\).* Default: `(\\d+) (\\d+)m`").
 			FindStringSubmatch(p.text)
 		if match == nil {
 			t.Fatalf("no numbers in %q", p.text)
 		}
 		least, net4, net6, percent, minutes := match[1], match[2], match[3], match[4], match[5]
-		lab.ExpectWords(t, "docs/checks.md", "At least "+least+" targets have fallen silent.",
-			"on more than one network, which is a "+net4+" or a "+net6, "at least "+percent+" % of all targets",
-			"After "+minutes+" minutes a freeze is over", "Fewer than "+least+" targets are never frozen",
+		lab.ExpectWords(t, "docs/checks.md", "At least "+least+" hosts have fallen silent.",
+			"on more than one network, which is a "+net4+" or a "+net6, "at least "+percent+" % of all hosts",
+			"After "+minutes+" minutes a freeze is over", "Fewer than "+least+" hosts are never frozen",
 			percent+" % and "+minutes+" minutes by default")
-		lab.ExpectWords(t, "docs/intervals.md", "At least "+least+" targets on two networks have to be silent",
+		lab.ExpectWords(t, "docs/intervals.md", "At least "+least+" hosts on two networks have to be silent",
 			"Fewer than "+least+", or all in one "+net4+" or "+net6)
 		return
 	}

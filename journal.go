@@ -98,11 +98,11 @@ func (j *journal) Froze(f health.Freeze) {
 	switch {
 	case f.Frozen:
 		freezes.Inc()
-		log.Warningf("Verdicts are frozen: %d targets fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
+		log.Warningf("Verdicts are frozen: %d hosts fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
 	case f.Expired:
-		log.Warningf("Verdicts are no longer frozen, after %v: no freeze may last longer, although targets are still silent", f.Took.Round(time.Second))
+		log.Warningf("Verdicts are no longer frozen, after %v: no freeze may last longer, although hosts are still silent", f.Took.Round(time.Second))
 	default:
-		log.Infof("Verdicts are no longer frozen, after %v: targets are heard of again", f.Took.Round(time.Second))
+		log.Infof("Verdicts are no longer frozen, after %v: hosts are heard of again", f.Took.Round(time.Second))
 	}
 }
 

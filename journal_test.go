@@ -97,9 +97,9 @@ func TestJournalFreezes(t *testing.T) {
 		j.Froze(f)
 	}
 	journalExpect(t, journalTake(logged),
-		"[WARNING] Verdicts are frozen: 190 targets fell silent together and 10 did not, as if this machine were cut off. Until it is over, none goes down by silence",
-		"[INFO] Verdicts are no longer frozen, after 31s: targets are heard of again",
-		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although targets are still silent")
+		"[WARNING] Verdicts are frozen: 190 hosts fell silent together and 10 did not, as if this machine were cut off. Until it is over, none goes down by silence",
+		"[INFO] Verdicts are no longer frozen, after 31s: hosts are heard of again",
+		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although hosts are still silent")
 	if n := testutil.ToFloat64(freezes) - before; n != 1 {
 		t.Errorf("%v freezes counted, want 1", n)
 	}

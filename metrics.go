@@ -73,7 +73,7 @@ var (
 	freezes = promauto.NewCounter(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "freezes_total",
-		Help: "Counter of times that verdicts were frozen because nearly all targets fell silent together.",
+		Help: "Counter of times that verdicts were frozen because nearly all hosts fell silent together.",
 	})
 	panics = promauto.NewCounter(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,

@@ -236,7 +236,7 @@ func TestFreezeInReadme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("at least %d, on more than one network (/%d or /%d)", frozenFrom, networkBits4, networkBits6)
+	want := fmt.Sprintf("at least %d hosts, on more than one network (/%d or /%d)", frozenFrom, networkBits4, networkBits6)
 	if !strings.Contains(strings.Join(strings.Fields(string(text)), " "), want) {
 		t.Errorf("the README does not say %q", want)
 	}

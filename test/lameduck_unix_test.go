@@ -38,9 +38,7 @@ func TestServerProcess(t *testing.T) {
 	}
 	if os.Getenv(processHealth) == "last" {
 		others := slices.DeleteFunc(slices.Clone(dnsserver.Directives), func(d string) bool { return d == "health" })
-		if err := dnsserver.SetDirectives(append(others, "health")); err != nil {
-			t.Fatal(err)
-		}
+		dnsserver.Directives = append(others, "health")
 	}
 	caddy.RegisterCaddyfileLoader("test", caddy.LoaderFunc(func(string) (caddy.Input, error) {
 		text, err := os.ReadFile(path)
@@ -59,18 +57,18 @@ func TestServerProcess(t *testing.T) {
 	select {} // a signal ends the process
 }
 
-// process is a CoreDNS in a process of its own, which ends with the test at the latest.
-type process struct {
+// child is a CoreDNS in a process of its own, which ends with the test at the latest.
+type child struct {
 	server
 	command *exec.Cmd
 	log     lab.Log
 	ended   chan error // has the result
 }
 
-// startProcess returns when the CoreDNS on this address serves.
-func startProcess(t *testing.T, address, text string, environment ...string) *process {
+// startChild returns when the CoreDNS on this address serves.
+func startChild(t *testing.T, address, text string, environment ...string) *child {
 	t.Helper()
-	p := &process{server: server{t: t, addr: address, tcp: address}, ended: make(chan error, 1)}
+	p := &child{server: server{t: t, addr: address, tcp: address}, ended: make(chan error, 1)}
 	p.command = exec.Command(os.Args[0], "-test.run=^TestServerProcess$", "-test.count=1")
 	// Caddy reads what it starts from without a lock when a signal comes, of which the race detector would tell.
 	p.command.Env = append(os.Environ(), "GORACE=report_bugs=0", processCorefile+"="+lab.File(t, "Corefile", text))
@@ -111,7 +109,7 @@ func startProcess(t *testing.T, address, text string, environment ...string) *pr
 	return p
 }
 
-func (p *process) signal(s syscall.Signal) {
+func (p *child) signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.command.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
@@ -119,7 +117,7 @@ func (p *process) signal(s syscall.Signal) {
 }
 
 // untilEnded waits for the end and returns what came of it.
-func (p *process) untilEnded() error {
+func (p *child) untilEnded() error {
 	err := <-p.ended
 	p.ended <- err // for those who ask again
 	return err
@@ -165,7 +163,7 @@ func TestLameduck(t *testing.T) {
 					forward . %s
 				}
 				%s`, tt.before, tt.within, f.port, path, page, upstream.addr, tt.after))
-			p := startProcess(t, fmt.Sprintf("127.0.0.1:%d", dnsPort), text, processHealth+"="+tt.order)
+			p := startChild(t, fmt.Sprintf("127.0.0.1:%d", dnsPort), text, processHealth+"="+tt.order)
 			p.until("www.example.org.", dns.TypeA, f.addrs[:2])
 			p.signal(syscall.SIGTERM)
 			lab.Until(t, "the lameduck", func() bool { return strings.Contains(p.log.String(), "Going into lameduck mode") })
@@ -193,7 +191,7 @@ func TestEndsBySignal(t *testing.T) {
 			t.Parallel()
 			f := newFarm(t, "127.0.17.8", "127.0.17.9")
 			dnsPort, page := port(t), local(t)
-			p := startProcess(t, fmt.Sprintf("127.0.0.1:%d", dnsPort), fmt.Sprintf(`example.org:%d {
+			p := startChild(t, fmt.Sprintf("127.0.0.1:%d", dnsPort), fmt.Sprintf(`example.org:%d {
 				bind 127.0.0.1
 				health %s {
 					lameduck 1s

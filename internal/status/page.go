@@ -64,7 +64,7 @@ var htmlFormat = format{
 // notices are what somebody should know before he believes the rest.
 func (s *Subject) notices(v *view) (all []string) {
 	if !v.Frozen.IsZero() {
-		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all targets fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
+		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all hosts fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
 	}
 	if v.Counts.Total >= s.Limit {
 		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))
