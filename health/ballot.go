@@ -48,16 +48,8 @@ type seat struct {
 	host    uint64 // the first that took it
 	targets uint32 // that use it
 	// stamps has the slot of the newest vote that says so, 0 where there was none. Who votes for heard votes for
-	// known, and who votes for known votes for asked.
+	// known, and who votes for known votes for asked. So they are in order: the first is the oldest of the three.
 	stamps [stamps]uint32
-}
-
-// counted returns in which slot the seat is counted for what. The last is the newest slot since which it has been
-// both heard of and troubled.
-func (s *seat) counted() [stamps]uint32 {
-	slots := s.stamps
-	slots[stampTroubled] = min(slots[stampHeard], slots[stampTroubled])
-	return slots
 }
 
 // subnet is a network, or a crowd of them.
@@ -98,7 +90,8 @@ func (n *subnet) isEmpty() bool {
 // ballot has the votes of all hosts, by when they were cast.
 type ballot struct {
 	now      int64 // the newest slot
-	slots    [voteSlots][stamps]int32
+	slots    [voteSlots]count
+	past     count // stands for all slots before these
 	networks map[netip.Prefix]*subnet
 	crowds   [maxCrowds]*subnet
 	seed     maphash.Seed
@@ -118,7 +111,7 @@ func voteSlotAt(now int64) int64 { return now>>voteSlotBits + 1 }
 func (b *ballot) advance(now int64) {
 	slot := voteSlotAt(now)
 	for i := max(b.now+1, slot-voteSlots+1); i <= slot; i++ {
-		b.slots[i%voteSlots] = [stamps]int32{}
+		b.slots[i%voteSlots] = count{}
 	}
 	b.now = slot
 }
@@ -177,9 +170,8 @@ func (b *ballot) leave(t *Target) {
 	if s.targets--; s.targets > 0 {
 		return
 	}
-	before := s.counted()
+	b.add(s, -1)
 	*s = seat{}
-	b.recount(before, s.counted())
 	prefix := networkOf(t.key.addr)
 	if n := b.networks[prefix]; n != nil && n.isEmpty() {
 		delete(b.networks, prefix)
@@ -201,51 +193,57 @@ func (b *ballot) cast(t *Target, v vote) {
 			b.met++
 		}
 	}
-	before := s.counted()
+	b.add(s, -1)
 	for i := range s.stamps {
 		if v&(1<<i) != 0 {
 			s.stamps[i] = uint32(b.now)
 		}
 	}
-	b.recount(before, s.counted())
+	b.add(s, 1)
 }
 
-// recount moves a seat from the slots in which it was counted to others.
-func (b *ballot) recount(from, to [stamps]uint32) {
-	oldest := b.now - voteSlots
-	for i := range from {
-		if from[i] == to[i] {
-			continue
-		}
-		if slot := int64(from[i]); slot > oldest && slot > 0 {
-			b.slots[slot%voteSlots][i]--
-		}
-		if slot := int64(to[i]); slot > oldest && slot > 0 {
-			b.slots[slot%voteSlots][i]++
-		}
+// add counts what a seat says n times. A seat that was silent after it was heard of is silent from a slot between the
+// two on, so it counts in the slot of one vote and not any more in that of the other.
+func (b *ballot) add(s *seat, n int32) {
+	heard, known, asked, troubled := s.stamps[stampHeard], s.stamps[stampKnown], s.stamps[stampAsked], s.stamps[stampTroubled]
+	b.slot(heard).heard += n
+	if known != heard {
+		b.slot(known).silent += n
+		b.slot(heard).silent -= n
+	}
+	if asked != known {
+		b.slot(asked).mute += n
+		b.slot(known).mute -= n
+	}
+	if troubled != 0 {
+		b.slot(min(heard, troubled)).unclear += n
 	}
 }
 
-// count is how many seats say what since some slot.
+// slot returns where votes of a slot are counted.
+func (b *ballot) slot(i uint32) *count {
+	if i == 0 || int64(i) <= b.now-voteSlots {
+		return &b.past
+	}
+	return &b.slots[i%voteSlots]
+}
+
+// count is how many seats say what. In a slot, it is how many more say so since that slot than since the next.
 type count struct {
-	heard  int64 // of one of its targets at least
-	silent int64 // not heard of, although one of its targets was up
-	mute   int64 // not heard of, which none of its targets ever was
-	clear  int64 // of those that were heard of: there was a path to it all the time
+	heard   int32 // of one of its targets at least
+	silent  int32 // not heard of, although one of its targets was up
+	mute    int32 // not heard of, and none of its targets was up
+	unclear int32 // heard of, but for some of the time there was no path to it
 }
 
 // since counts from a slot on, which may be before time began.
-func (b *ballot) since(slot int64) count {
-	var sum [stamps]int64
+func (b *ballot) since(slot int64) (sum count) {
 	for i := max(slot, b.now-voteSlots+1, 0); i <= b.now; i++ {
-		for j, n := range b.slots[i%voteSlots] {
-			sum[j] += int64(n)
-		}
+		c := &b.slots[i%voteSlots]
+		sum.heard += c.heard
+		sum.silent += c.silent
+		sum.mute += c.mute
+		sum.unclear += c.unclear
 	}
-	return count{
-		heard:  sum[stampHeard],
-		silent: sum[stampKnown] - sum[stampHeard],
-		mute:   sum[stampAsked] - sum[stampKnown],
-		clear:  sum[stampHeard] - sum[stampTroubled],
-	}
+	return sum
 }

@@ -60,8 +60,8 @@ func TestBallotAgainstNaive(t *testing.T) {
 			switch {
 			case h.heard >= first:
 				want.heard++
-				if h.troubled < first {
-					want.clear++
+				if h.troubled >= first {
+					want.unclear++
 				}
 			case h.known >= first:
 				want.silent++
@@ -130,7 +130,7 @@ func TestCrowds(t *testing.T) {
 	if places != maxNetworks+maxCrowds {
 		t.Errorf("%d places for networks, want %d", places, maxNetworks+maxCrowds)
 	}
-	if got, want := b.since(0), (count{heard: maxNetworks + maxCrowds*networkSeats, clear: maxNetworks + maxCrowds*networkSeats}); got != want {
+	if got, want := b.since(0), (count{heard: maxNetworks + maxCrowds*networkSeats}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	for _, target := range targets {

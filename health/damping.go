@@ -9,7 +9,7 @@ const dampedFrom = 3
 
 // damping returns how long a target stays down at least that has gone down so many times: Damping, doubled with
 // every further fall, up to DampingMax.
-func (s Settings) damping(falls uint8) time.Duration {
+func (s *Settings) damping(falls uint8) time.Duration {
 	if s.Damping <= 0 || falls < dampedFrom {
 		return 0
 	}
@@ -21,7 +21,7 @@ func (s Settings) damping(falls uint8) time.Duration {
 }
 
 // countFall counts that the target goes down. If it was up for DampingMax before, nothing earlier counts any more.
-func (t *Target) countFall(s Settings, now int64) {
+func (t *Target) countFall(s *Settings, now int64) {
 	if now-t.since >= int64(s.DampingMax) {
 		t.falls = 0
 	}
@@ -29,4 +29,4 @@ func (t *Target) countFall(s Settings, now int64) {
 }
 
 // dampedUntil returns when a target that is down may be up again.
-func (t *Target) dampedUntil(s Settings) int64 { return later(t.since, s.damping(t.falls)) }
+func (t *Target) dampedUntil(s *Settings) int64 { return later(t.since, s.damping(t.falls)) }

@@ -105,13 +105,13 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 }
 
 // isDoomed tells whether a result, the newest, brings the target down by silence unless verdicts are frozen.
-func (t *Target) isDoomed(r checker.Result, s Settings) bool {
+func (t *Target) isDoomed(r checker.Result, s *Settings) bool {
 	return isSilence(r) && t.State() != Down && int(t.run)+1 >= s.Fall
 }
 
 // isExcused tells whether a result says nothing of its target, because this machine is cut off, or was when the probe
 // was sent.
-func (m *Monitor) isExcused(t *Target, r checker.Result, s Settings) bool {
+func (m *Monitor) isExcused(t *Target, r checker.Result, s *Settings) bool {
 	if t.sent < m.loop.freezer.thawed {
 		return isSilence(r) && t.State() != Down
 	}
@@ -140,7 +140,7 @@ func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 	}
 	f.from = slot
 	m.freezing.began.Store(max(now, 1))
-	m.tellFreeze(Freeze{Frozen: true, Silent: c.silent, Heard: c.heard})
+	m.tellFreeze(Freeze{Frozen: true, Silent: int64(c.silent), Heard: int64(c.heard)})
 	for t := range m.All() {
 		if t.load()&silenced != 0 && (t.fellLately(now) || f.ballot.metNobody()) {
 			m.restore(t, now)
@@ -159,7 +159,7 @@ func (f *freezer) count(slot int64) count {
 
 // isCutOff tells whether so many are silent that the fault is on this side.
 func (c count) isCutOff(percent int64) bool {
-	return c.silent >= frozenFrom && c.silent*100 >= percent*(c.silent+c.heard)
+	return c.silent >= frozenFrom && int64(c.silent)*100 >= percent*int64(c.silent+c.heard)
 }
 
 // fellLately tells whether a target went down so recently that others may not have been probed since.

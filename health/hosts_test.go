@@ -338,8 +338,9 @@ func TestSilenced(t *testing.T) {
 	} {
 		m := newMonitor(Options{})
 		target := m.Target(addr(1), plain, time.Hour)
+		s := settings(plain)
 		for _, letter := range letters {
-			target.judge(&checker.Report{Result: results[letter]}, settings(plain), 0, usual)
+			target.judge(&checker.Report{Result: results[letter]}, &s, 0, usual)
 		}
 		if got := target.load()&silenced != 0; got != want {
 			t.Errorf("%q: %v, want %v", letters, got, want)

@@ -165,27 +165,28 @@ func (m *Monitor) takeReport(r *checker.Report, now int64) {
 	}
 	s := settings(t.key.settings)
 	first := !t.checked
-	c := m.judge(t, r, s, now)
-	if c.Target != nil {
+	c := m.judge(t, r, &s, now)
+	if c != nil {
 		first = first || c.From == Unknown
 	}
 	wait := s.wait(t.State(), r.Result)
 	if t.Damped() {
 		// No result could bring it up before its time.
-		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(s)-now)))
+		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(&s)-now)))
 	}
 	m.loop.schedule(t, spread(wait, first, rand.Float64()), now)
 	if m.observer == nil {
 		return
 	}
 	m.observer.Checked(t, *r)
-	if c.Target != nil {
-		m.observer.Changed(c)
+	if c != nil {
+		m.observer.Changed(*c)
 	}
 }
 
-// judge takes a result into the verdict of a target and into all that follows from it.
-func (m *Monitor) judge(t *Target, r *checker.Report, s Settings, now int64) Change {
+// judge takes a result into the verdict of a target and into all that follows from it. It returns nil if the verdict is
+// the same as before.
+func (m *Monitor) judge(t *Target, r *checker.Report, s *Settings, now int64) *Change {
 	noPath := r.Result == checker.Inconclusive && checker.NoPath(r.Err)
 	m.takeVote(t, r.Result, noPath)
 	if t.isDoomed(r.Result, s) {
@@ -202,10 +203,10 @@ func (m *Monitor) judge(t *Target, r *checker.Report, s Settings, now int64) Cha
 	m.statusMu.Lock()
 	t.checked = true
 	c := t.judge(r, s, now, by)
-	t.record(r, c.Target != nil, now)
+	t.record(r, c != nil, now)
 	m.statusMu.Unlock()
 	m.recount(before, t.load())
-	if c.Target != nil || r.Result == checker.Inconclusive {
+	if c != nil || r.Result == checker.Inconclusive {
 		m.waiters.wakeUp(t)
 	}
 	return c

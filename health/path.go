@@ -38,7 +38,7 @@ func (t *Target) countNoPath(noPath bool, r checker.Result) {
 
 // isLost tells whether the target, which was just probed without a path to it, is one that this machine cannot reach
 // although it reaches others.
-func (m *Monitor) isLost(t *Target, s Settings) bool {
+func (m *Monitor) isLost(t *Target, s *Settings) bool {
 	f := &m.loop.freezer
 	from := int64(t.pathless)
 	switch {
@@ -54,5 +54,5 @@ func (m *Monitor) isLost(t *Target, s Settings) bool {
 		percent = usualPercent
 	}
 	c := f.ballot.since(from)
-	return c.clear*100 > (100-percent)*(c.heard+c.silent+c.mute)
+	return int64(c.heard-c.unclear)*100 > (100-percent)*int64(c.heard+c.silent+c.mute)
 }

@@ -70,7 +70,8 @@ func (t *Target) Status() Status {
 		History: t.history.slots(t.heard, now),
 	}
 	if mark&damped != 0 {
-		s.DampedUntil = epoch.Add(time.Duration(t.dampedUntil(t.Settings())))
+		settings := t.Settings()
+		s.DampedUntil = epoch.Add(time.Duration(t.dampedUntil(&settings)))
 	}
 	if t.checked {
 		s.Checked = epoch.Add(time.Duration(t.heard))

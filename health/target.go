@@ -160,8 +160,8 @@ const (
 	lost                  // that the target is down, since this machine cannot reach it any more
 )
 
-// judge takes a result into the state. Change.Target is nil if the state is the same as before.
-func (t *Target) judge(r *checker.Report, s Settings, now int64, by ruling) (c Change) {
+// judge takes a result into the state. It returns nil if the state is the same as before.
+func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Change {
 	old := t.load()
 	before := standing{state: old.state(), run: t.run}
 	after, row := before.after(r.Result, s.Rise, s.Fall)
@@ -193,9 +193,9 @@ func (t *Target) judge(r *checker.Report, s Settings, now int64, by ruling) (c C
 		t.smooth(r.RTT)
 	}
 	if after.state == before.state {
-		return Change{}
+		return nil
 	}
-	c = Change{Target: t, From: before.state, To: after.state, Run: row, Result: r.Result, Err: r.Err}
+	c := &Change{Target: t, From: before.state, To: after.state, Run: row, Result: r.Result, Err: r.Err}
 	if before.state == Up && after.state == Down {
 		c.Falls, c.Damping = int(t.falls), s.damping(t.falls)
 	}
