@@ -64,7 +64,7 @@ type scene struct {
 
 const (
 	silence  = 400 * time.Millisecond // timeout of checks that are to stay without an answer
-	lateness = 2 * silence
+	lateness = 10 * silence           // so that a busy machine is not late enough to see it
 )
 
 func newScene(l *lab.Lab) *scene {
@@ -330,6 +330,12 @@ func behave(t *testing.T, s *scene, m Method) {
 	for tag, r := range c.take(t, len(checks)) {
 		target := tag.(netip.AddrPort)
 		b := &behaviours[target.Port()-100]
+		if r.Err == ErrBusy { // all at once are many for a busy machine
+			r = inPlace(t, func() Report {
+				p.Submit(Check{Target: target, Timeout: silence})
+				return c.take(t, 1)[nil]
+			})
+		}
 		want := b.outcome(m)
 		if r.Result != want.result || want.err != nil && !errors.Is(r.Err, want.err) || (r.Err == nil) != (r.Result == Answered) {
 			t.Errorf("%s (%v): %v (%v), want %v (%v)", b.name, target.Addr(), r.Result, r.Err, want.result, want.err)
@@ -338,7 +344,11 @@ func behave(t *testing.T, s *scene, m Method) {
 			t.Errorf("%s (%v): %v with round trip %v", b.name, target.Addr(), r.Result, r.RTT)
 		}
 		n := wire.Counts(target)
-		if acks := n.To.ACK + n.To.Data + n.To.FIN; acks > 0 && m != MethodDial && !(m == MethodSocket && b.challenged && acks == 1) {
+		acks := n.To.ACK + n.To.Data + n.To.FIN
+		if m == MethodSocket {
+			acks -= overdue(wire.Packets(), target)
+		}
+		if acks > 0 && m != MethodDial && !(m == MethodSocket && b.challenged && acks == 1) {
 			t.Errorf("%s (%v): on the wire %+v", b.name, target.Addr(), n)
 		}
 	}
@@ -347,16 +357,36 @@ func behave(t *testing.T, s *scene, m Method) {
 	}
 }
 
-// expect checks one target and compares the result.
+// overdue returns how many ACKs to the target the kernel sent by itself, because the process got no CPU for the 200 ms
+// that it waits after a SYN-ACK (TCP_DELACK_MAX).
+func overdue(packets []lab.Packet, target netip.AddrPort) (n int) {
+	const withheld = 200*time.Millisecond - 20*time.Millisecond // up to two ticks of the kernel's clock too early
+	answered := make(map[netip.AddrPort]time.Time)
+	for _, p := range packets {
+		switch {
+		case p.Src == target && p.Flags&(lab.SYN|lab.ACK) == lab.SYN|lab.ACK:
+			answered[p.Dst] = p.Time
+		case p.Dst == target && p.Flags == lab.ACK && p.Data == 0:
+			if at, ok := answered[p.Src]; ok && p.Time.Sub(at) >= withheld {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// expect checks one target until that gets a place, and compares the result.
 func expect(t *testing.T, name string, p *Prober, c *collector, check Check, want Result, wantErr error) {
 	t.Helper()
 	if check.Timeout == 0 {
 		check.Timeout = 300 * time.Millisecond
 	}
-	if err := p.Submit(check); err != nil {
-		t.Fatal(err)
-	}
-	r := c.take(t, 1)[check.Tag]
+	r := inPlace(t, func() Report {
+		if err := p.Submit(check); err != nil {
+			t.Fatal(err)
+		}
+		return c.take(t, 1)[check.Tag]
+	})
 	if r.Result != want || wantErr != nil && !errors.Is(r.Err, wantErr) {
 		t.Errorf("%s: %v (%v), want %v (%v)", name, r.Result, r.Err, want, wantErr)
 	}

@@ -34,8 +34,7 @@ func TestCheck(t *testing.T) {
 		c := startChecker(t, Config{Method: m})
 		hole := blackHole(t)
 		living, _ := listen(t, "tcp4", "127.0.0.1:0")
-		dead, l := listen(t, "tcp4", "127.0.0.2:0")
-		l.Close()
+		dead := refusing(t, "tcp4", "127.0.0.2:0")
 		for _, test := range []struct {
 			name   string
 			target netip.AddrPort
@@ -49,9 +48,11 @@ func TestCheck(t *testing.T) {
 			{"no target", netip.AddrPort{}, 10 * time.Second, Inconclusive, ErrTarget},
 		} {
 			t.Run(test.name, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), test.within)
-				defer cancel()
-				r := c.Check(ctx, test.target)
+				r := inPlace(t, func() Report {
+					ctx, cancel := context.WithTimeout(t.Context(), test.within)
+					defer cancel()
+					return c.Check(ctx, test.target)
+				})
 				if r.Result != test.want || !errors.Is(r.Err, test.err) {
 					t.Errorf("%v, %v; want %v, %v", r.Result, r.Err, test.want, test.err)
 				}

@@ -15,7 +15,7 @@ import (
 func quickStart(addr string) {
 	checker := tcpshaker.DefaultChecker()
 
-	err := checker.CheckAddr(addr, time.Second)
+	err := checker.CheckAddr(addr, 10*time.Second)
 	switch err {
 	case tcpshaker.ErrTimeout:
 		fmt.Println("timed out")

@@ -14,6 +14,25 @@ func mute(h *lab.Host, port uint16) (*lab.Forger, <-chan lab.Packet) {
 	return h.Forge(port, func(syn lab.Packet) [][]byte { syns <- syn; return nil }), syns
 }
 
+// launch submits a check whose SYN goes over the wire, and does so again for as long as its time is up before that.
+func launch(t *testing.T, wire *lab.Capture, p *Prober, c *collector, check Check) {
+	t.Helper()
+	for {
+		before := wire.Counts(check.Target).To.SYN
+		left := func() bool { return wire.Counts(check.Target).To.SYN > before }
+		if err := p.Submit(check); err != nil {
+			t.Fatal(err)
+		}
+		lab.Until(t, "a SYN, or the end of its check", func() bool { return c.waiting() > 0 || left() })
+		if left() {
+			return
+		}
+		if r := c.take(t, 1)[check.Tag]; r.Err != ErrBusy && r.Err != ErrTimeout {
+			t.Fatalf("a check without a SYN: %v (%v)", r.Result, r.Err)
+		}
+	}
+}
+
 // noHost is an ICMP error about a packet to the host: host or address unreachable.
 func noHost(h *lab.Host, syn lab.Packet) []byte {
 	if syn.Dst.Addr().Is4() {
@@ -32,20 +51,24 @@ func TestLabAnswerAfterTheEnd(t *testing.T) {
 				web.Listen(80)
 				late, lateSYNs := mute(web, 81)
 				_, otherSYNs := mute(web, 82)
+				wire := l.Capture()
 				for _, addr := range both(web) {
 					// A prober with one place has one descriptor, for one check after the other.
 					p, c := newTestProber(t, Config{Method: m, Pool: 1})
 					at := netip.AddrPortFrom(addr, 81)
 					var ended []lab.Packet
 					for range reservedPorts { // from now on MethodRaw takes ports for the second time
-						expect(t, "without an answer", p, c, Check{Target: at, Timeout: 20 * time.Millisecond}, Timeout, ErrTimeout)
+						launch(t, wire, p, c, Check{Target: at, Timeout: 20 * time.Millisecond})
+						if r := c.take(t, 1)[nil]; r.Result != Timeout || r.Err != ErrTimeout {
+							t.Errorf("without an answer: %v (%v)", r.Result, r.Err)
+						}
 						ended = append(ended, <-lateSYNs)
 					}
 					for _, next := range []struct {
 						port uint16
 						syns <-chan lab.Packet
 					}{{81, lateSYNs}, {82, otherSYNs}} {
-						p.Submit(Check{Target: netip.AddrPortFrom(addr, next.port), Timeout: 200 * time.Millisecond})
+						launch(t, wire, p, c, Check{Target: netip.AddrPortFrom(addr, next.port), Timeout: 200 * time.Millisecond})
 						<-next.syns
 						for _, syn := range ended {
 							late.Send(noHost(web, syn), syn.Reply(lab.RST|lab.ACK).Bytes(), syn.Reply(lab.SYN|lab.ACK).Bytes())

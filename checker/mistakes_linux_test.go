@@ -27,7 +27,7 @@ func init() {
 	if addr == "" {
 		return
 	}
-	fmt.Println(DefaultChecker().CheckAddr(addr, 10*time.Second))
+	fmt.Println(DefaultChecker().CheckAddr(addr, 30*time.Second))
 	select {}
 }
 
@@ -36,7 +36,7 @@ func TestSignalsAreLeftAlone(t *testing.T) {
 	target, _ := listen(t, "tcp4", "127.0.0.1:0")
 	// Others may be ignored here already: nohup(1) and background jobs of a shell pass that on.
 	const signal = syscall.SIGTERM
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(os.Environ(), untouchedSignals+"="+target.String())

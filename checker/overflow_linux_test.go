@@ -16,32 +16,67 @@ import (
 func TestLabOverflow(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		web := l.Host("web")
-		web.Listen(80)
-		web.Delay(300 * time.Millisecond)
 		near := l.Host("near") // refuses, at once
 		hole := l.Host("hole")
 		hole.Drop()
 		for _, family := range []struct {
 			name       string
+			port       uint16
 			addrs      []netip.Addr
 			near, hole netip.Addr
 		}{
-			{"IPv4", web.Addrs4(2000), near.Addr4, hole.Addr4},
-			{"IPv6", web.Addrs6(2000), near.Addr6, hole.Addr6},
+			{"IPv4", 80, web.Addrs4(2000), near.Addr4, hole.Addr4},
+			{"IPv6", 81, web.Addrs6(2000), near.Addr6, hole.Addr6},
 		} {
 			t.Run(family.name, func(t *testing.T) {
-				overflow(t, l.Capture(), family.addrs, netip.AddrPortFrom(family.near, 81), netip.AddrPortFrom(family.hole, 80))
+				h := hold(web, family.port)
+				overflow(t, l.Capture(), h, family.addrs, netip.AddrPortFrom(family.near, 81), netip.AddrPortFrom(family.hole, 80))
 			})
 		}
 	})
 }
 
+// held is a port that answers when it is told to: the first SYN of each client, and no other.
+type held struct {
+	port   uint16
+	forger *lab.Forger
+
+	mu   sync.Mutex
+	syns map[netip.AddrPort]lab.Packet // by their destination
+}
+
+func hold(h *lab.Host, port uint16) *held {
+	s := &held{port: port, syns: make(map[netip.AddrPort]lab.Packet)}
+	s.forger = h.Forge(port, func(syn lab.Packet) [][]byte {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, again := s.syns[syn.Dst]; !again {
+			s.syns[syn.Dst] = syn
+		}
+		return nil
+	})
+	return s
+}
+
+// answer sends a SYN-ACK for each SYN, once there are n.
+func (s *held) answer(t *testing.T, n int) {
+	t.Helper()
+	lab.Until(t, "every SYN", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.syns) == n
+	})
+	for _, syn := range s.syns { // is complete
+		s.forger.Send(syn.Reply(lab.SYN | lab.ACK).Bytes())
+	}
+}
+
 // overflow checks addrs with a prober whose loop stands still while their answers arrive, which its socket has
 // no room for. Afterwards it finds that hole does not answer.
-func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hole netip.AddrPort) {
+func overflow(t *testing.T, wire *lab.Capture, web *held, addrs []netip.Addr, refusing, hole netip.AddrPort) {
 	t.Helper()
 	const (
-		timeout = 900 * time.Millisecond // too short for a second SYN, whose answer would make good for the first's
+		timeout = 5 * time.Second
 		block   = "block"
 	)
 	blocked, released := make(chan struct{}), make(chan struct{})
@@ -68,12 +103,14 @@ func overflow(t *testing.T, wire *lab.Capture, addrs []netip.Addr, refusing, hol
 	checks := make([]Check, len(addrs))
 	targets := make([]netip.AddrPort, len(addrs))
 	for i, addr := range addrs {
-		targets[i] = netip.AddrPortFrom(addr, 80)
+		targets[i] = netip.AddrPortFrom(addr, web.port)
 		checks[i] = Check{Target: targets[i], Timeout: timeout, Tag: i}
 	}
-	p.Submit(append(checks, Check{Target: refusing, Timeout: timeout, Tag: block})...)
+	// Checks are launched in the order of their arrival: when the last has its answer, all SYNs have left.
+	p.Submit(append(checks, Check{Target: refusing, Timeout: time.Minute, Tag: block})...)
 	<-blocked
-	lab.Until(t, "every SYN-ACK to be captured", func() bool { return wire.Counts(targets...).From.SYNACK >= len(addrs) })
+	web.answer(t, len(addrs))
+	lab.Until(t, "every SYN-ACK to be captured", func() bool { return wire.Counts(targets...).From.SYNACK == len(addrs) })
 	drops := conn.drops()
 	release()
 
