@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,7 +127,7 @@ func TestHoldRemembersSoManyConnections(t *testing.T) {
 		if c.mayHold(client(0), time.Now()) {
 			t.Error("the first may wait again too soon")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if !c.mayHold(client(maxConnections), time.Now()) || !c.mayHold(client(0), time.Now()) {
 			t.Error("nobody may wait although the others have had their time")
 		}
@@ -141,7 +142,9 @@ type services struct {
 	srv       string
 	addresses string
 	delay     time.Duration // of the addresses
-	asked     []string
+
+	mu    sync.Mutex
+	asked []string
 }
 
 func (s *services) Name() string { return "services" }
@@ -154,7 +157,9 @@ func (s *services) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 		m.Answer = records(s.srv)
 		return dns.RcodeSuccess, w.WriteMsg(m)
 	}
+	s.mu.Lock()
 	s.asked = append(s.asked, q.Name+" "+dns.TypeToString[q.Qtype])
+	s.mu.Unlock()
 	time.Sleep(s.delay)
 	for _, rr := range records(s.addresses) {
 		if rr.Header().Rrtype == q.Qtype && rr.Header().Name == q.Name {
@@ -222,6 +227,8 @@ func TestHoldForAddressesOfServices(t *testing.T) {
 			if later := ask(); later != tt.later {
 				t.Errorf("%s: later %q, want %q", tt.name, later, tt.later)
 			}
+			below.mu.Lock()
+			defer below.mu.Unlock()
 			slices.Sort(below.asked)
 			if want := []string{"a.example.org. A", "a.example.org. AAAA", "b.example.org. A", "b.example.org. AAAA"}; !slices.Equal(below.asked, want) {
 				t.Errorf("%s: asked for %q, want %q", tt.name, below.asked, want)

@@ -77,16 +77,6 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// fencesOf returns the blocks in a language; there has to be at least one.
-func (r *readme) fencesOf(t *testing.T, language string) []readmeFence {
-	t.Helper()
-	blocks := slices.DeleteFunc(slices.Clone(r.fences), func(f readmeFence) bool { return f.language != language })
-	if len(blocks) == 0 {
-		t.Fatalf("no block in %q", language)
-	}
-	return blocks
-}
-
 // bullets returns the list items of the first level under a heading, each as one line.
 func (r *readme) bullets(heading string) []string {
 	var items []string

@@ -85,7 +85,6 @@ type naivePlace struct {
 	hint   dns.SVCBKeyValue // the parameter that has it
 	damped bool
 	down   bool
-	leaves bool // its hint
 }
 
 func naiveKey(owner string, rrtype uint16) string {

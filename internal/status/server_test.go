@@ -91,7 +91,7 @@ func openRulesAt(t testing.TB, path string) *override.File {
 }
 
 // do sends a request as it comes in at 127.0.0.1.
-func (n *server) do(method, target string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+func (s *server) do(method, target string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, nil)
 	r.Host = address
 	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8053})))
@@ -99,14 +99,14 @@ func (n *server) do(method, target string, change ...func(*http.Request)) *httpt
 		c(r)
 	}
 	w := httptest.NewRecorder()
-	n.handler.ServeHTTP(w, r)
+	s.handler.ServeHTTP(w, r)
 	return w
 }
 
 // get returns the answer of /targets to a query.
-func (n *server) get(t testing.TB, query string) *view {
+func (s *server) get(t testing.TB, query string) *view {
 	t.Helper()
-	w := n.do("GET", "/targets?"+query)
+	w := s.do("GET", "/targets?"+query)
 	v := new(view)
 	if err := json.Unmarshal(w.Body.Bytes(), v); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("%q: status %d, %v in\n%s", query, w.Code, err, w.Body)
