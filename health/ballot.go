@@ -31,7 +31,7 @@ const (
 	heard    vote = 1<<stampHeard | silent // it was answered or refused
 	silent   vote = 1<<stampKnown | mute   // it was not, although the target is up
 	mute     vote = 1 << stampAsked        // it was not, and the target was never heard of
-	troubled vote = 1 << stampTroubled     // besides silent or mute: this machine has no path
+	troubled vote = 1 << stampTroubled     // besides silent: this machine has no path
 )
 
 const (
@@ -97,8 +97,6 @@ type ballot struct {
 	seed     maphash.Seed
 	// met is how often somebody in a seat was heard of for the first time.
 	met int
-	// newest is the slot of the newest vote for heard, by family.
-	newest [2]int64
 }
 
 func newBallot() ballot {
@@ -132,13 +130,6 @@ func networkOf(addr netip.Addr) netip.Prefix {
 func hostOf(addr netip.Addr) uint64 {
 	octets := addr.As16()
 	return binary.BigEndian.Uint64(octets[8:])
-}
-
-func familyOf(addr netip.Addr) int {
-	if addr.Is4() {
-		return 0
-	}
-	return 1
 }
 
 // enter gives a target its seat.
@@ -185,7 +176,6 @@ func (b *ballot) cast(t *Target, v vote) {
 	}
 	s := t.seat
 	if v == heard {
-		b.newest[familyOf(t.key.addr)] = b.now
 		if s.stamps[stampHeard] == uint32(b.now) {
 			return // as nearly always where many share a seat
 		}

@@ -35,7 +35,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 			}
 			continue
 		}
-		v := []vote{heard, silent, mute, silent | troubled, mute | troubled}[random.IntN(5)]
+		v := []vote{heard, silent, mute, silent | troubled}[random.IntN(4)]
 		if target.seat == nil {
 			ports[addr]++
 		}

@@ -23,13 +23,12 @@
 // dead, and verdicts freeze ([Monitor.SetFreeze]).
 //
 // Where this machine has no path to a target ([checker.NoPath]: no route, or a firewall of its own rejects),
-// nobody can tell whether the target lives, and answers are better without it. It goes down when Fall
-// results in a row, and all for 20 s, say so. More than a tenth of the hosts that were probed since (more
-// than 100 less the percent of SetFreeze, where that is set) have to be heard of and to have had no such
-// trouble. So nothing goes down on a machine that reaches nobody, or whose trouble hits all alike. A target
-// that was never heard of goes down this way only while others of its family, IPv4 or IPv6, are heard of:
-// a machine without IPv6 knows nothing of those who have it. [Change] and [Status] have the result
-// Inconclusive then, and its error. Rise answers bring the target up again, as ever.
+// nobody can tell whether the target lives, and answers are better without it. A target that is up goes down
+// when at least Fall results in a row say so, for 20 s. Of the hosts that were up and were probed since, more
+// than a tenth (more than 100 less the percent of SetFreeze, where that is set) have to be heard of and to
+// have had no such trouble. So nothing goes down on a machine that reaches nobody, or whose trouble hits all
+// alike. [Change] and [Status] have the result Inconclusive then, and its error. Rise answers bring the
+// target up again, as ever. An unknown target stays unknown: there may never have been a path from here.
 //
 // # How long a failure goes unnoticed
 //
@@ -44,7 +43,7 @@
 //
 // Both hold while the rate limit defers no probe, no result is inconclusive and verdicts are not frozen.
 //
-// A target that was up and to which there is no path any more is down no later than
+// A target to which there is no path any more is down no later than
 //
 //	Interval + max(20 s + Interval, (Fall-1)*Interval)
 //

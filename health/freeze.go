@@ -88,17 +88,18 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 		t.doubted = uint32(voteSlotAt(t.sent))
 	}
 	t.countNoPath(noPath, r)
-	v := mute
-	switch {
+	var v vote
+	switch state := t.State(); {
 	case r == checker.Answered, r == checker.Refused:
 		v = heard
-	case !noPath && !isSilence(r), t.State() == Down && !f.ballot.metNobody():
-		return
-	case t.State() == Up:
+	case state == Up && noPath:
+		v = silent | troubled
+	case state == Up && isSilence(r):
 		v = silent
-	}
-	if noPath {
-		v |= troubled
+	case isSilence(r) && (state == Unknown || f.ballot.metNobody()):
+		v = mute
+	default:
+		return
 	}
 	f.ballot.cast(t, v)
 	f.started = f.started || f.ballot.met >= startedFrom

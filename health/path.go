@@ -10,11 +10,11 @@ import (
 // An inconclusive result is this machine's fault and says nothing of the target. But where this machine has no path to
 // a target for long (a tunnel is gone, a firewall of its own rejects), nobody can tell whether it lives, and answers
 // are better without it. The fault may hit all targets alike, or come and go, as when a table of connections is full.
-// So it counts against a target only while others answer that have no such trouble: more than a tenth of all hosts,
-// the complement of what freezes verdicts.
+// So it counts against a target only while others answer that have no such trouble: more than a tenth of the
+// hosts that were up, the complement of what freezes verdicts.
 //
-// A machine without IPv6 never had a path to any target there, but its clients may. So a target that was never heard of
-// goes down this way only while others of its family are heard of.
+// A target that was never heard of stays as it is. To some this machine never had a path, to all those of IPv6 for
+// example, but its clients have.
 
 // noPathFor is how long there has to be no path to a target. Routes that change are back sooner.
 const noPathFor = 20 * time.Second
@@ -42,11 +42,9 @@ func (m *Monitor) isLost(t *Target, s *Settings) bool {
 	f := &m.loop.freezer
 	from := int64(t.pathless)
 	switch {
-	case t.State() == Down, m.freezing.isOn():
+	case t.State() != Up, m.freezing.isOn():
 		return false
 	case int(t.noPaths) < min(s.Fall, math.MaxUint16), f.ballot.now-from < int64(noPathFor)>>voteSlotBits:
-		return false
-	case t.State() == Unknown && f.ballot.newest[familyOf(t.key.addr)] < from:
 		return false
 	}
 	percent := m.freezing.percent.Load()
@@ -54,5 +52,5 @@ func (m *Monitor) isLost(t *Target, s *Settings) bool {
 		percent = usualPercent
 	}
 	c := f.ballot.since(from)
-	return int64(c.heard-c.unclear)*100 > (100-percent)*int64(c.heard+c.silent+c.mute)
+	return int64(c.heard-c.unclear)*100 > (100-percent)*int64(c.heard+c.silent)
 }

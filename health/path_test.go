@@ -28,29 +28,28 @@ func TestLost(t *testing.T) {
 		down         bool
 		within       time.Duration
 	}{
-		"one of two":            {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
-		"half":                  {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
-		"many ports":            {addrPorts("10.0.0.%d", 1, 3, 50), others, noRoute, Settings{}, true, true, 25 * time.Second},
-		"local reject":          {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
-		"fall 1":                {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
-		"quick":                 {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
-		"slow":                  {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second}, true, true, 41 * time.Second},
-		"slow, long row":        {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second, Fall: 6}, true, true, 61 * time.Second},
-		"another family":        {one("2001:db8::%d", 1), others, noRoute, Settings{}, true, true, 25 * time.Second},
-		"never reached":         {one("10.0.0.%d", 1), others, noRoute, Settings{}, false, true, 25 * time.Second},
-		"family never reached":  {one("2001:db8::%d", 5), others, noRoute, Settings{}, false, false, 5 * time.Minute},
-		"never, hardly anybody": {one("10.0.%d.1", 200), one("192.0.2.%d", 9), noRoute, Settings{}, false, false, 5 * time.Minute},
-		"everything":            {one("10.0.0.%d", 5), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
-		"everything, many":      {one("10.0.%d.1", 100), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
-		"all but a network":     {one("10.0.%d.1", 100), one("192.0.2.%d", 200), noRoute, Settings{}, true, false, 5 * time.Minute},
-		"never, nobody":         {one("10.0.%d.1", 100), nil, noRoute, Settings{}, false, false, 5 * time.Minute},
-		"busy":                  {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrBusy}, Settings{}, true, false, 5 * time.Minute},
-		"answers lost":          {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrOverflow}, Settings{}, true, false, 5 * time.Minute},
-		"descriptors":           {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("socket", syscall.EMFILE)}, Settings{}, true, false, 5 * time.Minute},
-		"ports":                 {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, Settings{}, true, false, 5 * time.Minute},
-		"memory":                {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.ENOBUFS)}, Settings{}, true, false, 5 * time.Minute},
-		"permission":            {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EACCES)}, Settings{}, true, false, 5 * time.Minute},
-		"something else":        {one("10.0.0.%d", 1), others, checker.Report{Err: errors.New("else")}, Settings{}, true, false, 5 * time.Minute},
+		"one of two":           {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
+		"half":                 {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
+		"many ports":           {addrPorts("10.0.0.%d", 1, 3, 50), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"local reject":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
+		"fall 1":               {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
+		"quick":                {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
+		"slow":                 {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second}, true, true, 41 * time.Second},
+		"slow, long row":       {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 10 * time.Second, Fall: 6}, true, true, 61 * time.Second},
+		"another family":       {one("2001:db8::%d", 1), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"never reached":        {one("10.0.0.%d", 1), others, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"family never reached": {one("2001:db8::%d", 5), others, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"everything":           {one("10.0.0.%d", 5), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"everything, many":     {one("10.0.%d.1", 100), nil, noRoute, Settings{}, true, false, 5 * time.Minute},
+		"all but a network":    {one("10.0.%d.1", 100), one("192.0.2.%d", 200), noRoute, Settings{}, true, false, 5 * time.Minute},
+		"never, nobody":        {one("10.0.%d.1", 100), nil, noRoute, Settings{}, false, false, 5 * time.Minute},
+		"busy":                 {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrBusy}, Settings{}, true, false, 5 * time.Minute},
+		"answers lost":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrOverflow}, Settings{}, true, false, 5 * time.Minute},
+		"descriptors":          {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("socket", syscall.EMFILE)}, Settings{}, true, false, 5 * time.Minute},
+		"ports":                {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, Settings{}, true, false, 5 * time.Minute},
+		"memory":               {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.ENOBUFS)}, Settings{}, true, false, 5 * time.Minute},
+		"permission":           {one("10.0.0.%d", 1), others, checker.Report{Err: os.NewSyscallError("connect", syscall.EACCES)}, Settings{}, true, false, 5 * time.Minute},
+		"something else":       {one("10.0.0.%d", 1), others, checker.Report{Err: errors.New("else")}, Settings{}, true, false, 5 * time.Minute},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -175,7 +174,7 @@ func TestLostRow(t *testing.T) {
 	}
 }
 
-// The dead are no reason to keep what is lost, however many they are.
+// The dead are no reason to keep what is lost, however many they are, nor are those that were never reached.
 func TestLostAmongTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEstate(t)
@@ -187,10 +186,14 @@ func TestLostAmongTheDead(t *testing.T) {
 		dead := addrPorts("203.0.%d.1", 1, 200, 1)
 		e.befall(checker.Report{Result: checker.Timeout, Err: checker.ErrTimeout}, dead...)
 		e.want(Settings{}, dead...)
+		never := addrPorts("2001:db8:%x::1", 1, 200, 1)
+		e.befall(noRoute, never...)
+		unknown := e.want(Settings{}, never...)
 		e.pass(time.Minute)
 		e.befall(noRoute, addr(1))
 		e.pass(25 * time.Second)
 		e.wantStates(t, "lost", Down, lost)
+		e.wantStates(t, "never reached", Unknown, unknown)
 		e.wantFrozen(t, "lost", false)
 	})
 }
@@ -277,6 +280,8 @@ func TestLostAgainstNaive(t *testing.T) {
 				}
 				e := event{sent: now}
 				switch x := random.IntN(100); {
+				case len(events) == 0:
+					e.r.Result = checker.Answered
 				case x < 2:
 					e.r.Result = checker.Results()[1+random.IntN(4)]
 				case x < 20:
@@ -297,7 +302,7 @@ func TestLostAgainstNaive(t *testing.T) {
 				for _, e := range events[since:] {
 					results = append(results, e.r.Result)
 				}
-				if state != Down {
+				if state == Up {
 					row, first := 0, int64(0)
 					for _, e := range events {
 						switch {
