@@ -61,7 +61,7 @@ func (j *journal) Checked(t *health.Target, r checker.Report) {
 		cause := checker.Cause(r.Err)
 		inconclusive.WithLabelValues(cause).Inc()
 		if j.isNews(cause) {
-			log.Warningf("Checks are inconclusive, the first of them that of %s: %s (%v). Their targets keep their state", t.Addr(), cause, r.Err)
+			log.Warningf("Checks are inconclusive. The first is that of %s: %s (%v). Their targets keep their state for now", t.Addr(), cause, r.Err)
 		}
 	}
 	if clog.D.Value() { // log.Debug looks too, but only once there is a line

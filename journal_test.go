@@ -251,7 +251,7 @@ func TestJournalInconclusive(t *testing.T) {
 		results := testutil.ToFloat64(checksBy[checker.Inconclusive])
 
 		line := func(addr, what string) string {
-			return "[WARNING] Checks are inconclusive, the first of them that of " + addr + ": " + what + ". Their targets keep their state"
+			return "[WARNING] Checks are inconclusive. The first is that of " + addr + ": " + what + ". Their targets keep their state for now"
 		}
 		noRouteOf := func(addr string) string { return line(addr, fmt.Sprintf("no_route (%v)", noRoute.Err)) }
 		j.Checked(targets[0], noRoute)

@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"unique"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 var noRoute = checker.Report{Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
@@ -332,4 +334,12 @@ func TestLostAgainstNaive(t *testing.T) {
 	if downs < 200 {
 		t.Errorf("lost %d times only: not enough was tested", downs)
 	}
+}
+
+// The page on checks has the numbers that decide.
+func TestNoPathInDocs(t *testing.T) {
+	lab.ExpectWords(t, "../docs/checks.md",
+		fmt.Sprintf("all for %.0f seconds, have found no path", noPathFor.Seconds()),
+		fmt.Sprintf("A network counts for %d hosts at most", networkSeats),
+		fmt.Sprintf("Until this process has heard of %d hosts", startedFrom))
 }
