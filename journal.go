@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -20,7 +19,7 @@ const (
 	linesPerSecond = 10
 	// linesPerMinute is the same for watched names that cannot be resolved, or can again.
 	linesPerMinute = 10
-	// quiet is how long a cause of inconclusive checks has to be away before it is news again.
+	// quiet is how long a trouble has to be away before it is news again.
 	quiet = 10 * time.Minute
 )
 
@@ -29,9 +28,8 @@ type journal struct {
 	changes digest[health.State]
 	names   digest[bool] // watched ones: whether they are resolved
 
-	mu     sync.Mutex
-	causes map[string]time.Time // when each cause of inconclusive checks was last seen
-	fullAt atomic.Int64         // when an address found no room in the table last, as Unix time in nanoseconds
+	mu       sync.Mutex
+	troubles map[string]time.Time // when each cause of inconclusive checks, or "full", was last seen
 }
 
 func newJournal() *journal {
@@ -47,7 +45,7 @@ func newJournal() *journal {
 			log.Warningf("And %d more watched names within a minute: %d could not be resolved, %d are resolved again",
 				rest[false]+rest[true], rest[false], rest[true])
 		}},
-		causes: make(map[string]time.Time),
+		troubles: make(map[string]time.Time),
 	}
 }
 
@@ -60,7 +58,7 @@ func (j *journal) Checked(t *health.Target, r checker.Report) {
 	case checker.Inconclusive:
 		cause := checker.Cause(r.Err)
 		inconclusive.WithLabelValues(cause).Inc()
-		if j.isNews(cause) {
+		if j.noteTrouble(cause) {
 			log.Warningf("Checks are inconclusive. The first is that of %s: %s (%v). Their targets keep their state for now", t.Addr(), cause, r.Err)
 		}
 	}
@@ -69,13 +67,13 @@ func (j *journal) Checked(t *health.Target, r checker.Report) {
 	}
 }
 
-// isNews tells whether a cause was not seen for a while.
-func (j *journal) isNews(cause string) bool {
+// noteTrouble notes a trouble, and tells whether it is news: it was not seen for a while.
+func (j *journal) noteTrouble(trouble string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	last, seen := j.causes[cause]
+	last, seen := j.troubles[trouble]
 	now := time.Now()
-	j.causes[cause] = now
+	j.troubles[trouble] = now
 	return !seen || now.Sub(last) > quiet
 }
 
@@ -109,8 +107,7 @@ func (j *journal) Froze(f health.Freeze) {
 // full tells that addresses pass unchecked because the table has no room for more than so many targets. The log has a line
 // for the first in a while.
 func (j *journal) full(targets int) {
-	now := time.Now().UnixNano()
-	if last := j.fullAt.Swap(now); now-last > int64(quiet) {
+	if j.noteTrouble("full") {
 		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", targets)
 	}
 }

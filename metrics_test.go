@@ -19,6 +19,7 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/oracle"
 )
 
 // metricsOurs returns the families of this plugin by name. It takes what Gather returns.
@@ -191,6 +192,26 @@ coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
 		shared.current.Store(nil)
 		if n := testutil.CollectAndCount(newTargetCollector(shared.monitorOfEach)); n != 0 {
 			t.Errorf("%d series without a monitor", n)
+		}
+	})
+}
+
+// When the wall clock is set, a target changed when the new time says.
+func TestMetricsClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		step := time.Duration(0)
+		o := oracle.NewWithClock(t, "10.0.0.1=answered", func() time.Time { return time.Now().Add(step) })
+		network := &network{o, &engine{monitor: o.Monitor, journal: newJournal()}}
+		network.settle(netip.MustParseAddr("10.0.0.1"))
+		metricsOf(t, network)
+		time.Sleep(10 * time.Minute)
+		for _, step = range []time.Duration{0, time.Hour, -3 * time.Hour, 0} {
+			want := time.Now().Add(step - 10*time.Minute)
+			for _, m := range metricsOurs(prometheus.DefaultGatherer.Gather())["coredns_shaker_target_changed_timestamp_seconds"].GetMetric() {
+				if got := m.GetGauge().GetValue(); got != float64(want.Unix()) {
+					t.Errorf("set by %v: changed at %v, want %v", step, got, want.Unix())
+				}
+			}
 		}
 	})
 }

@@ -264,6 +264,9 @@ func (m *Monitor) Deliver(reports []checker.Report) {
 	m.signal()
 }
 
+// Now returns the wall clock's present time, by which instants are told, see [Status].
+func (m *Monitor) Now() time.Time { return m.clock.at(m.clock.now()) }
+
 // Closed tells whether [Monitor.Close] was called.
 func (m *Monitor) Closed() bool { return m.closed.Load() }
 

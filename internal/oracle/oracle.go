@@ -30,8 +30,14 @@ type Oracle struct {
 // New returns an oracle with results such as "10.0.0.1=answered 10.0.0.2=refused", until the end of the test.
 func New(t testing.TB, results string) *Oracle {
 	t.Helper()
+	return NewWithClock(t, results, nil)
+}
+
+// NewWithClock returns one that believes in a wall clock of the test's own.
+func NewWithClock(t testing.TB, results string, clock func() time.Time) *Oracle {
+	t.Helper()
 	o := &Oracle{
-		Monitor: health.New(health.Options{}),
+		Monitor: health.New(health.Options{Clock: clock}),
 		Results: make(map[netip.Addr]checker.Result),
 		probed:  make(map[netip.AddrPort]checker.Check),
 	}

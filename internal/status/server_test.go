@@ -43,8 +43,10 @@ var usual = health.Settings{
 	Damping: 30 * time.Second, DampingMax: 5 * time.Minute,
 }
 
-func newServer(t testing.TB, results string) *server {
-	s := &server{Oracle: oracle.New(t, results)}
+func newServer(t testing.TB, results string) *server { return newServerOf(t, oracle.New(t, results)) }
+
+func newServerOf(t testing.TB, o *oracle.Oracle) *server {
+	s := &server{Oracle: o}
 	s.subject = &Subject{Monitor: s.Monitor, Limit: 65536, Shaker: "(devel)"}
 	s.handler = &handler{address: address, current: func() *Subject { return s.subject }, tell: s.listener(t)}
 	return s
@@ -541,6 +543,33 @@ func TestSlowReaders(t *testing.T) {
 		for _, client := range slow {
 			if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
 				t.Fatalf("the slow reader still gets %d octets (%v)", len(rest), err)
+			}
+		}
+	})
+}
+
+// When the wall clock is set, instants are told as the new time has them, and ages stay.
+func TestClockIsSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		step := time.Duration(0)
+		n := newServerOf(t, oracle.NewWithClock(t, "10.0.0.1=answered", func() time.Time { return time.Now().Add(step) }))
+		n.settleAll()
+		time.Sleep(10 * time.Minute)
+		for _, step = range []time.Duration{0, time.Hour, -3 * time.Hour, 0} {
+			v := n.get(t, "")
+			target := v.Targets[0]
+			if want := instant(time.Now().Add(step)); v.Time != want {
+				t.Errorf("set by %v: the time is %v, want %v", step, v.Time, want)
+			}
+			if age := v.Time.Sub(target.Since); age != 10*time.Minute {
+				t.Errorf("set by %v: up since %v, which is %v", step, target.Since, age)
+			}
+			if age := v.Time.Sub(target.Checked); age < 0 || age > 3*time.Second {
+				t.Errorf("set by %v: checked at %v, which is %v ago", step, target.Checked, age)
+			}
+			row := rows(documentOf(t, n.do("GET", "/")))[1]
+			if want := shortTime(v.Time.Add(-10*time.Minute), v.Time) + " 10 min"; row[3] != want {
+				t.Errorf("set by %v: the page says %q, want %q", step, row[3], want)
 			}
 		}
 	})

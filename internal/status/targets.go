@@ -228,7 +228,7 @@ func (s *Subject) view() *view {
 	frozen, _ := s.Monitor.Frozen()
 	return &view{
 		Version: version,
-		Time:    instant(time.Now()),
+		Time:    instant(s.Monitor.Now()),
 		Frozen:  instant(frozen),
 		Counts:  counts{Total: n.Total, Down: n.Down, Unknown: n.Unknown, Up: n.Up, Damped: n.Damped},
 		Slot:    health.HistorySlot.Seconds(),
