@@ -315,18 +315,21 @@ func TestHealth(t *testing.T) {
 func TestPrometheus(t *testing.T) {
 	f := newNeighbourFarm(t)
 	zone := lab.File(t, "db.example.org", neighbourZone)
-	s := start(t, f.neighbourCorefile("fallback servfail", "prometheus 127.0.0.1:0\nfile "+zone+" example.org\n"))
-	for qname, status := range map[string]string{"www.example.org.": "NOERROR", "dead.example.org.": "SERVFAIL"} {
-		answers := func() float64 {
-			return counted(t, "coredns_dns_responses_total", map[string]string{"plugin": "shaker", "rcode": status})
-		}
-		want := answers() + 1
-		s.ask(qname, dns.TypeA)
-		lab.UntilNil(t, func() error {
-			if n := answers(); n != want {
-				return fmt.Errorf("%s: %v answers with %s, want %v", qname, n, status, want)
+	for between, answers := range map[string]string{"": "shaker", "errors\n": "errors", "log\n": "log", "errors\nlog\n": "errors", "loadbalance\n": "loadbalance"} {
+		s := start(t, f.neighbourCorefile("fallback servfail", between+"prometheus 127.0.0.1:0\nfile "+zone+" example.org\n"))
+		for qname, status := range map[string]string{"www.example.org.": "NOERROR", "dead.example.org.": "SERVFAIL"} {
+			counts := func() float64 {
+				return counted(t, "coredns_dns_responses_total", map[string]string{"plugin": answers, "rcode": status})
 			}
-			return nil
-		})
+			want := counts() + 1
+			s.ask(qname, dns.TypeA)
+			lab.UntilNil(t, func() error {
+				if n := counts(); n != want {
+					return fmt.Errorf("%q between, %s: %v answers of %s with %s, want %v", between, qname, n, answers, status, want)
+				}
+				return nil
+			})
+		}
+		s.stop()
 	}
 }
