@@ -31,14 +31,14 @@ const (
 	heard    vote = 1<<stampHeard | silent // it was answered or refused
 	silent   vote = 1<<stampKnown | mute   // it was not, although the target is up
 	mute     vote = 1 << stampAsked        // it was not, and the target was never heard of
-	troubled vote = 1 << stampTroubled     // besides silent: this machine has no path
+	unsteady vote = 1 << stampUnsteady     // besides heard: just before, there was no path to the target
 )
 
 const (
 	stampHeard = iota
 	stampKnown
 	stampAsked
-	stampTroubled
+	stampUnsteady
 
 	stamps
 )
@@ -47,8 +47,8 @@ const (
 type seat struct {
 	host    uint64 // the first that took it
 	targets uint32 // that use it
-	// stamps has the slot of the newest vote that says so, 0 where there was none. Who votes for heard votes for
-	// known, and who votes for known votes for asked. So they are in order: the first is the oldest of the three.
+	// stamps has the slot of the newest vote that says so, 0 where there was none. Whoever is unsteady is heard, who is
+	// heard is known, and who is known is asked. So unsteady is the oldest, and asked the newest.
 	stamps [stamps]uint32
 }
 
@@ -175,13 +175,11 @@ func (b *ballot) cast(t *Target, v vote) {
 		b.enter(t)
 	}
 	s := t.seat
-	if v == heard {
-		if s.stamps[stampHeard] == uint32(b.now) {
-			return // as nearly always where many share a seat
-		}
-		if s.stamps[stampHeard] == 0 {
-			b.met++
-		}
+	switch {
+	case v == heard && s.stamps[stampHeard] == uint32(b.now):
+		return // as so often where many share a seat
+	case v&heard == heard && s.stamps[stampHeard] == 0:
+		b.met++
 	}
 	b.add(s, -1)
 	for i := range s.stamps {
@@ -192,11 +190,12 @@ func (b *ballot) cast(t *Target, v vote) {
 	b.add(s, 1)
 }
 
-// add counts what a seat says n times. A seat that was silent after it was heard of is silent from a slot between the
-// two on, so it counts in the slot of one vote and not any more in that of the other.
+// add counts what a seat says n times. One that fell silent after it was heard of counts as silent since any slot
+// between the two, but not since the slot in which it was heard.
 func (b *ballot) add(s *seat, n int32) {
-	heard, known, asked, troubled := s.stamps[stampHeard], s.stamps[stampKnown], s.stamps[stampAsked], s.stamps[stampTroubled]
+	heard, known, asked := s.stamps[stampHeard], s.stamps[stampKnown], s.stamps[stampAsked]
 	b.slot(heard).heard += n
+	b.slot(s.stamps[stampUnsteady]).unsteady += n
 	if known != heard {
 		b.slot(known).silent += n
 		b.slot(heard).silent -= n
@@ -204,9 +203,6 @@ func (b *ballot) add(s *seat, n int32) {
 	if asked != known {
 		b.slot(asked).mute += n
 		b.slot(known).mute -= n
-	}
-	if troubled != 0 {
-		b.slot(min(heard, troubled)).unclear += n
 	}
 }
 
@@ -220,10 +216,10 @@ func (b *ballot) slot(i uint32) *count {
 
 // count is how many seats say what. In a slot, it is how many more say so since that slot than since the next.
 type count struct {
-	heard   int32 // of one of its targets at least
-	silent  int32 // not heard of, although one of its targets was up
-	mute    int32 // not heard of, and none of its targets was up
-	unclear int32 // heard of, but for some of the time there was no path to it
+	heard    int32 // of one of its targets at least
+	silent   int32 // not heard of, although one of its targets was up
+	mute     int32 // not heard of, and none of its targets was up
+	unsteady int32 // heard of, but one of its targets only after there had been no path to it
 }
 
 // since counts from a slot on, which may be before time began.
@@ -233,7 +229,7 @@ func (b *ballot) since(slot int64) (sum count) {
 		sum.heard += c.heard
 		sum.silent += c.silent
 		sum.mute += c.mute
-		sum.unclear += c.unclear
+		sum.unsteady += c.unsteady
 	}
 	return sum
 }

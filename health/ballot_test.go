@@ -14,7 +14,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 	for i := range targets { // 20 networks with 2 hosts of 2 ports each
 		targets[i].key.addr = netip.AddrFrom4([4]byte{192, 0, byte(i / 4), byte(i / 2 % 2)})
 	}
-	type says struct{ heard, known, asked, troubled int64 }
+	type says struct{ heard, known, asked, unsteady int64 }
 	hosts := map[netip.Addr]*says{}
 	ports := map[netip.Addr]int{}
 	now := int64(0)
@@ -35,7 +35,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 			}
 			continue
 		}
-		v := []vote{heard, silent, mute, silent | troubled}[random.IntN(4)]
+		v := []vote{heard, silent, mute, heard | unsteady}[random.IntN(4)]
 		if target.seat == nil {
 			ports[addr]++
 		}
@@ -48,7 +48,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 		for _, s := range []struct {
 			vote
 			slot *int64
-		}{{1 << stampHeard, &h.heard}, {1 << stampKnown, &h.known}, {1 << stampAsked, &h.asked}, {troubled, &h.troubled}} {
+		}{{1 << stampHeard, &h.heard}, {1 << stampKnown, &h.known}, {1 << stampAsked, &h.asked}, {unsteady, &h.unsteady}} {
 			if v&s.vote != 0 {
 				*s.slot = b.now
 			}
@@ -60,8 +60,8 @@ func TestBallotAgainstNaive(t *testing.T) {
 			switch {
 			case h.heard >= first:
 				want.heard++
-				if h.troubled >= first {
-					want.unclear++
+				if h.unsteady >= first {
+					want.unsteady++
 				}
 			case h.known >= first:
 				want.silent++

@@ -25,9 +25,9 @@
 // Where this machine has no path to a target ([checker.NoPath]: no route, or a firewall of its own rejects),
 // nobody can tell whether the target lives, and answers are better without it. A target that is up goes down
 // when at least Fall results in a row say so, for 20 s. Of the hosts that were up and were probed since, more
-// than a tenth (more than 100 less the percent of SetFreeze, where that is set) have to be heard of and to
-// have had no such trouble. So nothing goes down on a machine that reaches nobody, or whose trouble hits all
-// alike. [Change] and [Status] have the result Inconclusive then, and its error. Rise answers bring the
+// than a tenth (more than 100 less the percent of SetFreeze, where that is set) have to be heard of, and not
+// only after the same trouble. So nothing goes down on a machine that reaches nobody, or whose trouble comes
+// and goes. [Change] and [Status] have the result Inconclusive then, and its error. Rise answers bring the
 // target up again, as ever. An unknown target stays unknown: there may never have been a path from here.
 //
 // # How long a failure goes unnoticed

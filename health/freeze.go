@@ -87,18 +87,20 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	if t.run == 0 {
 		t.doubted = uint32(voteSlotAt(t.sent))
 	}
-	t.countNoPath(noPath, r)
 	var v vote
 	switch state := t.State(); {
 	case r == checker.Answered, r == checker.Refused:
 		v = heard
-	case state == Up && noPath:
-		v = silent | troubled
-	case state == Up && isSilence(r):
+		if t.noPaths > 0 {
+			v |= unsteady
+		}
+	case state == Up && (noPath || isSilence(r)):
 		v = silent
 	case isSilence(r) && (state == Unknown || f.ballot.metNobody()):
 		v = mute
-	default:
+	}
+	t.countNoPath(noPath, r)
+	if v == 0 {
 		return
 	}
 	f.ballot.cast(t, v)

@@ -9,9 +9,10 @@ import (
 
 // An inconclusive result is this machine's fault and says nothing of the target. But where this machine has no path to
 // a target for long (a tunnel is gone, a firewall of its own rejects), nobody can tell whether it lives, and answers
-// are better without it. The fault may hit all targets alike, or come and go, as when a table of connections is full.
-// So it counts against a target only while others answer that have no such trouble: more than a tenth of the
-// hosts that were up, the complement of what freezes verdicts.
+// are better without it. But the fault may hit all targets alike. Then nobody answers. Or it comes and goes, as when a
+// table of connections is full. Then those who answer had the same trouble just before. So it counts against a target
+// only while others answer steadily: more than a tenth of the hosts that were up, the complement of what freezes
+// verdicts.
 //
 // A target that was never heard of stays as it is. To some this machine never had a path, to all those of IPv6 for
 // example, but its clients have.
@@ -52,5 +53,5 @@ func (m *Monitor) isLost(t *Target, s *Settings) bool {
 		percent = usualPercent
 	}
 	c := f.ballot.since(from)
-	return int64(c.heard-c.unclear)*100 > (100-percent)*int64(c.heard+c.silent)
+	return int64(c.heard-c.unsteady)*100 > (100-percent)*int64(c.heard+c.silent)
 }

@@ -22,6 +22,10 @@ var noRoute = checker.Report{Err: os.NewSyscallError("connect", syscall.ENETUNRE
 func TestLost(t *testing.T) {
 	one := func(format string, n int) []netip.AddrPort { return addrPorts(format, 1, n, 1) }
 	others := one("192.0.2.%d", 5)
+	var second []netip.AddrPort
+	for _, a := range one("192.0.2.%d", 30) {
+		second = append(second, netip.AddrPortFrom(a.Addr(), 2))
+	}
 	tests := map[string]struct {
 		lost, others []netip.AddrPort
 		fate         checker.Report
@@ -33,6 +37,8 @@ func TestLost(t *testing.T) {
 		"one of two":           {one("10.0.0.%d", 1), one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
 		"half":                 {one("10.0.0.%d", 20), one("192.0.2.%d", 20), noRoute, Settings{}, true, true, 25 * time.Second},
 		"many ports":           {addrPorts("10.0.0.%d", 1, 3, 10), others, noRoute, Settings{}, true, true, 25 * time.Second},
+		"a port, alone":        {[]netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:2")}, one("192.0.2.%d", 1), noRoute, Settings{}, true, true, 25 * time.Second},
+		"a port of each":       {second, one("192.0.2.%d", 30), noRoute, Settings{}, true, true, 25 * time.Second},
 		"local reject":         {one("10.0.0.%d", 1), others, checker.Report{Err: checker.ErrFiltered}, Settings{}, true, true, 25 * time.Second},
 		"fall 1":               {one("10.0.0.%d", 1), others, noRoute, Settings{Fall: 1}, true, true, 25 * time.Second},
 		"quick":                {one("10.0.0.%d", 1), others, noRoute, Settings{Interval: 200 * time.Millisecond}, true, true, 21 * time.Second},
