@@ -346,7 +346,7 @@ func behave(t *testing.T, s *scene, m Method) {
 		n := wire.Counts(target)
 		acks := n.To.ACK + n.To.Data + n.To.FIN
 		if m == MethodSocket {
-			acks -= overdue(wire.Packets(), target)
+			acks -= overdueACKs(wire.Packets(), target)
 		}
 		if acks > 0 && m != MethodDial && !(m == MethodSocket && b.challenged && acks == 1) {
 			t.Errorf("%s (%v): on the wire %+v", b.name, target.Addr(), n)
@@ -355,24 +355,6 @@ func behave(t *testing.T, s *scene, m Method) {
 	if n := s.cookies.Stat("TcpExtSyncookiesSent"); n < 2 {
 		t.Errorf("%d SYN cookies were sent, want at least one per family", n)
 	}
-}
-
-// overdue returns how many ACKs to the target the kernel sent by itself, because the process got no CPU for the 200 ms
-// that it waits after a SYN-ACK (TCP_DELACK_MAX).
-func overdue(packets []lab.Packet, target netip.AddrPort) (n int) {
-	const withheld = 200*time.Millisecond - 20*time.Millisecond // up to two ticks of the kernel's clock too early
-	answered := make(map[netip.AddrPort]time.Time)
-	for _, p := range packets {
-		switch {
-		case p.Src == target && p.Flags&(lab.SYN|lab.ACK) == lab.SYN|lab.ACK:
-			answered[p.Dst] = p.Time
-		case p.Dst == target && p.Flags == lab.ACK && p.Data == 0:
-			if at, ok := answered[p.Src]; ok && p.Time.Sub(at) >= withheld {
-				n++
-			}
-		}
-	}
-	return n
 }
 
 // expect checks one target until that gets a place, and compares the result.

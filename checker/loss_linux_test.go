@@ -63,6 +63,7 @@ type trip struct {
 	begun         time.Time // before it was submitted
 	report        Report
 	ended         time.Time   // when it was reported
+	seq           uint32      // of its SYN
 	syns, synACKs []time.Time // when they were on the wire
 }
 
@@ -102,12 +103,13 @@ func checkLossy(t *testing.T, l *lab.Lab, m Method, addrs []netip.Addr) map[neti
 	}
 	wire.Stop()
 	for _, packet := range wire.Packets() {
-		switch {
-		case packet.Flags == lab.SYN && trips[packet.Dst] != nil:
-			one := trips[packet.Dst]
+		if one := trips[packet.Dst]; one != nil && packet.Flags == lab.SYN {
+			one.seq = packet.Seq
 			one.syns = append(one.syns, packet.Time)
-		case packet.Flags&(lab.SYN|lab.ACK) == lab.SYN|lab.ACK && trips[packet.Src] != nil:
-			one := trips[packet.Src]
+		}
+		// Where a RST was lost, the host repeats the answer to a check of the round before.
+		one := trips[packet.Src]
+		if one != nil && packet.Flags&(lab.SYN|lab.ACK) == lab.SYN|lab.ACK && packet.Ack == one.seq+1 {
 			one.synACKs = append(one.synACKs, packet.Time)
 		}
 	}

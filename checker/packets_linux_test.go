@@ -94,7 +94,9 @@ func (web *target) unnoticed(t *testing.T, wire *lab.Capture, targets []netip.Ad
 	lab.Until(t, "the last RST", func() bool { return wire.Counts(targets...).To.RST >= n })
 	wire.Stop()
 	want := lab.Counts{To: lab.Tally{SYN: n, RST: n}, From: lab.Tally{SYNACK: n}}
-	if got := wire.Counts(targets...); got != want {
+	got := wire.Counts(targets...)
+	expectNoEarlyACK(t, wire, got.To.ACK, targets)
+	if got != want {
 		return fmt.Errorf("captured %+v, want %+v", got, want)
 	}
 	opened, accepted = web.Stat("TcpPassiveOpens")-opened, web.service.Accepted()-accepted
@@ -103,6 +105,75 @@ func (web *target) unnoticed(t *testing.T, wire *lab.Capture, targets []netip.Ad
 	}
 	t.Logf("%d checks: %+v", n, want)
 	return nil
+}
+
+// expectNoEarlyACK fails if any of that many bare ACKs is not one that the kernel had withheld for as long as it can.
+func expectNoEarlyACK(t *testing.T, wire *lab.Capture, acks int, targets []netip.AddrPort) {
+	t.Helper()
+	if early := acks - overdueACKs(wire.Packets(), targets...); early != 0 {
+		t.Fatalf("%d bare ACKs less than 200 ms after their SYN-ACK", early)
+	}
+}
+
+// ends are those of a connection.
+type ends struct{ prober, target netip.AddrPort }
+
+// overdueACKs returns how many ACKs to the targets the kernel sent by itself, because the process got no CPU for the
+// 200 ms that it waits after a SYN-ACK (TCP_DELACK_MAX).
+func overdueACKs(packets []lab.Packet, targets ...netip.AddrPort) (n int) {
+	const withheld = 200*time.Millisecond - 20*time.Millisecond // its clock may be so coarse
+	wanted := make(map[netip.AddrPort]bool, len(targets))
+	for _, target := range targets {
+		wanted[target] = true
+	}
+	answered := make(map[ends]time.Time) // when the first SYN-ACK came
+	for _, p := range packets {
+		switch to, from := (ends{p.Src, p.Dst}), (ends{p.Dst, p.Src}); {
+		case wanted[p.Dst] && p.Flags == lab.SYN:
+			delete(answered, to)
+		case wanted[p.Src] && p.Flags&(lab.SYN|lab.ACK) == lab.SYN|lab.ACK:
+			if _, again := answered[from]; !again {
+				answered[from] = p.Time
+			}
+		case wanted[p.Dst] && p.Flags == lab.ACK && p.Data == 0:
+			if at, ok := answered[to]; ok && p.Time.Sub(at) >= withheld {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// An ACK is overdue if it comes 200 ms after the first SYN-ACK of its own connection.
+func TestOverdueACKs(t *testing.T) {
+	prober, target := netip.MustParseAddrPort("192.0.2.1:50000"), netip.MustParseAddrPort("192.0.2.2:80")
+	begin := time.Now()
+	out := func(at time.Duration, flags uint8) lab.Packet {
+		return lab.Packet{Time: begin.Add(at * time.Millisecond), Src: prober, Dst: target, Flags: flags}
+	}
+	in := func(at time.Duration) lab.Packet {
+		return lab.Packet{Time: begin.Add(at * time.Millisecond), Src: target, Dst: prober, Flags: lab.SYN | lab.ACK}
+	}
+	for _, tt := range []struct {
+		name    string
+		packets []lab.Packet
+		want    int
+	}{
+		{"no ACK", []lab.Packet{out(0, lab.SYN), in(1), out(300, lab.RST)}, 0},
+		{"at once", []lab.Packet{out(0, lab.SYN), in(1), out(2, lab.ACK)}, 0},
+		{"after 100 ms", []lab.Packet{out(0, lab.SYN), in(1), out(101, lab.ACK)}, 0},
+		{"after 200 ms", []lab.Packet{out(0, lab.SYN), in(1), out(201, lab.ACK), out(202, lab.RST)}, 1},
+		{"after another SYN-ACK", []lab.Packet{out(0, lab.SYN), in(1), in(150), out(201, lab.ACK)}, 1},
+		{"of the next connection", []lab.Packet{out(0, lab.SYN), in(1), out(2, lab.RST), out(200, lab.SYN), in(201), out(202, lab.ACK)}, 0},
+		{"without a SYN-ACK", []lab.Packet{out(0, lab.SYN), out(300, lab.ACK)}, 0},
+	} {
+		if got := overdueACKs(tt.packets, target); got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
+		}
+		if got := overdueACKs(tt.packets, prober); got != 0 {
+			t.Errorf("%s: %d of another target", tt.name, got)
+		}
+	}
 }
 
 // expectAnswers carries out packetChecks checks, all of which have to be answered.
@@ -263,7 +334,9 @@ func TestLabResetTime(t *testing.T) {
 				t.Errorf("%d RSTs found, want %d", len(times), packetChecks)
 			}
 			t.Logf("SYN-ACK to RST: %s", quantiles(times))
-			if n := wire.Counts(targets...).To.ACK; n != 0 {
+			n := wire.Counts(targets...).To.ACK
+			expectNoEarlyACK(t, wire, n, targets)
+			if n != 0 {
 				return fmt.Errorf("%d bare ACKs", n)
 			}
 			return nil
@@ -278,7 +351,6 @@ func TestLabResetTime(t *testing.T) {
 
 // resetTimes returns how long after each SYN-ACK its RST came.
 func resetTimes(packets []lab.Packet) []time.Duration {
-	type ends struct{ prober, target netip.AddrPort }
 	answered := make(map[ends]time.Time)
 	var times []time.Duration
 	for _, p := range packets {

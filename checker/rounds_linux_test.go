@@ -16,7 +16,7 @@ const (
 	maxRounds  = 8
 	roundsTime = 40 * time.Second
 	// foreignShare is the part of all CPU time that other processes may take in a round that proves something.
-	foreignShare = 0.25
+	foreignShare = 0.5
 	// failedRounds is how many such rounds have to fail.
 	failedRounds = 3
 )
