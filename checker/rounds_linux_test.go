@@ -1,99 +1,138 @@
 package checker
 
 import (
+	"fmt"
 	"os"
-	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	// maxRounds and roundsTime bound how often something is tried, and for how long there is yet another round.
 	maxRounds  = 8
 	roundsTime = 40 * time.Second
-	// foreignShare is the part of all CPU time that other processes may take in a round that proves something.
-	foreignShare = 0.5
-	// failedRounds is how many such rounds have to fail.
+	// failedRounds is how many rounds have to fail that prove something.
 	failedRounds = 3
+	// starving is the part of the time in which a thread wants a CPU and has to wait for it. A round proves nothing
+	// beyond that. Threads of this process alone have each other wait for less.
+	starving = 0.5
 )
 
 // untilClean carries out rounds of something that goes wrong where this process gets no CPU for a while, until one has
-// nothing to complain about. It fails the test after three rounds that went wrong although the CPUs were there for this
-// process. If it gives up before that, other processes took them: the rounds prove nothing, and the test skips.
+// nothing to complain about. It fails the test after three rounds that went wrong although the process got its CPUs. If
+// it gives up before that, it did not: the rounds prove nothing, and the test skips.
 //
 // A thread that looks whether it is late could not tell the two apart: Go's own scheduler may be what makes it late,
-// and that is what such a test looks for.
+// and that is what such a test looks for. So it is the kernel that is asked.
 func untilClean(t *testing.T, round func() error) {
 	t.Helper()
 	failed := 0
 	first := time.Now()
 	for n := 0; n < maxRounds && time.Since(first) < roundsTime; n++ {
-		begin, foreign := time.Now(), foreignTime(t)
+		before := readCPUUse(t)
 		err := round()
 		if err == nil {
 			return
 		}
-		share := float64(foreignTime(t)-foreign) / float64(time.Since(begin)) / float64(runtime.NumCPU())
-		t.Logf("round %d: %v; other processes took %.0f %% of the CPUs", n+1, err, 100*share)
-		if share > foreignShare {
+		share := readCPUUse(t).waitedSince(before)
+		t.Logf("round %d: %v; this process had to wait for a CPU in %.0f %% of the time in which it wanted one", n+1, err, 100*share)
+		if share > starving {
 			continue
 		}
 		if failed++; failed == failedRounds {
-			t.Fatalf("%d rounds failed although this process could have the CPUs; the last: %v", failed, err)
+			t.Fatalf("%d rounds failed although this process had its CPUs; the last: %v", failed, err)
 		}
 	}
 	// Not lab.Skip: there is no remedy, and nothing is wrong with the lab.
-	t.Skip("the rounds prove nothing: other processes took the CPUs")
+	t.Skip("the rounds prove nothing: this process had to wait for a CPU for too long")
 }
 
-// foreignTime returns for how long other processes have had a CPU of this machine, and others had this machine's.
-func foreignTime(t *testing.T) time.Duration {
+// cpuUse is for how long the threads of this process have had a CPU, and have waited for one.
+type cpuUse struct {
+	threads map[string]threadUse
+	stolen  time.Duration // from the whole machine, by others on the same host
+}
+
+type threadUse struct{ had, waited time.Duration }
+
+// readCPUUse reads what proc_pid_schedstat and proc_stat(5) tell.
+func readCPUUse(t *testing.T) cpuUse {
 	t.Helper()
+	const tasks = "/proc/self/task"
+	all, err := os.ReadDir(tasks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	use := cpuUse{threads: make(map[string]threadUse)}
+	for _, task := range all {
+		text, err := os.ReadFile(tasks + "/" + task.Name() + "/schedstat")
+		var one threadUse
+		if err == nil {
+			_, err = fmt.Sscan(string(text), &one.had, &one.waited) // in nanoseconds
+		}
+		if err == nil { // the thread is still there
+			use.threads[task.Name()] = one
+		}
+	}
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var own unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &own); err != nil {
-		t.Fatal(os.NewSyscallError("getrusage", err))
+	var label string
+	var ticks [8]int64 // user, nice, system, idle, iowait, irq, softirq, steal; 100 of them are a second
+	if _, err := fmt.Sscan(strings.SplitN(string(text), "\n", 2)[0], &label, &ticks[0], &ticks[1], &ticks[2], &ticks[3],
+		&ticks[4], &ticks[5], &ticks[6], &ticks[7]); err != nil {
+		t.Fatalf("/proc/stat: %v", err)
 	}
-	all := busyTime(t, string(text))
-	return all - time.Duration(own.Utime.Nano()+own.Stime.Nano())
+	use.stolen = time.Duration(ticks[7]) * 10 * time.Millisecond
+	return use
 }
 
-// busyTime adds up what the first line of /proc/stat says of all CPUs, see proc_stat(5).
-func busyTime(t *testing.T, stat string) time.Duration {
-	t.Helper()
-	const (
-		tick         = 10 * time.Millisecond // USER_HZ is 100 on all that Go runs on
-		idle, iowait = 3, 4
-		guest        = 8 // and what follows is part of user and nice
-	)
-	line, _, _ := strings.Cut(stat, "\n")
-	fields := strings.Fields(line)
-	if len(fields) < guest+1 || fields[0] != "cpu" {
-		t.Fatalf("/proc/stat begins with %q", line)
-	}
-	var busy time.Duration
-	for i, field := range fields[1 : guest+1] {
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			t.Fatalf("/proc/stat: %q: %v", line, err)
-		}
-		if i != idle && i != iowait {
-			busy += time.Duration(ticks) * tick
+// waitedSince returns the part of the time since before, in which threads that were there all along wanted a CPU, that
+// they waited for it. Where the kernel does not tell, that is all of it.
+func (u cpuUse) waitedSince(before cpuUse) float64 {
+	had, waited := time.Duration(0), u.stolen-before.stolen
+	for name, now := range u.threads {
+		if then, ok := before.threads[name]; ok {
+			had += now.had - then.had
+			waited += now.waited - then.waited
 		}
 	}
-	return busy
+	if had == 0 {
+		return 1
+	}
+	return float64(waited) / float64(waited+had)
 }
 
-func TestBusyTime(t *testing.T) {
-	const stat = "cpu  100 20 3 4000 500 6 7 8 90 1\ncpu0 1 2 3 4 5 6 7 8 9 10\n"
-	if got, want := busyTime(t, stat), 1440*time.Millisecond; got != want {
-		t.Errorf("%v, want %v", got, want)
+func TestWaitedSince(t *testing.T) {
+	threads := func(uses ...threadUse) map[string]threadUse {
+		named := make(map[string]threadUse)
+		for i, use := range uses {
+			named[fmt.Sprint(i)] = use
+		}
+		return named
+	}
+	for _, tt := range []struct {
+		name          string
+		before, after cpuUse
+		want          float64
+	}{
+		{"nothing is known", cpuUse{}, cpuUse{}, 1},
+		{"no wait", cpuUse{threads: threads(threadUse{1, 5})}, cpuUse{threads: threads(threadUse{9, 5})}, 0},
+		{"a new thread", cpuUse{threads: threads(threadUse{1, 1})}, cpuUse{threads: threads(threadUse{2, 1}, threadUse{0, 99})}, 0},
+		{"two threads", cpuUse{threads: threads(threadUse{}, threadUse{})}, cpuUse{threads: threads(threadUse{3, 0}, threadUse{3, 2})}, 0.25},
+		{"stolen", cpuUse{threads: threads(threadUse{}), stolen: 1}, cpuUse{threads: threads(threadUse{1, 0}), stolen: 4}, 0.75},
+	} {
+		if got := tt.after.waitedSince(tt.before); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	// The real thing: who counts has had a CPU.
+	before := readCPUUse(t)
+	for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; {
+	}
+	if got := readCPUUse(t).waitedSince(before); got < 0 || got > 1 {
+		t.Errorf("waited for %v of the time", got)
 	}
 }
