@@ -52,6 +52,6 @@ func (m *Monitor) isLost(t *Target, s *Settings) bool {
 	if percent <= 0 {
 		percent = usualPercent
 	}
-	c := f.ballot.since(from)
+	c := f.ballot.since(from + 1) // in the slot itself others may have been heard of before
 	return int64(c.heard-c.unsteady)*100 > (100-percent)*int64(c.heard+c.silent)
 }

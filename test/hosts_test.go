@@ -223,7 +223,7 @@ func TestLabWithoutDescriptors(t *testing.T) {
 			file.Close()
 		}
 		l.Until("the targets to be up", func() bool { return targets("up") == 4 })
-		if n := strings.Count(log.String(), "inconclusive, the first of them"); n != 1 {
+		if n := strings.Count(log.String(), "Checks are inconclusive. The first is"); n != 1 {
 			t.Errorf("told %d times:\n%s", n, log)
 		}
 	})
