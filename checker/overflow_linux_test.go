@@ -36,13 +36,13 @@ func TestLabOverflow(t *testing.T) {
 	})
 }
 
-// held is a port that answers when it is told to: the first SYN of each client, and no other.
+// held is a port that answers when it is told to, the first SYN to each of its addresses and no other.
 type held struct {
 	port   uint16
 	forger *lab.Forger
 
 	mu   sync.Mutex
-	syns map[netip.AddrPort]lab.Packet // by their destination
+	syns map[netip.AddrPort]lab.Packet // the first ones, by their destination
 }
 
 func hold(h *lab.Host, port uint16) *held {
@@ -58,15 +58,27 @@ func hold(h *lab.Host, port uint16) *held {
 	return s
 }
 
-// answer sends a SYN-ACK for each SYN, once there are n.
-func (s *held) answer(t *testing.T, n int) {
+// await waits until there is a SYN for each of the targets.
+func (s *held) await(t *testing.T, targets []netip.AddrPort) []lab.Packet {
 	t.Helper()
+	syns := make([]lab.Packet, len(targets))
 	lab.Until(t, "every SYN", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.syns) == n
+		for i, target := range targets {
+			var ok bool
+			if syns[i], ok = s.syns[target]; !ok {
+				return false
+			}
+		}
+		return true
 	})
-	for _, syn := range s.syns { // is complete
+	return syns
+}
+
+// answer sends a SYN-ACK for each SYN.
+func (s *held) answer(syns []lab.Packet) {
+	for _, syn := range syns {
 		s.forger.Send(syn.Reply(lab.SYN | lab.ACK).Bytes())
 	}
 }
@@ -109,7 +121,7 @@ func overflow(t *testing.T, wire *lab.Capture, web *held, addrs []netip.Addr, re
 	// Checks are launched in the order of their arrival: when the last has its answer, all SYNs have left.
 	p.Submit(append(checks, Check{Target: refusing, Timeout: time.Minute, Tag: block})...)
 	<-blocked
-	web.answer(t, len(addrs))
+	web.answer(web.await(t, targets))
 	lab.Until(t, "every SYN-ACK to be captured", func() bool { return wire.Counts(targets...).From.SYNACK == len(addrs) })
 	drops := conn.drops()
 	release()

@@ -38,14 +38,7 @@ func living(h *lab.Host, port uint16) map[string][]netip.AddrPort {
 // atFullSpeed carries out n checks of the targets in turn, inFlight of them at a time, and returns how many
 // had which result. What was not answered it describes.
 func atFullSpeed(o Config, targets []netip.AddrPort, n int) (counts [numResults]int, oddities []string, err error) {
-	return atFullSpeedWatched(o, targets, n, func(int) {})
-}
-
-// atFullSpeedWatched is atFullSpeed that calls watch with the number of finished checks, in the prober's own
-// goroutine, whenever some have finished.
-func atFullSpeedWatched(o Config, targets []netip.AddrPort, n int, watch func(finished int)) (counts [numResults]int, oddities []string, err error) {
 	back := make(chan int, inFlight)
-	reported := 0
 	o.Pool = inFlight
 	p, err := NewProber(o, func(reports []Report) {
 		for _, r := range reports {
@@ -54,8 +47,6 @@ func atFullSpeedWatched(o Config, targets []netip.AddrPort, n int, watch func(fi
 				oddities = append(oddities, fmt.Sprintf("check %v: %v (%v)", r.Tag, r.Result, r.Err))
 			}
 		}
-		reported += len(reports)
-		watch(reported)
 		back <- len(reports)
 	})
 	if err != nil {
@@ -207,12 +198,8 @@ func TestLabPackets(t *testing.T) {
 	})
 }
 
-// checkInChild in the environment makes the test binary check the targets it holds, and stop itself as often as stops
-// says meanwhile.
-const (
-	checkInChild = "CHECKER_RAW_CHECKS"
-	stops        = 2
-)
+// checkInChild in the environment makes the test binary check the targets it holds, and nothing else.
+const checkInChild = "CHECKER_RAW_CHECKS"
 
 func init() {
 	list := os.Getenv(checkInChild)
@@ -223,44 +210,34 @@ func init() {
 	for target := range strings.SplitSeq(list, ",") {
 		targets = append(targets, netip.MustParseAddrPort(target))
 	}
-	stopped := 0
-	counts, oddities, err := atFullSpeedWatched(Config{Method: MethodRaw}, targets, packetChecks, func(finished int) {
-		// Now, because the SYNs of this turn have only just left: their answers find the process stopped.
-		if stopped < stops && finished >= (stopped+1)*packetChecks/(stops+1) {
-			stopped++
-			if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
-				panic(os.NewSyscallError("kill", err))
-			}
-		}
-	})
-	if counts[Answered] != packetChecks || err != nil {
+	counts, oddities, err := atFullSpeed(Config{Method: MethodRaw}, targets, len(targets))
+	if counts[Answered] != len(targets) || err != nil {
 		fmt.Println(counts, oddities, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-// Nor does MethodRaw complete a handshake, lose an answer or send anything twice while its process is stopped.
+// Nor does MethodRaw complete a handshake, lose an answer or send anything twice if its process is stopped when the
+// answers come.
 func TestLabPacketsStopped(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
-		web := newTarget(l)
-		// The process sleeps most of the time, and answers arrive while it is stopped.
-		web.Delay(20 * time.Millisecond)
-		for family, targets := range living(web.Host, 80) {
+		web := l.Host("web")
+		held := hold(web, 80)
+		for family, addrs := range map[string][]netip.Addr{"IPv4": web.Addrs4(inFlight), "IPv6": web.Addrs6(inFlight)} {
 			t.Run(family, func(t *testing.T) {
-				wire := l.Capture()
-				err := web.unnoticed(t, wire, targets, packetChecks, func() { checkWhileStopped(t, wire, targets) })
-				if err != nil {
-					t.Error(err)
+				targets := make([]netip.AddrPort, len(addrs))
+				for i, addr := range addrs {
+					targets[i] = netip.AddrPortFrom(addr, 80)
 				}
+				checkWhileStopped(t, l.Capture(), held, targets)
 			})
 		}
 	})
 }
 
-// checkWhileStopped has another process check the targets, which stops itself. It has that go on after two seconds each
-// time, which is longer than MethodRaw waits for an answer before it sends a SYN again.
-func checkWhileStopped(t *testing.T, wire *lab.Capture, targets []netip.AddrPort) {
+// checkWhileStopped has another process check all the targets at once, and answers when that is stopped.
+func checkWhileStopped(t *testing.T, wire *lab.Capture, web *held, targets []netip.AddrPort) {
 	t.Helper()
 	names := make([]string, len(targets))
 	for i, target := range targets {
@@ -274,29 +251,35 @@ func checkWhileStopped(t *testing.T, wire *lab.Capture, targets []netip.AddrPort
 		t.Fatal(err)
 	}
 	defer child.Process.Kill() // unless it has ended
-	late := 0
-	for range stops {
-		if err := awaitStop(child.Process.Pid); err != nil {
-			t.Fatalf("%v: %s", err, out.String())
+	syns := web.await(t, targets)
+	if err := child.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := awaitStop(child.Process.Pid); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	sent := wire.Counts(targets...).To.SYN
+	web.answer(syns)
+	want := lab.Counts{To: lab.Tally{SYN: sent, RST: len(targets)}, From: lab.Tally{SYNACK: len(targets)}}
+	lab.UntilNil(t, func() error {
+		if got := wire.Counts(targets...); got != want {
+			return fmt.Errorf("captured %+v while the process was stopped, want %+v", got, want)
 		}
-		stopped := wire.Counts(targets...)
-		time.Sleep(2 * time.Second)
-		resumed := wire.Counts(targets...)
-		if err := child.Process.Signal(unix.SIGCONT); err != nil {
-			t.Error(err)
-		}
-		t.Logf("%d SYNs when it stopped, and %d answers while it was stopped", stopped.To.SYN, resumed.From.SYNACK-stopped.From.SYNACK)
-		if stopped.To.SYN < packetChecks/(stops+1) || stopped.To.SYN >= packetChecks || resumed.To.SYN != stopped.To.SYN {
-			t.Errorf("%d SYNs when it stopped, and %d when it went on", stopped.To.SYN, resumed.To.SYN)
-		}
-		late += resumed.From.SYNACK - stopped.From.SYNACK
+		return nil
+	})
+	// Not a wait for anything: by then a SYN without an answer is to be sent again.
+	time.Sleep(2 * firstRetry)
+	if err := child.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
 	}
 	if err := child.Wait(); err != nil {
 		t.Errorf("%v: %s", err, out.String())
 	}
-	if late == 0 {
-		t.Error("no answer came while the process was stopped: this proves little")
+	wire.Stop()
+	if got := wire.Counts(targets...); got != want {
+		t.Errorf("captured %+v in the end, want %+v", got, want)
 	}
+	t.Logf("%d checks: %+v", len(targets), want)
 }
 
 // awaitStop waits until the child process is stopped. It returns an error if the process ends instead.
