@@ -112,7 +112,7 @@ func (s *Shaker) checkReach() error {
 		block[i] = key.Zone
 	}
 	others := slices.DeleteFunc(configs(s.controller), func(cfg *dnsserver.Config) bool { return slices.Contains(keys, cfg) })
-	inBlock := func(qname string) bool { return plugin.Zones(block).Contains(qname) }
+	inBlock := func(qname string) bool { return plugin.Zones(block).Matches(qname) != "" }
 	outside := func(p *policy, what string) error {
 		return fmt.Errorf("%s: %s is outside of the server block, want what is in %s", p.place, what,
 			strings.Join(slices.Compact(slices.Sorted(slices.Values(block))), " or "))
