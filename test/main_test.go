@@ -28,5 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// CoreDNS's forward does not wait for the goroutine of its connection pool.
 		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"),
+		// Nor for the one that looks after an upstream that did not answer; between two looks it sleeps for half a second.
+		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/up.(*Probe).Do.func1"),
 	)
 }

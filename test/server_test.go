@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +24,8 @@ type server struct {
 	t    testing.TB
 	inst *caddy.Instance
 	addr string // for UDP
-	tcp  string // port 0 in a Corefile makes a different port of each
+	tcp  string
+	port int // in place of 0
 	once sync.Once
 }
 
@@ -37,12 +41,15 @@ func start(t testing.TB, text string) *server {
 // stopped nor replaced as it should be.
 func launch(t testing.TB, text string) *server {
 	t.Helper()
-	inst, err := caddy.Start(corefile(text))
-	if err != nil {
+	s := &server{t: t}
+	if runtime.GOOS == "linux" {
+		s.port = port(t)
+	}
+	var err error
+	if s.inst, err = caddy.Start(s.corefile(text)); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, inst: inst}
-	listener := inst.Servers()[0]
+	listener := s.inst.Servers()[0]
 	if a := listener.LocalAddr(); a != nil {
 		s.addr = a.String()
 	}
@@ -56,7 +63,7 @@ func launch(t testing.TB, text string) *server {
 // reload replaces the Corefile. After an error the old one is in force.
 func (s *server) reload(text string) error {
 	s.t.Helper()
-	inst, err := s.inst.Restart(corefile(text))
+	inst, err := s.inst.Restart(s.corefile(text))
 	if err == nil {
 		s.inst = inst
 		s.expectServed()
@@ -77,6 +84,16 @@ func (s *server) callBack() {
 			s.t.Error(err)
 		}
 	})
+}
+
+var portZero = regexp.MustCompile(`(?m)^[ \t]*(\w+://)?[\w.*-]+:0[ ,].*\{$`)
+
+// corefile has a port of the server's own where its blocks have 0. CoreDNS shares its ports (SO_REUSEPORT), so the kernel
+// may well give the same one to two servers that leave the choice to it, and then each gets some of the other's queries.
+func (s *server) corefile(text string) caddy.Input {
+	return corefile(portZero.ReplaceAllStringFunc(text, func(keys string) string {
+		return regexp.MustCompile(`:0\b`).ReplaceAllString(keys, ":"+strconv.Itoa(s.port))
+	}))
 }
 
 func corefile(text string) caddy.Input {
