@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -56,7 +57,16 @@ func startBrowser(t *testing.T) *browser {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var said strings.Builder
 	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		// The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		started <- cmd.Start()
+		<-ended
+	}()
+	t.Cleanup(func() { close(ended) })
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	theirIn.Close()
