@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +99,9 @@ func TestRawInOwnNamespace(t *testing.T) {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		Pdeathsig:   syscall.SIGKILL,
 	}
+	// The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	begin := time.Now()
 	err := cmd.Run()
 	var exit *exec.ExitError

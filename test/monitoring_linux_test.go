@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -58,6 +59,9 @@ scrape_configs:
 		t.Fatal(err)
 	}
 	cmd.Stderr = write
+	// The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
