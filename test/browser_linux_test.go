@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,31 +53,14 @@ func startBrowser(t *testing.T) *browser {
 		"--user-data-dir="+dir, "about:blank")
 	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_CACHE_HOME="+dir)
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	var said strings.Builder
-	cmd.Stderr = &said
-	started, ended := make(chan error), make(chan struct{})
-	go func() {
-		// The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		started <- cmd.Start()
-		<-ended
-	}()
-	t.Cleanup(func() { close(ended) })
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	lab.Start(t, cmd)
 	theirIn.Close()
 	theirOut.Close()
 	t.Cleanup(func() {
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the group: Chromium is many processes
-		cmd.Wait()
 		ourIn.Close()
 		ourOut.Close()
-		if t.Failed() {
-			t.Logf("Chromium said:\n%s", said.String())
-		}
 	})
 	b := &browser{t: t, to: ourOut, in: ourIn, from: bufio.NewReader(ourIn)}
 	var target struct{ TargetID string }

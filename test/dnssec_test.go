@@ -3,7 +3,6 @@ package test
 import (
 	"crypto"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -246,26 +245,15 @@ forward-zone:
 	name: "example.org."
 	forward-addr: %s@%d
 `, port, dir, strings.ReplaceAll(key.String(), "\t", " "), upstream.Addr(), upstream.Port()))
-	cmd := exec.Command(path, "-d", "-c", config)
-	log := new(lab.Log)
-	cmd.Stdout, cmd.Stderr = io.Discard, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
+	process := lab.Start(t, exec.Command(path, "-d", "-c", config))
 	u := &server{t: t, addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	client := dns.Client{Timeout: 200 * time.Millisecond}
 	q := new(dns.Msg)
 	q.SetQuestion("version.bind.", dns.TypeTXT)
 	q.Question[0].Qclass = dns.ClassCHAOS
-	lab.UntilNil(t, func() error {
-		if _, _, err := client.Exchange(q, u.addr); err != nil {
-			return fmt.Errorf("unbound does not answer: %w\n%s", err, log)
-		}
-		return nil
+	process.UntilNil(func() error {
+		_, _, err := client.Exchange(q, u.addr)
+		return err
 	})
 	return u
 }

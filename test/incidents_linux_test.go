@@ -49,9 +49,6 @@ func begin(t *testing.T, names ...string) *incident {
 	t.Cleanup(func() {
 		i.endRow()
 		t.Logf("what was seen:\n%s", i.table.String())
-		if t.Failed() && i.p != nil {
-			t.Logf("log:\n%s", i.p.log.String())
-		}
 	})
 	return i
 }
@@ -61,12 +58,12 @@ func (i *incident) look() sight {
 	i.t.Helper()
 	s := sight{answers: make(map[string][]string)}
 	for _, name := range i.names {
-		for _, addr := range addresses(i.p.ask(name, dns.TypeA)) {
+		for _, addr := range addresses(i.p.ask(name, dns.TypeA, withLongAnswer)) {
 			s.answers[name] = append(s.answers[name], addr.String())
 		}
 	}
 	for _, name := range i.srv {
-		for _, rr := range i.p.ask(name, dns.TypeSRV).Answer {
+		for _, rr := range i.p.ask(name, dns.TypeSRV, withLongAnswer).Answer {
 			if srv, ok := rr.(*dns.SRV); ok {
 				s.answers[name] = append(s.answers[name], srv.Target)
 			}

@@ -12,15 +12,23 @@ import (
 	"go.uber.org/goleak"
 )
 
-// asCoreDNS is in the environment of a process that is to be CoreDNS itself, with the arguments of that.
-const asCoreDNS = "SHAKER_TEST_COREDNS"
+// What is in the environment of a process that is to be CoreDNS itself, with the arguments of that.
+const (
+	asCoreDNS  = "SHAKER_TEST_COREDNS"
+	healthLast = "SHAKER_TEST_HEALTH_LAST" // health is set up after shaker, as in a build where it comes later in plugin.cfg
+)
 
 func TestMain(m *testing.M) {
 	caddy.Quiet = true
 	dnsserver.Quiet = true
 	directives := slices.Clone(dnsserver.Directives)
 	directives = slices.Insert(directives, slices.Index(directives, "cache"), cacheAboveDirective, "shaker")
-	dnsserver.Directives = append(directives, backendDirective)
+	directives = append(directives, backendDirective)
+	if os.Getenv(healthLast) != "" {
+		i := slices.Index(directives, "health")
+		directives = append(slices.Delete(directives, i, i+1), "health")
+	}
+	dnsserver.Directives = directives
 	if os.Getenv(asCoreDNS) != "" {
 		coremain.Run()
 		os.Exit(0)

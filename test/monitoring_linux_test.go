@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,12 +12,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -51,49 +47,18 @@ scrape_configs:
     static_configs:
       - targets: [%q]
 `, rules, scraped))
-	cmd := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address=127.0.0.1:0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // should the test be killed
-	log, write, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = write
-	// The process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
-	runtime.LockOSThread()
-	t.Cleanup(runtime.UnlockOSThread)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	write.Close()
-	listening, ended := make(chan string, 1), make(chan string, 1)
-	go func() {
-		// All is read until the end, or the other side would stop when the pipe is full.
-		var text strings.Builder
-		address := regexp.MustCompile(`msg="Listening on" address=(\S+)`)
-		for lines := bufio.NewScanner(log); lines.Scan(); {
-			fmt.Fprintln(&text, lines.Text())
-			if match := address.FindStringSubmatch(lines.Text()); match != nil {
-				listening <- match[1]
-			}
-		}
-		ended <- text.String()
-	}()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if text := <-ended; t.Failed() {
-			t.Logf("Prometheus said:\n%s", text)
-		}
-		log.Close()
-	})
+	process := lab.Start(t, exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address=127.0.0.1:0"))
 	p := &prometheusServer{t: t, client: http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}}
-	select {
-	case addr := <-listening:
-		p.url = "http://" + addr
-	case <-time.After(patience):
-		t.Fatal("Prometheus does not listen")
-	}
+	listening := regexp.MustCompile(`msg="Listening on" address=(\S+)\s`)
+	process.UntilNil(func() error {
+		match := listening.FindStringSubmatch(process.Log.String())
+		if match == nil {
+			return errors.New("Prometheus to listen")
+		}
+		p.url = "http://" + match[1]
+		return nil
+	})
 	return p
 }
 

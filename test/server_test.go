@@ -180,6 +180,8 @@ func (s *server) dial(network string) *dns.Conn {
 
 func withEDNS(m *dns.Msg) { m.SetEdns0(1232, false) }
 
+func withLongAnswer(m *dns.Msg) { m.SetEdns0(4096, false) }
+
 // addresses returns the addresses in an answer, sorted.
 func addresses(m *dns.Msg) []netip.Addr {
 	var addrs []netip.Addr

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -111,10 +110,9 @@ func (ns *namespace) setUp() (err error) {
 	return err
 }
 
-// start starts the process in the namespace, to be killed when the namespace is closed or this process
-// ends. PR_SET_PDEATHSIG (prctl(2)) is about the thread that started the process, which is ours alone.
+// start starts the process in the namespace, to be killed when the namespace is closed or this process ends.
 func (ns *namespace) start(cmd *exec.Cmd) (err error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	endWithParent(cmd) // which is a thread of ours alone
 	ns.do(func() { err = cmd.Start() })
 	return err
 }
