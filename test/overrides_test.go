@@ -56,7 +56,7 @@ func TestOverrides(t *testing.T) {
 		change func()
 		want   []netip.Addr
 	}{
-		{"appended", func() { appendFile(t, path, "127.0.12.2 down # maintenance\n") }, first},
+		{"appended", func() { lab.AppendFile(t, path, "127.0.12.2 down # maintenance\n") }, first},
 		{"one port", func() { write("overrides", fmt.Sprintf("127.0.12.1:%d down\n", f.port)) }, second},
 		{"another port", func() { write("overrides", fmt.Sprintf("127.0.12.1:%d down\n", f.port^1)) }, living},
 		{"forced up, by rename", func() {
@@ -96,16 +96,4 @@ func TestOverrides(t *testing.T) {
 	}
 	write("overrides", "127.0.12.1 down\n")
 	s.until("www.example.org.", dns.TypeA, second)
-}
-
-func appendFile(t *testing.T, path, text string) {
-	t.Helper()
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(text); err != nil {
-		t.Fatal(err)
-	}
 }

@@ -21,3 +21,16 @@ func FileIn(t testing.TB, dir, name, contents string) (path string) {
 	}
 	return path
 }
+
+// AppendFile adds to a file.
+func AppendFile(t testing.TB, path, text string) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // record keeps what a file tells.
@@ -223,7 +225,7 @@ func TestFilePanic(t *testing.T) {
 		f.Start()
 		defer f.Stop()
 		for _, rule := range []string{"192.0.2.1 down\n", "192.0.2.2 down\n"} {
-			appendFile(t, path, rule)
+			lab.AppendFile(t, path, rule)
 			time.Sleep(3 * lookEvery)
 			synctest.Wait()
 		}
@@ -371,16 +373,4 @@ func TestFileHangsNobody(t *testing.T) {
 			t.Errorf("it took %v to open", took)
 		}
 	})
-}
-
-func appendFile(t *testing.T, path, text string) {
-	t.Helper()
-	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(text); err != nil {
-		t.Fatal(err)
-	}
 }
