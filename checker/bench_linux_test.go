@@ -31,7 +31,7 @@ const wireTargets = 4096
 func overLoopback(b *testing.B) wire {
 	b.Helper()
 	at, l := listen(b, "tcp4", "0.0.0.0:0")
-	acceptAll(b, l)
+	acceptAll(b, l, closeConn)
 	w := wire{source: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	for i := range wireTargets {
 		w.targets = append(w.targets, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), at.Port()))
@@ -39,13 +39,13 @@ func overLoopback(b *testing.B) wire {
 	return w
 }
 
-// acceptAll has a thread of its own take what arrives in the accept queue, in the cheapest way there is:
-// checks that complete the handshake would fill the queue otherwise.
-func acceptAll(b *testing.B, l *net.TCPListener) {
-	b.Helper()
+// acceptAll has a thread of its own take what arrives in the accept queue, in the cheapest way there is: checks that
+// complete the handshake would fill the queue otherwise.
+func acceptAll(t testing.TB, l *net.TCPListener, take func(conn int)) {
+	t.Helper()
 	file, err := l.File()
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	fd := int(file.Fd()) // blocking from now on
 	var accepting sync.WaitGroup
@@ -54,19 +54,21 @@ func acceptAll(b *testing.B, l *net.TCPListener) {
 			conn, _, err := unix.Accept(fd)
 			switch err {
 			case nil:
-				unix.Close(conn)
+				take(conn)
 			case unix.EINTR, unix.ECONNABORTED:
 			default:
 				return
 			}
 		}
 	})
-	b.Cleanup(func() {
+	t.Cleanup(func() {
 		unix.Shutdown(fd, unix.SHUT_RDWR)
 		accepting.Wait()
 		file.Close()
 	})
 }
+
+func closeConn(conn int) { unix.Close(conn) }
 
 // measureCPU runs work and reports the CPU time that the process spent on each check.
 func measureCPU(b *testing.B, work func()) {

@@ -41,7 +41,7 @@ func overVeth(b *testing.B, l *lab.Lab) wire {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { listener.Close() })
-	acceptAll(b, listener.(*net.TCPListener))
+	acceptAll(b, listener.(*net.TCPListener), closeConn)
 	w := wire{source: web.Addr4.Prev()}
 	for _, addr := range web.Addrs4(wireTargets) {
 		w.targets = append(w.targets, netip.AddrPortFrom(addr, 80))

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -32,34 +31,14 @@ type resetter struct {
 func newResetter(t *testing.T, network, addr string, finFirst bool) *resetter {
 	t.Helper()
 	at, l := listen(t, network, addr)
-	file, err := l.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(file.Fd()) // blocking from now on
 	r := &resetter{addr: at, reset: make(chan struct{}, 1<<16)}
-	var accepting sync.WaitGroup
-	accepting.Go(func() {
-		for {
-			conn, _, err := unix.Accept(fd)
-			switch err {
-			case nil:
-				if finFirst {
-					unix.Shutdown(conn, unix.SHUT_WR)
-				}
-				unix.SetsockoptLinger(conn, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-				unix.Close(conn)
-				r.reset <- struct{}{}
-			case unix.EINTR, unix.ECONNABORTED:
-			default:
-				return
-			}
+	acceptAll(t, l, func(conn int) {
+		if finFirst {
+			unix.Shutdown(conn, unix.SHUT_WR)
 		}
-	})
-	t.Cleanup(func() {
-		unix.Shutdown(fd, unix.SHUT_RDWR)
-		accepting.Wait()
-		file.Close()
+		unix.SetsockoptLinger(conn, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		unix.Close(conn)
+		r.reset <- struct{}{}
 	})
 	return r
 }
