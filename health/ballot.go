@@ -47,7 +47,7 @@ const (
 type seat struct {
 	host    uint64 // the first that took it
 	targets uint32 // that use it
-	// stamps has the slot of the newest vote that says so, 0 where there was none. Whoever is unsteady is heard, who is
+	// stamps has the newest slot for which a vote says so, 0 where there was none. Whoever is unsteady is heard, who is
 	// heard is known, and who is known is asked. So unsteady is the oldest, and asked the newest.
 	stamps [stamps]uint32
 }
@@ -87,7 +87,7 @@ func (n *subnet) isEmpty() bool {
 	return true
 }
 
-// ballot has the votes of all hosts, by when they were cast.
+// ballot has the votes of all hosts, by the slots that they are cast for.
 type ballot struct {
 	now      int64 // the newest slot
 	slots    [voteSlots]count
@@ -169,14 +169,14 @@ func (b *ballot) leave(t *Target) {
 	}
 }
 
-// cast counts a vote of a target's host.
-func (b *ballot) cast(t *Target, v vote) {
+// cast counts a vote of a target's host for a slot, which may be past.
+func (b *ballot) cast(t *Target, v vote, slot int64) {
 	if t.seat == nil {
 		b.enter(t)
 	}
 	s := t.seat
 	switch {
-	case v == heard && s.stamps[stampHeard] == uint32(b.now):
+	case v == heard && int64(s.stamps[stampHeard]) >= slot:
 		return // as so often where many share a seat
 	case v&heard == heard && s.stamps[stampHeard] == 0:
 		b.met++
@@ -184,7 +184,7 @@ func (b *ballot) cast(t *Target, v vote) {
 	b.add(s, -1)
 	for i := range s.stamps {
 		if v&(1<<i) != 0 {
-			s.stamps[i] = uint32(b.now)
+			s.stamps[i] = max(s.stamps[i], uint32(slot))
 		}
 	}
 	b.add(s, 1)

@@ -39,7 +39,11 @@ func TestBallotAgainstNaive(t *testing.T) {
 		if target.seat == nil {
 			ports[addr]++
 		}
-		b.cast(target, v)
+		at := b.now
+		if random.IntN(2) == 0 {
+			at = max(1, at-random.Int64N(20))
+		}
+		b.cast(target, v, at)
 		h := hosts[addr]
 		if h == nil {
 			h = new(says)
@@ -50,7 +54,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 			slot *int64
 		}{{1 << stampHeard, &h.heard}, {1 << stampKnown, &h.known}, {1 << stampAsked, &h.asked}, {unsteady, &h.unsteady}} {
 			if v&s.vote != 0 {
-				*s.slot = b.now
+				*s.slot = max(*s.slot, at)
 			}
 		}
 		from := b.now - random.Int64N(voteSlots+10)
@@ -119,7 +123,7 @@ func TestCrowds(t *testing.T) {
 	for i := range 20 * maxNetworks {
 		target := &Target{key: key{addr: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})}}
 		targets = append(targets, target)
-		b.cast(target, heard)
+		b.cast(target, heard, b.now)
 	}
 	places := len(b.networks)
 	for _, crowd := range b.crowds {

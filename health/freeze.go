@@ -8,9 +8,9 @@ import (
 )
 
 // When everything seems to die at once, it is likelier that this machine was cut off. Before a target goes down by
-// silence, the others are asked: of all hosts that were heard of or fell silent since its first failed probe was sent,
-// how many fell silent? If they are nearly all, not few, and not all on one network, verdicts freeze. While they are
-// frozen silence brings nothing down, until most hosts answer again. A RST still does, since it comes from outside.
+// silence, the others are asked: of all hosts that answered a probe sent after its first failed one, or fell silent
+// since, how many fell silent? If they are nearly all, not few, and not all on one network, verdicts freeze. While they
+// are frozen silence brings nothing down, until most hosts answer again. A RST still does, since it comes from outside.
 //
 // Answers from elsewhere prove that the path works. So a freeze takes far more silence than the half at which Envoy
 // panics and sends to all hosts: of two sites one may well die, and its addresses have to leave the answers. And every
@@ -103,7 +103,12 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	if v == 0 {
 		return
 	}
-	f.ballot.cast(t, v)
+	at := f.ballot.now
+	if v&heard == heard {
+		// Not when it came in. A process that is starved of CPU takes answers late, those from before the cut as well.
+		at = voteSlotAt(t.sent)
+	}
+	f.ballot.cast(t, v, at)
 	f.started = f.started || f.ballot.met >= startedFrom
 }
 

@@ -18,6 +18,7 @@ import (
 type fleet struct {
 	targets []*Target
 	cut     atomic.Int64 // so many networks, from the first on
+	late    atomic.Int64 // how long after its time an answer comes in
 	seen    recorder
 	*Monitor
 }
@@ -32,7 +33,7 @@ func newFleet(t *testing.T, n int, format string, dead checker.Result, s Setting
 	f.SetProber(newNetwork(t, f.Monitor, func(c checker.Check) (checker.Report, time.Duration) {
 		switch {
 		case network[c.Target] >= f.cut.Load():
-			return checker.Report{Result: checker.Answered}, time.Millisecond
+			return checker.Report{Result: checker.Answered}, time.Millisecond + time.Duration(f.late.Load())
 		case dead == checker.Timeout:
 			return checker.Report{Result: dead}, c.Timeout
 		default:
@@ -170,6 +171,27 @@ func TestFreeze(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A process that is starved of CPU may take failures and answers in together. Answers to what was sent before the cut do
+// not prove that this machine still reaches anybody.
+func TestFreezeWhileStarved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 200, "192.0.%d.%d:443", checker.Unreachable, Settings{Interval: time.Second, Fast: 100 * time.Millisecond})
+		defer f.Close()
+		f.SetFreeze(90, 5*time.Minute)
+		f.late.Store(int64(500 * time.Millisecond))
+		time.Sleep(10 * time.Second)
+		f.cut.Store(10)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if _, frozen := f.Frozen(); !frozen {
+			t.Error("not frozen")
+		}
+		if downs, _, _ := f.changes(); downs != 0 {
+			t.Errorf("%d targets were down for a moment", downs)
+		}
+	})
 }
 
 // A freeze ends after its time even if nobody answers. It does not come again before somebody did.
