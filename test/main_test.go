@@ -2,8 +2,12 @@ package test
 
 import (
 	"os"
+	"regexp"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
@@ -30,6 +34,10 @@ func TestMain(m *testing.M) {
 	}
 	dnsserver.Directives = directives
 	if os.Getenv(asCoreDNS) != "" {
+		caddy.RegisterCaddyfileLoader("signals", caddy.LoaderFunc(func(string) (caddy.Input, error) {
+			awaitTraps()
+			return nil, nil // another loader has the Corefile
+		}))
 		coremain.Run()
 		os.Exit(0)
 	}
@@ -39,4 +47,23 @@ func TestMain(m *testing.M) {
 		// Nor for the one that looks after an upstream that did not answer; between two looks it sleeps for half a second.
 		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/up.(*Probe).Do.func1"),
 	)
+}
+
+// trapped is the stack of a goroutine of caddy that waits for a signal.
+var trapped = regexp.MustCompile(`^goroutine \d+ \[chan receive[^]]*\]:\ngithub\.com/coredns/caddy\.trapSignals`)
+
+// awaitTraps waits until caddy listens to signals. It begins with that in goroutines and does not wait for them, so that
+// it may answer queries before. A signal that comes then ends the process as if there were no caddy. Nothing tells but the
+// stacks of these goroutines.
+func awaitTraps() {
+	stacks := make([]byte, 1<<20)
+	for {
+		all := strings.Split(string(stacks[:runtime.Stack(stacks, true)]), "\n\n")
+		if !slices.ContainsFunc(all, func(stack string) bool {
+			return strings.Contains(stack, "created by github.com/coredns/caddy.trapSignals") && !trapped.MatchString(stack)
+		}) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
