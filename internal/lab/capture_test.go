@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -106,7 +107,9 @@ func TestCaptureData(t *testing.T) {
 	})
 }
 
-// 10 000 connections as fast as they go, over a link and over loopback, all captured.
+// 10 000 connections as fast as they go, over a link and over loopback, all captured. What the kernel sends again is
+// captured too: all namespaces of a machine share the queues of its CPUs (netdev_max_backlog), so that a test elsewhere
+// may cost this one a packet.
 func TestCaptureLoad(t *testing.T) {
 	Run(t, func(t *testing.T, l *Lab) {
 		const workers, each = 8, 1250
@@ -114,7 +117,9 @@ func TestCaptureLoad(t *testing.T) {
 		web.Listen(80)
 		l.Listen(80)
 		wire := l.Capture()
+		resent := func() int { return l.Stat("TcpExtTCPSynRetrans") + web.Stat("TcpExtTCPSynRetrans") }
 		for _, addr := range []netip.Addr{web.Addr4, web.Addr6, l.Addr4, l.Addr6} {
+			before := resent()
 			start := time.Now()
 			var running sync.WaitGroup
 			for range workers {
@@ -128,8 +133,15 @@ func TestCaptureLoad(t *testing.T) {
 			took := time.Since(start)
 			const n = workers * each
 			expected := Counts{To: Tally{SYN: n, ACK: n, RST: n}, From: Tally{SYNACK: n}}
-			wantCounts(t, wire, netip.AddrPortFrom(addr, 80), expected)
-			t.Logf("%v: %d packets in %v", addr, 4*n, took)
+			UntilNil(t, func() error {
+				got, again := wire.Counts(netip.AddrPortFrom(addr, 80)), resent()-before
+				allOpened := got.To.SYN+got.From.SYNACK == 2*n+again && got.To.SYN >= n && got.From.SYNACK >= n
+				if got == expected || again > 0 && allOpened && got.To.ACK >= n && got.To.RST >= n {
+					return nil
+				}
+				return fmt.Errorf("%v: %+v, want %+v and %d sent again", addr, got, expected, again)
+			})
+			t.Logf("%v: %d packets in %v, %d sent again", addr, 4*n, took, resent()-before)
 		}
 	})
 }
