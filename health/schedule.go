@@ -28,3 +28,17 @@ func spread(wait time.Duration, first bool, x float64) time.Duration {
 	// With a wait below a tick, one target would keep the goroutine busy for ever.
 	return max(wait-time.Duration(x*float64(wait)), tick)
 }
+
+// silence returns how long it takes at most until an unknown target that stays silent is down, counted from when its first
+// probe is sent.
+func (s Settings) silence() time.Duration {
+	timeout := min(s.Timeout, maxDuration)
+	step := max(s.Fast, timeout, tick) // from one probe to the next
+	if time.Duration(s.Fall) > maxDuration/step {
+		return maxDuration
+	}
+	return time.Duration(s.Fall-1)*step + timeout
+}
+
+// onceMore returns how long it takes at most until an unknown target has one more result.
+func (s Settings) onceMore() time.Duration { return max(s.Fast, tick) + min(s.Timeout, maxDuration) }

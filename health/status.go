@@ -2,6 +2,7 @@ package health
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,6 +19,8 @@ const (
 
 	// maxNames bounds the names of a target. Who controls a zone can make up any number of them.
 	maxNames = 4
+	// maxAliases bounds its aliases likewise. Most targets that have any have one for each port.
+	maxAliases = 4
 )
 
 // Status is what is known of a target at one moment. Its instants are the present time of the wall clock less their
@@ -158,25 +161,29 @@ func (h *history) slots(last, now int64) (all [HistorySlots]Slot) {
 	return all
 }
 
-// name is one of the names of a target, in a list.
-type name struct {
-	name string
-	next *name
+// lead is a name or an alias of a target, in a list.
+type lead struct {
+	name  string
+	alias *netip.AddrPort // nil for a name
+	next  *lead
 }
 
 // AddName notes a name that led to the target, in lower case. A target keeps the first four. AddName takes no
 // lock, and allocates nothing where it adds nothing.
 func (t *Target) AddName(s string) {
 	for {
-		head := t.names.Load()
+		head := t.leads.Load()
 		n := 0
 		for have := head; have != nil; have = have.next {
+			if have.alias != nil {
+				continue
+			}
 			if have.name == s || strings.EqualFold(have.name, s) {
 				return
 			}
 			n++
 		}
-		if n == maxNames || t.names.CompareAndSwap(head, &name{strings.Clone(strings.ToLower(s)), head}) {
+		if n == maxNames || t.leads.CompareAndSwap(head, &lead{name: strings.Clone(strings.ToLower(s)), next: head}) {
 			return
 		}
 	}
@@ -185,9 +192,64 @@ func (t *Target) AddName(s string) {
 // Names returns the names of the target in the order in which they were added.
 func (t *Target) Names() []string {
 	var names []string
-	for n := t.names.Load(); n != nil; n = n.next {
-		names = append(names, n.name)
+	for l := t.leads.Load(); l != nil; l = l.next {
+		if l.alias == nil {
+			names = append(names, l.name)
+		}
 	}
 	slices.Reverse(names)
 	return names
+}
+
+// AddAlias notes an address and port that the target is probed for. Its own is an alias too, but it is noted only beside
+// another one: a target without aliases is probed for itself. A target keeps the first four. AddAlias takes no lock, and
+// allocates nothing where it adds nothing.
+func (t *Target) AddAlias(a netip.AddrPort) {
+	for {
+		head := t.leads.Load()
+		n := 0
+		for have := head; have != nil; have = have.next {
+			if have.alias == nil {
+				continue
+			}
+			if *have.alias == a {
+				return
+			}
+			n++
+		}
+		if n == maxAliases || n == 0 && a == t.Addr() {
+			return
+		}
+		alias := a // a itself would be allocated by every call
+		if t.leads.CompareAndSwap(head, &lead{alias: &alias, next: head}) {
+			return
+		}
+	}
+}
+
+// Aliases returns the aliases of the target in the order in which they were added.
+func (t *Target) Aliases() []netip.AddrPort {
+	var aliases []netip.AddrPort
+	for l := t.leads.Load(); l != nil; l = l.next {
+		if l.alias != nil {
+			aliases = append(aliases, *l.alias)
+		}
+	}
+	slices.Reverse(aliases)
+	return aliases
+}
+
+// AliasAddrs returns the addresses of the aliases, each once. There are none where all are the target's own, with other
+// ports.
+func (t *Target) AliasAddrs() []netip.Addr {
+	var addrs []netip.Addr
+	for _, a := range t.Aliases() {
+		if !slices.Contains(addrs, a.Addr()) {
+			addrs = append(addrs, a.Addr())
+		}
+	}
+	if len(addrs) == 1 && addrs[0] == t.key.addr {
+		return nil
+	}
+	return addrs
 }

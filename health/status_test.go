@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -186,7 +188,9 @@ func TestNamesConcurrently(t *testing.T) {
 		for n := range 8 {
 			users.Go(func() {
 				target.AddName(fmt.Sprint(n % 6))
+				target.AddAlias(addr(1000 + n%6))
 				target.Names()
+				target.Aliases()
 			})
 		}
 		users.Wait()
@@ -194,6 +198,11 @@ func TestNamesConcurrently(t *testing.T) {
 		slices.Sort(got)
 		if len(got) != maxNames || len(slices.Compact(got)) != maxNames {
 			t.Fatalf("%q, want %d different ones", got, maxNames)
+		}
+		aliases := target.Aliases()
+		slices.SortFunc(aliases, netip.AddrPort.Compare)
+		if len(aliases) != maxAliases || len(slices.Compact(aliases)) != maxAliases {
+			t.Fatalf("%v, want %d different ones", aliases, maxAliases)
 		}
 	}
 }
@@ -206,5 +215,48 @@ func TestNameKeepsNothingElse(t *testing.T) {
 	target.AddName(long[:16])
 	if got := target.Names()[0]; got != long[:16] || unsafe.StringData(got) == unsafe.StringData(long) {
 		t.Errorf("%q keeps the string it was cut from in memory", got)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	endpoints := func(text string) (all []netip.AddrPort) {
+		for _, word := range strings.Fields(text) {
+			all = append(all, netip.MustParseAddrPort(word))
+		}
+		return all
+	}
+	for _, tt := range []struct{ added, aliases, addrs string }{
+		{"", "", ""},
+		{"10.0.0.1:443", "", ""}, // its own
+		{"192.0.2.1:443", "192.0.2.1:443", "192.0.2.1"},
+		{"192.0.2.1:443 192.0.2.1:443", "192.0.2.1:443", "192.0.2.1"},
+		{"192.0.2.1:80 192.0.2.1:443", "192.0.2.1:80 192.0.2.1:443", "192.0.2.1"},
+		{"192.0.2.2:443 10.0.0.1:443 192.0.2.1:443", "192.0.2.2:443 10.0.0.1:443 192.0.2.1:443", "192.0.2.2 10.0.0.1 192.0.2.1"},
+		{"10.0.0.1:443 192.0.2.1:443", "192.0.2.1:443", "192.0.2.1"},
+		{"10.0.0.1:80", "10.0.0.1:80", ""},
+		{"10.0.0.1:80 10.0.0.1:443", "10.0.0.1:80 10.0.0.1:443", ""},
+		{"192.0.2.1:1 192.0.2.1:2 192.0.2.1:1 192.0.2.3:1 192.0.2.4:1 192.0.2.5:1", "192.0.2.1:1 192.0.2.1:2 192.0.2.3:1 192.0.2.4:1", "192.0.2.1 192.0.2.3 192.0.2.4"},
+	} {
+		m := newMonitor(Options{})
+		target := m.Target(netip.MustParseAddrPort("10.0.0.1:443"), plain, time.Hour)
+		for i, alias := range endpoints(tt.added) {
+			target.AddAlias(alias)
+			target.AddName(fmt.Sprint(i % maxNames)) // has room of its own
+		}
+		if got, want := target.Aliases(), endpoints(tt.aliases); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", tt.added, got, want)
+		}
+		if got, want := fmt.Sprint(target.AliasAddrs()), "["+tt.addrs+"]"; got != want {
+			t.Errorf("%q: addresses %v, want %v", tt.added, got, want)
+		}
+		if got, want := len(target.Names()), min(len(endpoints(tt.added)), maxNames); got != want {
+			t.Errorf("%q: %d names, want %d", tt.added, got, want)
+		}
+		for _, alias := range endpoints(tt.added + " 10.0.0.1:443") {
+			target.AddAlias(alias)
+			if n := testing.AllocsPerRun(100, func() { target.AddAlias(alias) }); n != 0 {
+				t.Errorf("%q, once more %v: %v allocations", tt.added, alias, n)
+			}
+		}
 	}
 }

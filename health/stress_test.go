@@ -159,6 +159,7 @@ func TestStress(t *testing.T) {
 			for target := range m.All() {
 				m.Counts()
 				target.AddName("a")
+				target.AddAlias(addr(1))
 				if s := target.Status(); s.Since.IsZero() || s.Checked.After(time.Now()) {
 					t.Errorf("%+v", s)
 				}

@@ -24,7 +24,7 @@ type Target struct {
 	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
 	// between two probes, all but the first store.
 	wanted atomic.Int64
-	names  atomic.Pointer[name] // the newest first
+	leads  atomic.Pointer[lead] // the newest first
 
 	// What follows belongs to the monitor's goroutine.
 	next     *Target // in the list that holds the target, if one does
@@ -104,6 +104,24 @@ func (t *Target) holds(hold time.Duration) time.Duration {
 		return 0
 	}
 	return hold - time.Duration(t.monitor.now()-t.born)
+}
+
+// Within returns how long it takes at most until a target that is unknown has its verdict, if its checks go as planned:
+// silence takes the longest, Fall checks of it. They began with the target's creation. When they should be over and are
+// not, because they ran late or had to begin anew, it is the time that one more takes. Within is 0 where nobody can tell:
+// while verdicts are frozen, once a check was inconclusive, and when the monitor is closed. It is 0 for a target that has
+// its verdict, too. It takes no lock and allocates nothing.
+func (t *Target) Within() time.Duration {
+	m := t.load()
+	if m.state() != Unknown || m&pointless != 0 || t.monitor.freezing.isOn() || t.monitor.closed.Load() {
+		return 0
+	}
+	s := settings(t.key.settings)
+	age := time.Duration(t.monitor.now() - t.born)
+	if left := s.silence() - age; left > 0 {
+		return left
+	}
+	return s.onceMore()
 }
 
 // want asks for the target to be kept in the table for another keep. It is false if the target has
