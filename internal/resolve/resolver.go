@@ -20,11 +20,14 @@ const (
 	maxFlights = 64
 	// askTimeout bounds the time that a look-up gets.
 	askTimeout = 5 * time.Second
-	// What a look-up has found is kept for its TTL, within these bounds, and that it has failed for retry.
-	leastTTL, mostTTL = time.Second, time.Hour
+	// What a look-up has found is kept for its TTL, within these bounds, and that it has failed for retry. Whoever is asked
+	// has a cache of his own if that is worth it; to ask again soon costs little, and shows when a zone was edited.
+	leastTTL, mostTTL = time.Second, 30 * time.Second
 	retry             = 5 * time.Second
 	// noTTL is for an answer without a record that could have one.
 	noTTL = 30 * time.Second
+	// longest is the longest TTL there is (RFC 2181, section 8).
+	longest = (1<<31 - 1) * time.Second
 	// grace is how long after its TTL an answer still serves while a new one is on its way. What has not been asked for
 	// in so long is of no use to anybody.
 	grace = 30 * time.Second
@@ -65,9 +68,10 @@ type entry struct {
 // found is what a look-up has found.
 type found struct {
 	addrs []netip.Addr
-	known bool  // it has not failed
-	until int64 // when to look again
-	stale int64 // when what is known is too old
+	known bool   // it has not failed
+	ttl   uint32 // of the records, in seconds
+	until int64  // when to look again
+	stale int64  // when what is known is too old
 }
 
 // New returns a resolver that knows nothing yet.
@@ -119,6 +123,17 @@ func (r *Resolver) Get(origin context.Context, name string, rrtype uint16) (addr
 	default:
 		return nil, false, e.flight
 	}
+}
+
+// TTL returns that of the addresses that Get returns, in seconds, as it was when they were looked up. They are looked up
+// so often that nothing is won by counting it down.
+func (r *Resolver) TTL(name string, rrtype uint16) uint32 {
+	if e, ok := r.names.Load(question{name, rrtype}); ok {
+		if f := e.found.Load(); f != nil {
+			return f.ttl
+		}
+	}
+	return 0
 }
 
 func (r *Resolver) now() int64 { return int64(time.Since(r.epoch)) }
@@ -192,14 +207,16 @@ func (r *Resolver) lookUp(origin context.Context, key question) *found {
 			}
 		}
 	}
-	f.until = r.now() + int64(min(max(ttlOf(m), leastTTL), mostTTL))
+	now, ttl := r.now(), ttlOf(m)
+	f.ttl = uint32(ttl / time.Second)
+	f.until = now + int64(min(max(ttl, leastTTL), mostTTL))
 	f.stale = f.until + int64(grace)
 	return f
 }
 
 // ttlOf returns for how long an answer may be kept, a negative one as RFC 2308, section 5, has it.
 func ttlOf(m *dns.Msg) time.Duration {
-	ttl := uint32(mostTTL / time.Second)
+	ttl := uint32(longest / time.Second)
 	none := true
 	for _, rr := range m.Answer {
 		ttl, none = min(ttl, rr.Header().Ttl), false
@@ -220,7 +237,7 @@ func (e *entry) land(f *found, flight chan struct{}) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if before := e.found.Load(); !f.known && before != nil && before.known && f.until < before.stale {
-		f = &found{before.addrs, true, f.until, before.stale}
+		f = &found{before.addrs, true, before.ttl, f.until, before.stale}
 	}
 	e.found.Store(f)
 	e.flight = nil

@@ -119,6 +119,39 @@ func TestResolverByType(t *testing.T) {
 	})
 }
 
+// The TTL is that of the newest look-up.
+func TestResolverTTL(t *testing.T) {
+	for _, tt := range []struct {
+		answer string
+		want   uint32
+	}{
+		{"a. 20 IN A 192.0.2.1", 20},
+		{"a. 300 IN A 192.0.2.1", 300},
+		{"a. 5 IN CNAME b.\nb. 20 IN A 192.0.2.1", 5},
+		{"a. 0 IN A 192.0.2.1", 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			u := &upstream{records: lab.Records(t, tt.answer)}
+			r := New(u.ask)
+			defer r.Close()
+			if got := r.TTL("a.", dns.TypeA); got != 0 {
+				t.Errorf("%q: %d before anything is known", tt.answer, got)
+			}
+			for _, want := range []uint32{tt.want, 7} {
+				get(t, r, "a.", dns.TypeA)
+				synctest.Wait()
+				if got := r.TTL("a.", dns.TypeA); got != want {
+					t.Errorf("%q: %d, want %d", tt.answer, got, want)
+				}
+				time.Sleep(mostTTL)
+				u.set(func() { u.records = lab.Records(t, "a. 7 IN A 192.0.2.1") })
+				get(t, r, "a.", dns.TypeA) // has it looked up again
+				synctest.Wait()
+			}
+		})
+	}
+}
+
 // For how long an answer is kept.
 func TestResolverTTLs(t *testing.T) {
 	soa := func(ttl, minimum int) string {
@@ -133,8 +166,8 @@ func TestResolverTTLs(t *testing.T) {
 		{"a. 86400 IN A 192.0.2.1", "", mostTTL},
 		{"a. 5 IN CNAME b.\nb. 20 IN A 192.0.2.1", "", 5 * time.Second},
 		{"", "", noTTL},
-		{"", soa(300, 60), time.Minute},
-		{"", soa(50, 60), 50 * time.Second},
+		{"", soa(300, 25), 25 * time.Second},
+		{"", soa(20, 60), 20 * time.Second},
 		{"", soa(7200, 7200), mostTTL},
 	} {
 		synctest.Test(t, func(t *testing.T) {
