@@ -32,6 +32,7 @@ type statusCounts struct{ Total, Down, Unknown, Up, Damped int }
 type statusTarget struct {
 	Address   netip.Addr
 	Port      uint16
+	Answered  []netip.Addr
 	State     string
 	Since     time.Time
 	Names     []string

@@ -180,6 +180,15 @@ func (t target) Notes(now time.Time) (all []string) {
 // Endpoint is the address and port.
 func (t target) Endpoint() string { return netip.AddrPortFrom(t.Address, t.Port).String() }
 
+// Others are the addresses that are answered instead.
+func (t target) Others() string {
+	others := make([]string, len(t.Answered))
+	for i, addr := range t.Answered {
+		others[i] = addr.String()
+	}
+	return strings.Join(others, ", ")
+}
+
 // Hosts are the names without the dots at their ends.
 func (t target) Hosts() string {
 	hosts := make([]string, len(t.Names))

@@ -2,6 +2,7 @@ package status
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -221,6 +222,64 @@ func TestQueries(t *testing.T) {
 		if v.Matches != tt.matches || v.Page != tt.page || v.Pages != tt.pages || v.Size != tt.size || v.Counts.Total != len(all) {
 			t.Errorf("%q: %d of %d match, page %d of %d of %d, want %+v", tt.query, v.Matches, v.Counts.Total, v.Page, v.Pages, v.Size, tt)
 		}
+	}
+}
+
+// A target that is answered as others is shown and found with them, and what is overridden are these.
+func TestAnswered(t *testing.T) {
+	const none = "[]"
+	const rules = "192.0.2.7 down\n192.0.2.8:443 up\n10.0.0.7 up\n198.51.100.0/24 auto\n"
+	for name, tt := range map[string]struct {
+		aliases   string // of 10.0.0.7:8080
+		answered  string // in the JSON
+		row       string // of the page
+		overrides string
+		found     string // by a query, if not by its own address
+	}{
+		"as it is":           {"", none, "10.0.0.7:8080", "[{10.0.0.7 up FILE}]", ""},
+		"as another":         {"192.0.2.7:443", "[192.0.2.7]", "10.0.0.7:8080 answered as 192.0.2.7", "[{192.0.2.7 down FILE}]", "prefix=192.0.2.0/24"},
+		"at its port":        {"192.0.2.8:443", "[192.0.2.8]", "10.0.0.7:8080 answered as 192.0.2.8", "[{192.0.2.8:443 up FILE}]", "prefix=192.0.2.8"},
+		"at another port":    {"192.0.2.8:80", "[192.0.2.8]", "10.0.0.7:8080 answered as 192.0.2.8", none, "prefix=192.0.2.8"},
+		"at two ports":       {"192.0.2.7:80 192.0.2.7:443", "[192.0.2.7]", "10.0.0.7:8080 answered as 192.0.2.7", "[{192.0.2.7 down FILE}]", "prefix=192.0.2.7"},
+		"only the port":      {"10.0.0.7:443", none, "10.0.0.7:8080", "[{10.0.0.7 up FILE}]", ""},
+		"as others":          {"192.0.2.7:443 198.51.100.7:443", "[192.0.2.7 198.51.100.7]", "10.0.0.7:8080 answered as 192.0.2.7, 198.51.100.7", "[{192.0.2.7 down FILE} {198.51.100.0/24 auto FILE}]", "prefix=198.51.100.7&port=8080"},
+		"also as it is":      {"192.0.2.7:443 10.0.0.7:8080", "[192.0.2.7 10.0.0.7]", "10.0.0.7:8080 answered as 192.0.2.7, 10.0.0.7", "[{192.0.2.7 down FILE} {10.0.0.7 up FILE}]", "prefix=192.0.2.7"},
+		"of what has a rule": {"203.0.113.7:443", "[203.0.113.7]", "10.0.0.7:8080 answered as 203.0.113.7", none, "prefix=203.0.113.7"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newServer(t, "")
+			file := openRules(t, rules)
+			n.subject.Rules = about(file, usual)
+			target := n.target("10.0.0.7:8080")
+			for _, alias := range strings.Fields(tt.aliases) {
+				target.AddAlias(netip.MustParseAddrPort(alias))
+			}
+			n.target("10.0.0.8:8080") // is found by nothing but its own address
+			for _, query := range []string{"prefix=10.0.0.7", cmp.Or(tt.found, "prefix=10.0.0.7")} {
+				v := n.get(t, query)
+				if len(v.Targets) != 1 {
+					t.Fatalf("%q: found %v", query, v.endpoints())
+				}
+				if got := fmt.Sprint(v.Targets[0].Answered); got != tt.answered {
+					t.Errorf("answered as %s, want %s", got, tt.answered)
+				}
+				if got := strings.ReplaceAll(fmt.Sprint(v.Targets[0].Overrides), file.Path(), "FILE"); got != tt.overrides {
+					t.Errorf("overrides %s, want %s", got, tt.overrides)
+				}
+				if got := rows(documentOf(t, n.do("GET", "/?"+query)))[1][1]; got != tt.row {
+					t.Errorf("the page has %q, want %q", got, tt.row)
+				}
+			}
+			body := n.do("GET", "/targets?prefix=10.0.0.7").Body.String()
+			if has := strings.Contains(body, `"answered":`); has != (tt.answered != none) {
+				t.Errorf("the field is there: %v, in\n%s", has, body)
+			}
+			for _, query := range []string{"prefix=192.0.3.0/24", "prefix=2001:db8::/32"} {
+				if v := n.get(t, query); len(v.Targets) > 0 {
+					t.Errorf("%q: found %v", query, v.endpoints())
+				}
+			}
+		})
 	}
 }
 

@@ -128,7 +128,7 @@ func (q *query) matches(t *health.Target, state health.State) bool {
 	addr := t.Addr()
 	return (q.state == "" || q.state == state.String()) &&
 		(q.port == 0 || q.port == int(addr.Port())) &&
-		(!q.prefix.IsValid() || q.prefix.Contains(addr.Addr())) &&
+		(!q.prefix.IsValid() || q.prefix.Contains(addr.Addr()) || slices.ContainsFunc(t.AliasAddrs(), q.prefix.Contains)) &&
 		(q.zone == "" || slices.ContainsFunc(t.Names(), q.inZone))
 }
 
@@ -189,6 +189,7 @@ type counts struct {
 type target struct {
 	Address   netip.Addr                 `json:"address"`
 	Port      uint16                     `json:"port"`
+	Answered  []netip.Addr               `json:"answered,omitempty"`
 	Settings  string                     `json:"settings"`
 	State     string                     `json:"state"`
 	Since     time.Time                  `json:"since"`
@@ -255,6 +256,7 @@ func newTarget(t *health.Target, rules []Rules) target {
 	row := target{
 		Address:   addr.Addr(),
 		Port:      addr.Port(),
+		Answered:  t.AliasAddrs(),
 		Settings:  t.Settings().String(),
 		State:     s.State.String(),
 		Since:     instant(s.Since),
@@ -274,15 +276,27 @@ func newTarget(t *health.Target, rules []Rules) target {
 			row.History[i] = &slot{past.Result.String(), past.Mixed}
 		}
 	}
+	answered := t.Aliases()
+	if len(answered) == 0 {
+		answered = append(answered, addr)
+	}
 	for _, r := range rules {
 		if !r.isAbout(t) {
 			continue
 		}
-		if line, says := r.File.Rules().Find(addr.Addr(), addr.Port()); line != "" {
-			row.Overrides = append(row.Overrides, rule{line, says.String(), r.File.Path()})
+		for _, a := range answered {
+			row.addRule(&r, a)
 		}
 	}
 	return row
+}
+
+// addRule adds what a file decides about an address and port, unless it is there already.
+func (t *target) addRule(r *Rules, about netip.AddrPort) {
+	line, says := r.File.Rules().Find(about.Addr(), about.Port())
+	if found := (rule{line, says.String(), r.File.Path()}); line != "" && !slices.Contains(t.Overrides, found) {
+		t.Overrides = append(t.Overrides, found)
+	}
 }
 
 // isAbout tells whether the target is one that the file is about.
