@@ -3,6 +3,7 @@ package shaker
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"net/netip"
 	"sync/atomic"
 
@@ -68,9 +69,10 @@ type pass struct {
 	verdicts
 	// outer is the pass of the query for whose answer a plugin below, such as file with a CNAME that
 	// leaves its zone, asks this server again. The client sees one answer, so one is counted.
-	outer  *pass
-	lookup *lookup // of our own that the query is part of, nil in those of clients
-	record *record // nil without the metadata plugin
+	outer    *pass
+	lookup   *lookup   // of our own that the query is part of, nil in those of clients
+	record   *record   // nil without the metadata plugin
+	recourse *recourse // nil as long as no fallback leads to another name
 
 	// These are of this query and of those within it, which a prefetch of cache may have let run on in
 	// another goroutine.
@@ -116,7 +118,7 @@ func (p *pass) WriteMsg(m *dns.Msg) error {
 
 // filter returns what becomes of an answer to a client.
 func (p *pass) filter(m *dns.Msg) (*dns.Msg, answer.Result) {
-	return answer.Filter(m, &answer.Query{Zone: p.zone.answers(), Request: p.request, Client: p}, p)
+	return answer.Filter(m, &answer.Query{Zone: p.zone.answers(), Request: p.request, Client: p, Signer: p.signer()}, p)
 }
 
 // Resolve implements answer.Source.
@@ -128,6 +130,18 @@ func (p *pass) Resolve(qname string, rrtype uint16) (addrs []netip.Addr, known b
 func (p *pass) Room() int {
 	state := request.Request{W: p.ResponseWriter, Req: p.request}
 	return state.Size()
+}
+
+// Addr implements answer.Client.
+func (p *pass) Addr() netip.Addr {
+	switch from := p.RemoteAddr().(type) {
+	case *net.UDPAddr:
+		return from.AddrPort().Addr()
+	case *net.TCPAddr:
+		return from.AddrPort().Addr()
+	default:
+		return netip.Addr{}
+	}
 }
 
 // count tells metrics, traces and metadata of an answer to a client.

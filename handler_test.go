@@ -470,7 +470,7 @@ a.example.org. 10 IN AAAA ::ffff:10.0.0.5
 a.example.org. 10 IN AAAA ::1`), "a.example.org.")
 		synctest.Wait()
 		probed := network.Probed()
-		want := setupAddrs("10.0.0.1", "127.0.0.9", "2001:db8::2")
+		want := setupAddrs("10.0.0.1", "127.0.0.9", "10.0.0.4", "2001:db8::2")
 		for _, addr := range want {
 			for _, port := range zone.ports {
 				c, ok := probed[netip.AddrPortFrom(addr, port)]

@@ -15,11 +15,17 @@ import (
 // wait is what an answer waits for, and how long it did.
 type wait struct {
 	targets []*health.Target  // that may have their verdicts soon
+	awaited []*health.Target  // those of earlier rounds
 	lookups []<-chan struct{} // each is closed when the addresses of a name may be known
 	began   time.Time
 	took    time.Duration
+	rounds  int  // how often it waited for targets
 	over    bool // nothing more is waited for
 }
+
+// maxRounds is how often an answer waits for verdicts. One round is enough unless what is known then leads to further
+// names: those that the answer falls back to, and the other family of the same name.
+const maxRounds = 8
 
 // isOver tells whether nothing more is waited for. For nil it has not begun.
 func (w *wait) isOver() bool { return w != nil && w.over }
@@ -50,8 +56,11 @@ func (p *pass) Settle() bool {
 		awaitAll(lookups, left)
 	} else {
 		engine.monitor.Await(w.targets, left)
-		w.over = true
+		w.awaited, w.targets = append(w.awaited, w.targets...), nil
+		w.rounds++
+		w.over = w.rounds == maxRounds
 	}
+	p.recourse.forget()
 	w.took = max(time.Since(w.began), 1) // also where the clock is too coarse to tell
 	engine.connections.held(p.RemoteAddr(), w.took)
 	p.rejected = 0
@@ -78,7 +87,7 @@ func (w *wait) trace(ctx context.Context) {
 		return
 	}
 	unknown := 0
-	for _, t := range w.targets {
+	for _, t := range w.awaited {
 		if t.State() == health.Unknown {
 			unknown++
 		}
@@ -86,7 +95,7 @@ func (w *wait) trace(ctx context.Context) {
 	span.Tracer().StartSpan("shaker hold",
 		opentracing.ChildOf(span.Context()),
 		opentracing.StartTime(w.began),
-		opentracing.Tags{"targets": len(w.targets), "unknown": unknown},
+		opentracing.Tags{"targets": len(w.awaited), "unknown": unknown},
 	).FinishWithOptions(opentracing.FinishOptions{FinishTime: w.began.Add(w.took)})
 }
 

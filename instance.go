@@ -14,6 +14,7 @@ import (
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/status"
 	"github.com/coredns-shaker/shaker/internal/watch"
@@ -138,14 +139,27 @@ func hookStartup() {
 	})
 }
 
-// check looks for mistakes that show only when all plugins of all server blocks are set up.
+// check looks for what shows only when all plugins of all server blocks are set up: mistakes, and who signs.
 func (inst *instance) check() error {
 	for _, block := range inst.handlers {
 		if err := block.checkReach(); err != nil {
 			return err
 		}
 		block.warnOfShuffling()
+		for _, other := range block.neighbours() {
+			block.elsewhere = append(block.elsewhere, other.Zone)
+		}
+		block.findStandbys()
+		block.warnOfLostStandbys()
+		block.findDNSSEC()
 	}
+	if err := inst.checkStandbys(); err != nil {
+		return err
+	}
+	for _, block := range inst.handlers {
+		block.watchNames()
+	}
+	inst.watchStandbys()
 	return nil
 }
 
@@ -155,7 +169,7 @@ func (s *Shaker) warnOfShuffling() {
 		return
 	}
 	for _, zone := range slices.Sorted(maps.Keys(s.policies)) {
-		if p := s.policies[zone]; p.SortRTT && p.zones[0] == zone {
+		if p := s.policies[zone]; p.Sort != answer.Unsorted && p.zones[0] == zone {
 			log.Warningf("%s: sort is of no use, since loadbalance shuffles the addresses again; leave one of them out", p.place)
 		}
 	}

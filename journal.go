@@ -83,7 +83,7 @@ func (j *journal) Changed(c health.Change) {
 	if !j.changes.mayTell(c.To) {
 		return
 	}
-	line := describe(c.Target.Addr(), c)
+	line := describe(titleOf(c.Target), c)
 	if c.To == health.Down {
 		log.Warning(line)
 	} else {
@@ -118,8 +118,21 @@ func reportPanic(where string, reason any) {
 	log.Errorf("Recovered from a panic %s: %v\n%s", where, reason, debug.Stack())
 }
 
+// titleOf names a target, and the addresses that are answered instead of its own.
+func titleOf(t *health.Target) string {
+	addrs := t.AliasAddrs()
+	if len(addrs) == 0 {
+		return t.Addr().String()
+	}
+	answered := addrs[0].String()
+	for _, addr := range addrs[1:] {
+		answered += ", " + addr.String()
+	}
+	return fmt.Sprintf("%s (answered as %s)", t.Addr(), answered)
+}
+
 // describe makes the log line of a change.
-func describe(target netip.AddrPort, c health.Change) string {
+func describe(target string, c health.Change) string {
 	checks := "checks"
 	if c.Run == 1 {
 		checks = "check"

@@ -84,6 +84,26 @@ func TestJournalLines(t *testing.T) {
 	}
 }
 
+// The lines also tell as what a target is answered, if that is another address.
+func TestJournalAliases(t *testing.T) {
+	for _, tt := range []struct{ aliases, want string }{
+		{"", "10.0.0.1:443"},
+		{"10.0.0.1:80", "10.0.0.1:443"},
+		{"192.0.2.7:443", "10.0.0.1:443 (answered as 192.0.2.7)"},
+		{"192.0.2.7:443 192.0.2.7:80 192.0.2.9:443", "10.0.0.1:443 (answered as 192.0.2.7, 192.0.2.9)"},
+	} {
+		logged := lab.CaptureLog(t)
+		j := newJournal()
+		target := journalTargets(t, "10.0.0.1:443")[0]
+		for _, alias := range strings.Fields(tt.aliases) {
+			target.AddAlias(netip.MustParseAddrPort(alias))
+		}
+		j.Changed(health.Change{Target: target, From: health.Up, To: health.Down, Run: 1, Result: checker.Refused})
+		journalExpect(t, journalTake(logged), "[WARNING] "+tt.want+" is down: 1 of 1 check failed: refused")
+		j.close()
+	}
+}
+
 func TestJournalFreezes(t *testing.T) {
 	logged := lab.CaptureLog(t)
 	j := newJournal()

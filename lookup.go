@@ -70,7 +70,7 @@ func (s *Shaker) resolve(ctx, origin context.Context, qname string, rrtype uint1
 	}
 	var m *dns.Msg
 	var err error
-	if len(s.zones) > 0 && s.zones.Matches(qname) == "" {
+	if !s.isOurs(qname) {
 		m, err = askServer(ctx, qname, rrtype)
 	} else {
 		_, m, err = s.ask(ctx, qname, rrtype)

@@ -39,7 +39,7 @@ var (
 	removedAddresses = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "removed_addresses_total",
-		Help: "Counter of addresses that were taken out of answers.",
+		Help: "Counter of addresses that were taken out of answers because they, or too many others, are down.",
 	}, []string{"server", "zone", "view"})
 	checks = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,

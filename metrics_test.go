@@ -121,7 +121,7 @@ func TestMetricsSeriesAreThere(t *testing.T) {
 		metric, label string
 		want          []string
 	}{
-		{"coredns_shaker_answers_total", "outcome", []string{"fallback", "filtered", "reordered", "untouched"}},
+		{"coredns_shaker_answers_total", "outcome", []string{"fallback", "filtered", "reordered", "selected", "untouched"}},
 		{"coredns_shaker_checks_total", "result", []string{"answered", "inconclusive", "refused", "timeout", "unreachable"}},
 		{"coredns_shaker_inconclusive_checks_total", "cause", causes},
 		{"coredns_shaker_state_changes_total", "state", []string{"down", "unknown", "up"}},
@@ -301,19 +301,22 @@ func TestMetricsOutcomes(t *testing.T) {
 		fallback string
 		want     answer.Outcome
 		removed  float64
+		pick     int
+		held     float64
 	}{
-		{"untouched.test.", "10.0.0.1=answered 10.0.0.2=answered", two, "all", answer.Untouched, 0},
-		{"filtered.test.", "10.0.0.1=refused 10.0.0.2=answered", two, "all", answer.Filtered, 1},
-		{"reordered.test.", "10.0.0.1=refused 10.0.0.2=answered", two + "\na.example.org. 300" + signature, "all", answer.Reordered, 0},
-		{"spared.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "all", answer.Substituted, 0},
-		{"nodata.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "nodata", answer.Substituted, 2},
+		{"untouched.test.", "10.0.0.1=answered 10.0.0.2=answered", two, "all", answer.Untouched, 0, 0, 0},
+		{"filtered.test.", "10.0.0.1=refused 10.0.0.2=answered", two, "all", answer.Filtered, 1, 0, 0},
+		{"selected.test.", "10.0.0.1=answered 10.0.0.2=answered", two, "all", answer.Selected, 0, 1, 0},
+		{"reordered.test.", "10.0.0.1=refused 10.0.0.2=answered", two + "\na.example.org. 300" + signature, "all", answer.Reordered, 0, 0, 0},
+		{"spared.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "all", answer.Substituted, 0, 0, 1}, // until the other family was looked up
+		{"nodata.test.", "10.0.0.1=refused 10.0.0.2=refused", two, "nodata", answer.Substituted, 2, 0, 0},
 	}
 	for _, tt := range tests {
 		tt.zone = handlerZone(tt.zone)
 		network := newNetwork(t, tt.results)
 		network.settleAll()
 		zone := policyFor(t, tt.fallback, 0)
-		zone.name = tt.zone
+		zone.name, zone.Pick = tt.zone, tt.pick
 		s := network.shaker(zone, tt.answer)
 		handlerAsk(t, s, "a.example.org.")
 		counters := countersFor(t.Context(), tt.zone)
@@ -329,8 +332,8 @@ func TestMetricsOutcomes(t *testing.T) {
 		if n := testutil.ToFloat64(counters.removed); n != tt.removed {
 			t.Errorf("%s: removed %v, want %v", tt.zone, n, tt.removed)
 		}
-		if n := testutil.ToFloat64(counters.held); n != 0 {
-			t.Errorf("%s: held %v", tt.zone, n)
+		if n := testutil.ToFloat64(counters.held); n != tt.held {
+			t.Errorf("%s: held %v, want %v", tt.zone, n, tt.held)
 		}
 	}
 }

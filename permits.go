@@ -70,6 +70,19 @@ func (p *permits) withoutEffect() (allowed []netip.Prefix) {
 	return allowed
 }
 
+// denies tells whether no address in a prefix may be probed.
+func (p *permits) denies(all netip.Prefix) bool {
+	if allow, found := p.rules.LookupPrefix(all); allow || !found {
+		return false
+	}
+	for _, allow := range p.rules.Subnets(all) {
+		if allow {
+			return false
+		}
+	}
+	return true
+}
+
 // allows tells whether addr, which is of a record, may be probed. No address in IPv4-mapped form may, whatever the Corefile
 // allows: neverProbed has their prefix, and [prefix.Parse] makes none that is as long or longer.
 func (p *permits) allows(addr netip.Addr) bool {

@@ -32,6 +32,7 @@ type policy struct {
 	hold      time.Duration
 	idle      time.Duration
 	permits   permits
+	detours   detours
 	overrides *override.File // nil without
 	watched   []string       // names, lower case and fully qualified
 	named     bool           // targets are told the names that lead to them, because there is a status page
@@ -43,7 +44,7 @@ type policy struct {
 // defaultPolicy is a stanza without properties.
 func defaultPolicy() *policy {
 	return &policy{
-		Policy: answer.Policy{TTL: 30},
+		Policy: answer.Policy{TTL: 30, ClientBits4: 24, ClientBits6: 56},
 		ports:  []uint16{443},
 		settings: health.Settings{
 			Interval: 2 * time.Second,
@@ -70,6 +71,11 @@ func (p *policy) complete() {
 	p.permits.addDefaults()
 }
 
+// mayProbe tells whether an address, which is of a record, may be probed: the address at which that is done decides.
+func (p *policy) mayProbe(addr netip.Addr) bool {
+	return p.permits.allows(p.detours.of(netip.AddrPortFrom(addr, 0)).Addr())
+}
+
 // doubts tells what in a stanza is allowed, but hardly does what somebody meant by it.
 func (p *policy) doubts() (lines []string) {
 	if len(p.zonesHere) > 0 {
@@ -86,6 +92,15 @@ func (p *policy) doubts() (lines []string) {
 		lines = append(lines, fmt.Sprintf("allow %s%s changes nothing, since no deny holds it, and what no prefix holds is checked as well; "+
 			"to check nothing else, add deny 0.0.0.0/0 ::/0", prefix.String(idle[0]), more))
 	}
+	if p.Weights.Len() > 0 && p.Pick == 0 && p.Sort != answer.SortClient {
+		lines = append(lines, "weight changes nothing without pick or sort client")
+	}
+	for answered, to := range p.detours.rules.AllSorted() {
+		if p.permits.denies(to.at) {
+			lines = append(lines, fmt.Sprintf("probe leads from %s to %s, where nothing may be probed, so that it is not checked at all; "+
+				"to check it there, add allow %[2]s", prefix.String(answered), prefix.String(to.at)))
+		}
+	}
 	return lines
 }
 
@@ -101,9 +116,12 @@ func (p *policy) key(addr netip.Addr) health.Key {
 // other ones.
 func (p *policy) probes() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v %v %v any %v of %v, rules", p.Policy, p.key4.Value(), p.key6.Value(), p.anyPort, p.ports)
+	fmt.Fprintf(&b, "%v %v %v any %v of %v, rules", p.Fallback, p.key4.Value(), p.key6.Value(), p.anyPort, p.ports)
 	for prefix, allow := range p.permits.rules.AllSorted() {
 		fmt.Fprintf(&b, " %v %v", prefix, allow)
+	}
+	for answered, to := range p.detours.rules.AllSorted() {
+		fmt.Fprintf(&b, ", %v at %v", answered, to)
 	}
 	return b.String()
 }

@@ -125,7 +125,8 @@ func TestPolicyProbes(t *testing.T) {
 			t.Errorf("%q leads to other targets than %q:\n%s\n%s", same, as, words(same), words(as))
 		}
 	}
-	for _, other := range []string{"interval 1s", "source 192.0.2.1", "source 2001:db8::1", "fall 2", "fallback nodata", "allow 10.1.0.0/16"} {
+	for _, other := range []string{"interval 1s", "source 192.0.2.1", "source 2001:db8::1", "fall 2", "fallback nodata", "allow 10.1.0.0/16",
+		"probe 192.0.2.0/24 at 10.0.0.0/24", "probe 192.0.2.0/24 at 10.0.0.0/24 80", "probe 192.0.2.0/24 at 10.0.1.0/24"} {
 		if words(as+"\n"+other) == words(as) {
 			t.Errorf("%s leads to the same targets", other)
 		}

@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -35,13 +36,17 @@ var properties = []struct {
 	{"fall", "COUNT", false, (*stanza).fall},
 	{"damping", "off | DURATION [MAX]", false, (*stanza).damping},
 	{"hold", "DURATION", false, (*stanza).hold},
-	{"fallback", "all | nodata | servfail | ADDRESS...", false, (*stanza).fallback},
+	{"prefer", "CIDR...", true, (*stanza).prefer},
+	{"fallback", "[NAME...] [all | nodata | servfail | ADDRESS...]", false, (*stanza).fallback},
 	{"panic", "PERCENT", false, (*stanza).panic},
 	{"ttl", "DURATION", false, (*stanza).ttl},
-	{"sort", "rtt", false, (*stanza).sort},
+	{"sort", "rtt | client [BITS4 BITS6]", false, (*stanza).sort},
+	{"pick", "COUNT", false, (*stanza).pick},
+	{"weight", "COUNT CIDR...", true, (*stanza).weight},
 	{"idle", "DURATION", false, (*stanza).idle},
 	{"allow", "CIDR...", true, (*stanza).allow},
 	{"deny", "CIDR...", true, (*stanza).deny},
+	{"probe", "CIDR at CIDR [PORT]", true, (*stanza).probe},
 	{"overrides", "FILE", false, (*stanza).overrides},
 	{"watch", "NAME...", true, (*stanza).watch},
 	{"source", "ADDRESS...", false, (*stanza).source},
@@ -87,14 +92,14 @@ func (s *stanza) port(args []string) error {
 	}
 	s.policy.ports = nil
 	for _, arg := range args {
-		port, err := strconv.ParseUint(arg, 10, 16)
-		if err != nil || port == 0 {
-			return fmt.Errorf("%q is not a port, want a number from 1 to 65535", arg)
+		port, err := parsePort(arg)
+		if err != nil {
+			return err
 		}
-		if slices.Contains(s.policy.ports, uint16(port)) {
+		if slices.Contains(s.policy.ports, port) {
 			return fmt.Errorf("%q is given twice", arg)
 		}
-		s.policy.ports = append(s.policy.ports, uint16(port))
+		s.policy.ports = append(s.policy.ports, port)
 	}
 	return nil
 }
@@ -158,8 +163,37 @@ func (s *stanza) hold(args []string) (err error) {
 	return err
 }
 
+// prefer takes one tier.
+func (s *stanza) prefer(args []string) error {
+	tier := make([]netip.Prefix, len(args))
+	for i, arg := range args {
+		var err error
+		if tier[i], err = prefix.Parse(arg); err != nil {
+			return err
+		}
+	}
+	if twice, ok := s.policy.Tiers.Add(tier); !ok {
+		return fmt.Errorf("%q is given twice", prefix.String(twice))
+	}
+	return nil
+}
+
+// fallback takes names first, then what is left when none of them lives.
 func (s *stanza) fallback(args []string) error {
 	f := &s.policy.Fallback
+	for len(args) > 0 {
+		qname, err := parseStandby(args[0])
+		if err != nil {
+			break
+		}
+		if slices.Contains(f.Names, qname) {
+			return fmt.Errorf("%q is given twice", args[0])
+		}
+		f.Names, args = append(f.Names, qname), args[1:]
+	}
+	if len(args) == 0 {
+		return nil
+	}
 	for _, kind := range []answer.FallbackKind{answer.FallbackAll, answer.FallbackNoData, answer.FallbackServFail} {
 		if args[0] == kind.String() {
 			f.Kind = kind
@@ -169,8 +203,12 @@ func (s *stanza) fallback(args []string) error {
 	f.Kind = answer.FallbackAddresses
 	for _, arg := range args {
 		addr, err := parseAddress(arg)
+		if _, noName := parseStandby(arg); err != nil && noName == nil {
+			return fmt.Errorf("%q stands behind an address, want names first", arg)
+		}
 		if err != nil {
-			return fmt.Errorf("%w, want all, nodata, servfail or nothing but addresses", err)
+			return fmt.Errorf("%q is neither a domain name with a dot nor an IP address, want names, and then all, nodata, "+
+				"servfail or nothing but addresses", arg)
 		}
 		if slices.Contains(f.Addresses, addr) {
 			return fmt.Errorf("%q is given twice", arg)
@@ -178,6 +216,16 @@ func (s *stanza) fallback(args []string) error {
 		f.Addresses = append(f.Addresses, addr)
 	}
 	return nil
+}
+
+// parseStandby reads a name that answers may fall back to. It has a dot, so that no keyword with a mistake passes for one.
+func parseStandby(arg string) (qname string, err error) {
+	qname = plugin.Name(arg).Normalize()
+	_, valid := dns.IsDomainName(arg)
+	if !valid || !strings.Contains(arg, ".") || arg == "." || strings.ContainsAny(arg, ":/*") || isNumeric(arg) {
+		return "", errors.New("is not a domain name with a dot")
+	}
+	return qname, checkSpelling(qname)
 }
 
 func (s *stanza) panic(args []string) (err error) {
@@ -203,12 +251,53 @@ func (s *stanza) ttl(args []string) error {
 	return nil
 }
 
-func (s *stanza) sort(args []string) error {
-	if args[0] != "rtt" {
-		return fmt.Errorf("%q is not an order, want rtt", args[0])
+func (s *stanza) sort(args []string) (err error) {
+	p := s.policy
+	switch args[0] {
+	case answer.SortRTT.String():
+		p.Sort = answer.SortRTT
+		return single(args)
+	case answer.SortClient.String():
+		p.Sort = answer.SortClient
+	default:
+		return fmt.Errorf("%q is not an order, want rtt or client", args[0])
 	}
-	s.policy.SortRTT = true
-	return single(args)
+	switch len(args) {
+	case 1:
+		return nil
+	case 3:
+		if p.ClientBits4, err = count(args[1:2], 1, 32); err == nil {
+			p.ClientBits6, err = count(args[2:], 1, 128)
+		}
+		return err
+	default:
+		return fmt.Errorf("%q is incomplete or too long, want client, or client BITS4 BITS6", strings.Join(args, " "))
+	}
+}
+
+func (s *stanza) pick(args []string) (err error) {
+	s.policy.Pick, err = count(args, 1, 1000)
+	return err
+}
+
+func (s *stanza) weight(args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("%q has no CIDR behind it, want COUNT and at least one", args[0])
+	}
+	weight, err := count(args[:1], 1, 1000)
+	if err != nil {
+		return fmt.Errorf("%w; what shall get nothing is for prefer or overrides", err)
+	}
+	for _, arg := range args[1:] {
+		p, err := prefix.Parse(arg)
+		if err != nil {
+			return err
+		}
+		if !s.policy.Weights.Set(p, weight) {
+			return fmt.Errorf("%q is given twice", arg)
+		}
+	}
+	return nil
 }
 
 func (s *stanza) idle(args []string) (err error) {
@@ -229,6 +318,17 @@ func (s *stanza) prefixes(args []string, allow bool) error {
 		if !s.policy.permits.add(p, allow) {
 			return fmt.Errorf("%q is both allowed and denied", arg)
 		}
+	}
+	return nil
+}
+
+func (s *stanza) probe(args []string) error {
+	answered, to, err := parseDetour(args)
+	if err != nil {
+		return err
+	}
+	if !s.policy.detours.add(answered, to) {
+		return fmt.Errorf("%q is given twice", args[0])
 	}
 	return nil
 }
@@ -425,6 +525,14 @@ func parseDuration(arg string, least, most time.Duration) (time.Duration, error)
 		return 0, fmt.Errorf("%q is not possible, want a duration from %v to %v", arg, least, most)
 	}
 	return d, nil
+}
+
+func parsePort(arg string) (uint16, error) {
+	port, err := strconv.ParseUint(arg, 10, 16)
+	if err != nil || port == 0 {
+		return 0, fmt.Errorf("%q is not a port, want a number from 1 to 65535", arg)
+	}
+	return uint16(port), nil
 }
 
 // parseAddress reads an address that can be in a DNS record.

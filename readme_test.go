@@ -188,6 +188,12 @@ func TestReadmeDefaultsAndBounds(t *testing.T) {
 		bounds   = regexp.MustCompile("from `([^`]+)` to `([^`]+)`")
 		bounded  = regexp.MustCompile("DURATION|COUNT|PERCENT|PORT")
 		corefile = func(property, value string) string {
+			switch property {
+			case "probe":
+				property += " 192.0.2.0/24 at 10.0.0.0/24" // the port is the last value
+			case "weight":
+				value += " 192.0.2.0/24"
+			}
 			return fmt.Sprintf("example.org {\n    shaker {\n        %s %s\n    }\n}\n", property, value)
 		}
 		usage = make(map[string]string)
@@ -361,6 +367,6 @@ func TestReadmeNumbers(t *testing.T) {
 		fmt.Sprintf("an address that refuses is out of answers after %v, one that is silent after %v", refusal, silence),
 		fmt.Sprintf("one that lives again is back after %v", back),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
-		"`"+describe(netip.MustParseAddrPort("127.0.0.2:1053"), health.Change{To: health.Up, Run: s.Rise})+"`",
+		"`"+describe("127.0.0.2:1053", health.Change{To: health.Up, Run: s.Rise})+"`",
 	)
 }

@@ -40,12 +40,22 @@ func setup(c *caddy.Controller) error {
 func newShaker(policies zonePolicies, inst *instance) *Shaker {
 	s := &Shaker{policies: policies, instance: inst}
 	s.resolver = resolve.New(s.resolve)
-	s.watches = s.newWatches()
 	return s
 }
 
-// newWatches returns the watched names of a server block.
-func (s *Shaker) newWatches() (all []*watch.Watch) {
+// watchNames has the names looked up that the stanzas of a server block watch.
+func (s *Shaker) watchNames() {
+	for _, zone := range s.policies {
+		for _, qname := range zone.watched {
+			if s.policies.find(qname).name == zone.name { // and not that of another zone of the same stanza
+				s.watch(zone, qname, answer.Types(qname), nil)
+			}
+		}
+	}
+}
+
+// watch has a name of a zone looked up again and again. Who else wants to know of it, if anybody, is told each time.
+func (s *Shaker) watch(zone zonePolicy, qname string, types []uint16, also func(ctx context.Context, qname string, qtype uint16)) {
 	tell := watch.Listener{
 		LookedUp: countLookup,
 		Unresolved: func(qname string, since, again time.Duration, reason error) {
@@ -53,26 +63,18 @@ func (s *Shaker) newWatches() (all []*watch.Watch) {
 		},
 		Resolved: func(qname string) { s.instance.engine.journal.resolved(qname) },
 	}
-	for _, zone := range s.policies {
-		if len(zone.watched) == 0 {
-			continue
+	ask := func(ctx context.Context, qname string, qtype uint16, keep time.Duration) (*dns.Msg, []watch.Target, error) {
+		if err := shared.beginLookup(); err != nil {
+			return nil, nil, err
 		}
-		settings := zone.probes()
-		ask := func(ctx context.Context, qname string, qtype uint16, keep time.Duration) (*dns.Msg, []watch.Target, error) {
-			if err := shared.beginLookup(); err != nil {
-				return nil, nil, err
-			}
-			defer shared.endLookup()
-			return s.lookUp(ctx, zone, qname, qtype, keep)
+		defer shared.endLookup()
+		if also != nil {
+			also(ctx, qname, qtype)
 		}
-		for _, qname := range zone.watched {
-			if s.policies.find(qname).name == zone.name { // and not that of another zone of the same stanza
-				wanted := watch.Wanted{Name: qname, Types: answer.Types(qname), TTL: zone.TTL, Settings: settings}
-				all = append(all, s.instance.watched.Add(wanted, ask, tell))
-			}
-		}
+		return s.lookUp(ctx, zone, qname, qtype, keep)
 	}
-	return all
+	wanted := watch.Wanted{Name: qname, Types: types, TTL: zone.TTL, Settings: zone.probes()}
+	s.watches = append(s.watches, s.instance.watched.Add(wanted, ask, tell))
 }
 
 // parse reads the stanzas of a server block. What they say of the process goes to process, which all

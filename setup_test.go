@@ -53,6 +53,13 @@ func setupValidate(path, corefile string) error {
 		caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: path, ServerTypeName: "dns"}, nil, true)
 }
 
+func setupPrefixes(words string) (prefixes []netip.Prefix) {
+	for _, word := range strings.Fields(words) {
+		prefixes = append(prefixes, netip.MustParsePrefix(word))
+	}
+	return prefixes
+}
+
 func setupAddrs(s ...string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, a := range s {
@@ -65,6 +72,9 @@ func setupAddrs(s ...string) []netip.Addr {
 func TestSetupProperties(t *testing.T) {
 	rule := func(p *policy, prefix string, allow bool) {
 		p.permits.add(netip.MustParsePrefix(prefix), allow)
+	}
+	detour := func(p *policy, answered, at string, port uint16) {
+		p.detours.add(netip.MustParsePrefix(answered), detour{netip.MustParsePrefix(at), port})
 	}
 	tests := []struct {
 		properties string
@@ -109,6 +119,20 @@ func TestSetupProperties(t *testing.T) {
 		{"fallback 2001:db8::1 192.0.2.1 ::ffff:192.0.2.2", func(p *policy) {
 			p.Fallback = answer.Fallback{Kind: answer.FallbackAddresses, Addresses: setupAddrs("2001:db8::1", "192.0.2.1", "192.0.2.2")}
 		}},
+		{"fallback b.example.org", func(p *policy) { p.Fallback.Names = []string{"b.example.org."} }},
+		{"fallback localhost.", func(p *policy) { p.Fallback.Names = []string{"localhost."} }},
+		{"fallback B.example.ORG. a.example.net all", func(p *policy) { p.Fallback.Names = []string{"b.example.org.", "a.example.net."} }},
+		{"fallback b.example.org servfail", func(p *policy) {
+			p.Fallback = answer.Fallback{Names: []string{"b.example.org."}, Kind: answer.FallbackServFail}
+		}},
+		{"fallback b.example.org 192.0.2.1 ::1", func(p *policy) {
+			p.Fallback = answer.Fallback{Names: []string{"b.example.org."}, Kind: answer.FallbackAddresses, Addresses: setupAddrs("192.0.2.1", "::1")}
+		}},
+		{"prefer 10.0.0.0/8 2001:db8::1\nprefer ::ffff:10.1.0.0/112\nprefer 192.0.2.1", func(p *policy) {
+			for _, tier := range []string{"10.0.0.0/8 2001:db8::1/128", "10.1.0.0/16", "192.0.2.1/32"} {
+				p.Tiers.Add(setupPrefixes(tier))
+			}
+		}},
 		{"panic 0", func(p *policy) { p.Panic = 0 }},
 		{"panic 100", func(p *policy) { p.Panic = 100 }},
 		{"panic 50%", func(p *policy) { p.Panic = 50 }},
@@ -117,7 +141,17 @@ func TestSetupProperties(t *testing.T) {
 		{"ttl 1m", func(p *policy) { p.TTL = 60 }},
 		{"ttl 168h", func(p *policy) { p.TTL = 7 * 24 * 3600 }},
 		{"ttl 604800", func(p *policy) { p.TTL = 7 * 24 * 3600 }},
-		{"sort rtt", func(p *policy) { p.SortRTT = true }},
+		{"sort rtt", func(p *policy) { p.Sort = answer.SortRTT }},
+		{"sort client", func(p *policy) { p.Sort = answer.SortClient }},
+		{"sort client 16 48", func(p *policy) { p.Sort, p.ClientBits4, p.ClientBits6 = answer.SortClient, 16, 48 }},
+		{"sort client 32 128", func(p *policy) { p.Sort, p.ClientBits4, p.ClientBits6 = answer.SortClient, 32, 128 }},
+		{"pick 1", func(p *policy) { p.Pick = 1 }},
+		{"pick 1000", func(p *policy) { p.Pick = 1000 }},
+		{"weight 1 10.0.0.1\nweight 1000 10.0.0.0/8 2001:db8::/32", func(p *policy) {
+			p.Weights.Set(netip.MustParsePrefix("10.0.0.1/32"), 1)
+			p.Weights.Set(netip.MustParsePrefix("10.0.0.0/8"), 1000)
+			p.Weights.Set(netip.MustParsePrefix("2001:db8::/32"), 1000)
+		}},
 		{"idle 1s", func(p *policy) { p.idle = time.Second }},
 		{"idle 720h", func(p *policy) { p.idle = 30 * 24 * time.Hour }},
 		{"allow 10.1.2.3/8", func(p *policy) { rule(p, "10.0.0.0/8", true) }},
@@ -137,6 +171,16 @@ func TestSetupProperties(t *testing.T) {
 			rule(p, "10.1.0.0/16", true)
 			rule(p, "10.1.1.1/32", false)
 		}},
+		{"probe 192.0.2.99/24 at 10.1.2.3/24", func(p *policy) { detour(p, "192.0.2.0/24", "10.1.2.0/24", 0) }},
+		{"probe 192.0.2.7 at 10.0.0.1/32 1\nprobe 192.0.2.0/24 at 192.0.2.0/24 65535", func(p *policy) {
+			detour(p, "192.0.2.7/32", "10.0.0.1/32", 1)
+			detour(p, "192.0.2.0/24", "192.0.2.0/24", 65535)
+		}},
+		{"probe 2001:db8::/32 at fd00::/32\nprobe ::/0 at ::/0 80", func(p *policy) {
+			detour(p, "2001:db8::/32", "fd00::/32", 0)
+			detour(p, "::/0", "::/0", 80)
+		}},
+		{"probe ::ffff:192.0.2.0/120 at 10.0.0.0/24", func(p *policy) { detour(p, "192.0.2.0/24", "10.0.0.0/24", 0) }},
 		{"watch Www.Example.ORG example.org.", func(p *policy) { p.watched = []string{"www.example.org.", "example.org."} }},
 		{"watch a.example.org\nwatch b.example.org", func(p *policy) {
 			p.watched = []string{"a.example.org.", "b.example.org."}
@@ -411,7 +455,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, damping, hold, fallback, panic, ttl, sort, idle, allow, deny, overrides, watch, source, method, freeze, limit, metrics, status"
+const setupNames = "port, interval, timeout, rise, fall, damping, hold, prefer, fallback, panic, ttl, sort, pick, weight, idle, allow, deny, probe, overrides, watch, source, method, freeze, limit, metrics, status"
 
 const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 
@@ -461,14 +505,37 @@ func TestSetupMistakes(t *testing.T) {
 		{"hold -1ms", 3, `hold: "-1ms" is not possible, want a duration from 0s to 4s`},
 		{"hold 5s", 3, `hold: "5s" is not possible, want a duration from 0s to 4s`},
 		{"hold 1s 1s", 3, `hold: "1s" is one value too many, want a single one`},
-		{"fallback", 3, "fallback has no value, want fallback all | nodata | servfail | ADDRESS..."},
-		{"fallback nxdomain", 3, `fallback: "nxdomain" is not an IP address, want all, nodata, servfail or nothing but addresses`},
-		{"fallback 10.0.0.1 all", 3, `fallback: "all" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback", 3, "fallback has no value, want fallback [NAME...] [all | nodata | servfail | ADDRESS...]"},
+		{"fallback nxdomain", 3, `fallback: "nxdomain" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback 10.0.0.1 all", 3, `fallback: "all" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
 		{"fallback all 10.0.0.1", 3, `fallback: "10.0.0.1" is one value too many, want a single one`},
 		{"fallback nodata servfail", 3, `fallback: "servfail" is one value too many, want a single one`},
-		{"fallback addresses", 3, `fallback: "addresses" is not an IP address, want all, nodata, servfail or nothing but addresses`},
-		{"fallback fe80::1%eth0", 3, `fallback: "fe80::1%eth0" is not an IP address, want all, nodata, servfail or nothing but addresses`},
+		{"fallback addresses", 3, `fallback: "addresses" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback fe80::1%eth0", 3, `fallback: "fe80::1%eth0" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
 		{"fallback 10.0.0.1 ::ffff:10.0.0.1", 3, `fallback: "::ffff:10.0.0.1" is given twice`},
+		{"fallback 10.0.0.1 b.example.org", 3, `fallback: "b.example.org" stands behind an address, want names first`},
+		{"fallback all b.example.org", 3, `fallback: "b.example.org" is one value too many, want a single one`},
+		{"fallback b.example.org B.Example.org.", 3, `fallback: "B.Example.org." is given twice`},
+		{"fallback standby", 3, `fallback: "standby" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback .", 3, `fallback: "." is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback *.example.org", 3, `fallback: "*.example.org" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback b.example.org:53", 3, `fallback: "b.example.org:53" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback 192.0.2.300", 3, `fallback: "192.0.2.300" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"fallback b.example.org 192.0.2", 3, `fallback: "192.0.2" is neither a domain name with a dot nor an IP address, want names, and then all, nodata, servfail or nothing but addresses`},
+		{"prefer", 3, "prefer has no value, want prefer CIDR..."},
+		{"prefer 10.0.0.0/33", 3, `prefer: "10.0.0.0/33" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"prefer 10.0.0.0/8 10.1.2.3/8", 3, `prefer: "10.0.0.0/8" is given twice`},
+		{"prefer 10.0.0.1\nprefer 10.0.0.1/32", 4, `prefer: "10.0.0.1" is given twice`},
+		{"pick", 3, "pick has no value, want pick COUNT"},
+		{"pick 0", 3, `pick: "0" is not possible, want a number from 1 to 1000`},
+		{"pick one", 3, `pick: "one" is not possible, want a number from 1 to 1000`},
+		{"pick 1 2", 3, `pick: "2" is one value too many, want a single one`},
+		{"weight", 3, "weight has no value, want weight COUNT CIDR..."},
+		{"weight 10", 3, `weight: "10" has no CIDR behind it, want COUNT and at least one`},
+		{"weight 0 10.0.0.1", 3, `weight: "0" is not possible, want a number from 1 to 1000; what shall get nothing is for prefer or overrides`},
+		{"weight 10.0.0.1 10", 3, `weight: "10.0.0.1" is not possible, want a number from 1 to 1000; what shall get nothing is for prefer or overrides`},
+		{"weight 1 10.0.0.256", 3, `weight: "10.0.0.256" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"weight 1 10.0.0.1\nweight 2 10.0.0.1", 4, `weight: "10.0.0.1" is given twice`},
 		{"damping", 3, "damping has no value, want damping off | DURATION [MAX]"},
 		{"damping off 5m", 3, `damping: "5m" is one value too many, want a single one`},
 		{"damping on", 3, `damping: "on" is not a duration, want one such as 500ms or 2s, or off`},
@@ -509,6 +576,23 @@ func TestSetupMistakes(t *testing.T) {
 		{"allow ::/64", 3, `allow: "::/64" ` + setupStraddles},
 		{"allow 10.0.0.0/8\ndeny ::ffff:10.0.0.0/104", 4, `deny: "::ffff:10.0.0.0/104" is both allowed and denied`},
 		{"deny all", 3, `deny: "all" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"probe", 3, "probe has no value, want probe CIDR at CIDR [PORT]"},
+		{"probe 192.0.2.0/24", 3, `probe: "192.0.2.0/24" is not possible, want CIDR at CIDR [PORT]`},
+		{"probe 192.0.2.0/24 at", 3, `probe: "192.0.2.0/24 at" is not possible, want CIDR at CIDR [PORT]`},
+		{"probe 192.0.2.0/24 10.0.0.0/24", 3, `probe: "192.0.2.0/24 10.0.0.0/24" is not possible, want CIDR at CIDR [PORT]`},
+		{"probe 192.0.2.0/24 on 10.0.0.0/24", 3, `probe: "192.0.2.0/24 on 10.0.0.0/24" is not possible, want CIDR at CIDR [PORT]`},
+		{"probe 192.0.2.0/24 at 10.0.0.0/24 80 443", 3, `probe: "192.0.2.0/24 at 10.0.0.0/24 80 443" is not possible, want CIDR at CIDR [PORT]`},
+		{"probe public at 10.0.0.0/24", 3, `probe: "public" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"probe 192.0.2.0/24 at 10.0.0.0/33", 3, `probe: "10.0.0.0/33" is neither a CIDR such as 10.0.0.0/8 nor an address`},
+		{"probe 192.0.2.0/24 at 10.0.0.0/8", 3, `probe: "10.0.0.0/8" does not have the length of 192.0.2.0/24, want a CIDR that ends in /24`},
+		{"probe 192.0.2.0/24 at 10.0.0.7", 3, `probe: "10.0.0.7" does not have the length of 192.0.2.0/24, want a CIDR that ends in /24`},
+		{"probe 192.0.2.0/24 at fd00::/24", 3, `probe: "192.0.2.0/24" is IPv4 and "fd00::/24" is IPv6, want both of one family`},
+		{"probe 2001:db8::/104 at ::ffff:10.0.0.0/104", 3, `probe: "2001:db8::/104" is IPv6 and "::ffff:10.0.0.0/104" is IPv4, want both of one family`},
+		{"probe ::ffff:0.0.0.0/64 at fd00::/64", 3, `probe: "::ffff:0.0.0.0/64" ` + setupStraddles},
+		{"probe 2001:db8::/64 at ::/64", 3, `probe: "::/64" ` + setupStraddles},
+		{"probe 192.0.2.0/24 at 10.0.0.0/24 0", 3, `probe: "0" is not a port, want a number from 1 to 65535`},
+		{"probe 192.0.2.0/24 at 10.0.0.0/24 http", 3, `probe: "http" is not a port, want a number from 1 to 65535`},
+		{"probe 192.0.2.0/24 at 10.0.0.0/24\nprobe ::ffff:192.0.2.9/120 at 10.0.0.0/24", 4, `probe: "::ffff:192.0.2.9/120" is given twice`},
 		{"watch", 3, "watch has no value, want watch NAME..."},
 		{"watch www.example.net", 3, `watch: "www.example.net" is in none of the stanza's zones, example.org.`},
 		{"watch www.example.org notexample.org", 3, `watch: "notexample.org" is in none of the stanza's zones, example.org.`},
@@ -548,8 +632,12 @@ func TestSetupMistakes(t *testing.T) {
 		{"metrics targets all", 3, `metrics: "all" is one value too many, want a single one`},
 		{"metrics targets\nmetrics targets", 4, "metrics is given twice, on line 3 already"},
 		{"limit rate 5\nlimit rate 6", 4, "limit: rate: 6 differs from 5 at Corefile:3, but the whole process can have only one"},
-		{"sort", 3, "sort has no value, want sort rtt"},
-		{"sort random", 3, `sort: "random" is not an order, want rtt`},
+		{"sort", 3, "sort has no value, want sort rtt | client [BITS4 BITS6]"},
+		{"sort random", 3, `sort: "random" is not an order, want rtt or client`},
+		{"sort client 24", 3, `sort: "client 24" is incomplete or too long, want client, or client BITS4 BITS6`},
+		{"sort client 0 56", 3, `sort: "0" is not possible, want a number from 1 to 32`},
+		{"sort client 24 129", 3, `sort: "129" is not possible, want a number from 1 to 128`},
+		{"sort client 24 56 1", 3, `sort: "client 24 56 1" is incomplete or too long, want client, or client BITS4 BITS6`},
 		{"sort rtt rtt", 3, `sort: "rtt" is one value too many, want a single one`},
 		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
 		{"status", 3, "status has no value, want status ADDRESS"},
@@ -662,6 +750,10 @@ func TestSetupDoubts(t *testing.T) {
 	reverse := func(zone string) string {
 		return `Corefile:2: zone "` + zone + `" is a reverse zone, where answers have no addresses to check; to choose addresses, use allow and deny`
 	}
+	probe := func(answered, at string) string {
+		return "Corefile:2: probe leads from " + answered + " to " + at + ", where nothing may be probed, so that it is not checked at all; " +
+			"to check it there, add allow " + at
+	}
 	const everything = "deny 0.0.0.0/0 ::/0\n"
 	for _, tt := range []struct{ block, stanza, want string }{
 		{".", "shaker", ""},
@@ -687,6 +779,11 @@ func TestSetupDoubts(t *testing.T) {
 		{".", "shaker 2.0.192.in-addr.arpa", reverse("2.0.192.in-addr.arpa.")},
 		{"example.org 10.0.0.0/8", "shaker", ""},
 		{"example.org 10.0.0.0/8", "shaker example.org", ""},
+		{".", "shaker {\nprobe 192.0.2.0/24 at 127.0.0.0/24\n}", probe("192.0.2.0/24", "127.0.0.0/24")},
+		{".", "shaker {\nprobe 192.0.2.7 at 10.0.0.7 80\ndeny 10.0.0.0/8\n}", probe("192.0.2.7", "10.0.0.7")},
+		{".", "shaker {\nprobe 192.0.2.0/24 at 10.0.0.0/24\ndeny 10.0.0.0/8\nallow 10.0.0.9\n}", ""},
+		{".", "shaker {\nprobe 192.0.2.0/24 at 10.0.0.0/24\ndeny 10.0.0.9\n}", ""},
+		{".", "shaker {\nprobe 192.0.2.0/24 at 127.0.0.0/24\nallow 127.0.0.0/8\n}", ""},
 		// They do what they say.
 		{".", "shaker {\npanic 0\nfallback all\nhold 0\nttl 0\nport any 443\nsort rtt\n}", ""},
 		{"example.org", "shaker . {\nwatch www.example.org\n}", ""},

@@ -23,11 +23,14 @@ type Shaker struct {
 	Next plugin.Handler
 
 	policies   zonePolicies
-	zones      plugin.Zones // of the server block
+	zones      plugin.Zones       // of the server block
+	elsewhere  plugin.Zones       // of the other server blocks that listen where this one does
+	standbys   map[string]standby // by their names, of all stanzas
 	instance   *instance
 	controller *caddy.Controller
 	watches    []*watch.Watch
 	resolver   *resolve.Resolver // of names that SRV records lead to
+	dnssec     dnssecPlugin      // nil where the server block has none
 }
 
 // Name implements plugin.Handler.

@@ -26,7 +26,7 @@ type verdicts struct {
 // Ask implements answer.Source. An address is not watched where it may not be probed, or the table of targets is full.
 // What is overridden is still probed, so that there is a verdict when that ends.
 func (v *verdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
-	permitted := v.zone.permits.allows(addr)
+	permitted := v.zone.mayProbe(addr)
 	addr = addr.Unmap()
 	rules := v.zone.overrides.Rules()
 	var own [1]uint16
@@ -89,15 +89,28 @@ func (v *verdicts) waits() *wait {
 // made up by somebody, with most of its octets as \DDD, and would take up four times the memory.
 const maxNamed = 255
 
-// target has an address checked at a port for at least keep from now on. It is nil where the table is full.
+// target has an address checked at a port, or what is probed instead, for at least keep from now on. It is nil where the
+// table is full.
 func (v *verdicts) target(addr netip.Addr, port uint16, keep time.Duration) *health.Target {
-	t := v.shaker.instance.engine.monitor.Target(netip.AddrPortFrom(addr, port), v.zone.key(addr), keep)
-	if t != nil && v.zone.named {
-		if qname := v.request.Question[0].Name; len(qname) <= maxNamed {
-			t.AddName(qname)
-		}
+	answered := netip.AddrPortFrom(addr, port)
+	t := v.shaker.instance.engine.monitor.Target(v.zone.detours.of(answered), v.zone.key(addr), keep)
+	if t != nil && (v.zone.named || v.zone.detours.areThere()) {
+		v.note(t, answered)
 	}
 	return t
+}
+
+// note tells a target what people know it by: the address and port that are answered, and the name, if there is a status
+// page. It is apart because of the room it takes on the stack.
+//
+//go:noinline
+func (v *verdicts) note(t *health.Target, answered netip.AddrPort) {
+	if v.zone.named || t.Addr() != answered {
+		t.AddAlias(answered)
+	}
+	if qname := v.request.Question[0].Name; v.zone.named && len(qname) <= maxNamed {
+		t.AddName(qname)
+	}
 }
 
 // portStates sums up what is known of an address at its ports.
@@ -105,6 +118,10 @@ type portStates struct {
 	states [3]int // number of ports by health.State
 	damped int    // of those that are down
 	rtt    time.Duration
+	// soonest and latest are within which time the ports that are unknown have their verdicts, as far as that can be told
+	// of them, and told is of how many.
+	soonest, latest time.Duration
+	told            int
 }
 
 // add takes in a port: what somebody has decided about it, and the target, which is nil where there is none.
@@ -121,10 +138,42 @@ func (p *portStates) add(decided override.Decision, t *health.Target) {
 		p.states[health.Down]++
 	default:
 		state := t.State()
+		if state == health.Unknown {
+			within := t.Within()
+			// It is nothing also where the verdict has just come in.
+			if state = t.State(); state == health.Unknown {
+				p.addWithin(within)
+			}
+		}
 		p.states[state]++
 		if state == health.Down && t.Damped() {
 			p.damped++
 		}
+	}
+}
+
+// addWithin takes in within which time a port that is unknown has its verdict, 0 where nobody can tell.
+func (p *portStates) addWithin(within time.Duration) {
+	if within <= 0 {
+		return
+	}
+	if p.told == 0 || within < p.soonest {
+		p.soonest = within
+	}
+	p.latest = max(p.latest, within)
+	p.told++
+}
+
+// within returns how long it takes at most until an address that is unknown, and silent, is down: the first port that is
+// down decides about all, and the last one about any.
+func (p *portStates) within(anyPort bool) time.Duration {
+	switch {
+	case !anyPort:
+		return p.soonest
+	case p.told == p.states[health.Unknown]:
+		return p.latest
+	default:
+		return 0
 	}
 }
 
@@ -141,7 +190,7 @@ func (p *portStates) verdict(anyPort bool) answer.Verdict {
 	case ports > 0:
 		v.State = decisive
 	case p.states[health.Unknown] > 0:
-		v.State = answer.Unknown
+		v.State, v.Within = answer.Unknown, p.within(anyPort)
 	}
 	// If the ports that are damped were up, the address would be, too.
 	relieved := p.damped > 0 && (anyPort || p.damped == p.states[health.Down])
@@ -159,7 +208,7 @@ type lookupVerdicts struct {
 // Ask implements answer.Source.
 func (v lookupVerdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 	verdict := v.verdicts.Ask(addr, port)
-	if !v.zone.permits.allows(addr) {
+	if !v.zone.mayProbe(addr) {
 		return verdict
 	}
 	addr = addr.Unmap()
@@ -185,6 +234,12 @@ func (v lookupVerdicts) Resolve(qname string, rrtype uint16) (addrs []netip.Addr
 	}
 	return addrs, known
 }
+
+// Standby implements answer.Source. Names that answers fall back to are looked up on their own.
+func (v lookupVerdicts) Standby(string, uint16) (addrs []netip.Addr, ttl uint32) { return nil, 0 }
+
+// Addr implements answer.Client.
+func (v lookupVerdicts) Addr() netip.Addr { return netip.Addr{} }
 
 // Settle implements answer.Source.
 func (v lookupVerdicts) Settle() bool { return false }

@@ -25,6 +25,7 @@ func watching(n int, engine *engine, below plugin.Handler) *instance {
 	p.complete()
 	inst := &instance{engine: engine}
 	s := newShaker(zonePolicies{"example.org.": zonePolicy{"example.org.", p}}, inst)
+	s.watchNames()
 	s.Next = below
 	inst.handlers = []*Shaker{s}
 	return inst

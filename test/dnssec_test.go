@@ -19,33 +19,59 @@ import (
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
+// zoneKey signs example.org.
+type zoneKey struct {
+	key  *dns.DNSKEY
+	priv crypto.Signer
+	base string // of the files with it
+}
+
+func newZoneKey(t *testing.T) *zoneKey {
+	t.Helper()
+	key := &dns.DNSKEY{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 300},
+		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256}
+	priv, err := key.Generate(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	lab.FileIn(t, dir, "Kexample.org..key", key.String()+"\n")
+	lab.FileIn(t, dir, "Kexample.org..private", key.PrivateKeyString(priv))
+	return &zoneKey{key, priv.(crypto.Signer), filepath.Join(dir, "Kexample.org.")}
+}
+
+// anchors writes the file by which delv trusts the key.
+func (k *zoneKey) anchors(t *testing.T) (path string) {
+	t.Helper()
+	fields := strings.Fields(k.key.String())
+	return lab.File(t, "anchors", fmt.Sprintf("trust-anchors {\n\"example.org.\" static-key %s %s %s \"%s\";\n};\n",
+		fields[4], fields[5], fields[6], strings.Join(fields[7:], "")))
+}
+
+// delv asks s, validates what comes by the anchors alone, and returns what it prints.
+func delv(t *testing.T, s *server, anchors, qname string, qtype uint16) (printed string, err error) {
+	t.Helper()
+	addr := netip.MustParseAddrPort(s.addr)
+	cmd := exec.CommandContext(t.Context(), installed(t, "delv", "bind9-dnsutils"), "-a", anchors, "+root=example.org", "@"+addr.Addr().String(),
+		"-p", fmt.Sprint(addr.Port()), qname, dns.TypeToString[qtype])
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // dnssecZone is a zone example.org with a key to sign it. The first address of www is down.
 type dnssecZone struct {
+	*zoneKey
 	farm  *farm
 	dead  netip.Addr
-	key   *dns.DNSKEY
-	priv  crypto.Signer
 	plain string // zone file
-	base  string // of the files with the keys
 }
 
 func newDNSSECZone(t *testing.T) *dnssecZone {
 	t.Helper()
-	z := &dnssecZone{farm: newFarm(t, "127.0.11.1", "127.0.11.2", "127.0.11.3", "127.0.11.4")}
+	z := &dnssecZone{zoneKey: newZoneKey(t), farm: newFarm(t, "127.0.11.1", "127.0.11.2", "127.0.11.3", "127.0.11.4")}
 	z.dead = z.farm.addrs[0]
 	z.farm.kill(z.dead)
 	z.plain = z.farm.zoneFile()
-	z.key = &dns.DNSKEY{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 300},
-		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256}
-	priv, err := z.key.Generate(256)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z.priv = priv.(crypto.Signer)
-	dir := t.TempDir()
-	z.base = filepath.Join(dir, "Kexample.org.")
-	lab.FileIn(t, dir, "Kexample.org..key", z.key.String()+"\n")
-	lab.FileIn(t, dir, "Kexample.org..private", z.key.PrivateKeyString(priv))
 	return z
 }
 
@@ -111,17 +137,35 @@ func (z *dnssecZone) serve(t *testing.T, directives string) *server {
 	return s
 }
 
-// backends are the ways to serve a signed zone.
-func (z *dnssecZone) backends(t *testing.T) map[string]string {
+// dnssecBackend is a way to serve a signed zone.
+type dnssecBackend struct {
+	directives string
+	want       []netip.Addr // the order of www, for who wants signatures
+}
+
+// backends are where a changed answer can be signed again, and where it cannot. There the dead address stays, at the end.
+func (z *dnssecZone) backends(t *testing.T) map[string]dnssecBackend {
 	signing := fmt.Sprintf("dnssec {\nkey file %s\n}\nfile %s", z.base, z.plain)
 	signed := "file " + z.signed(t)
 	upstream := start(t, "example.org:0 {\nbind 127.0.0.1\n"+signed+"\n}\n")
-	return map[string]string{
-		"signing on the fly":          signing,
-		"signing on the fly, cached":  "cache\n" + signing,
-		"signed beforehand":           signed,
-		"forward to a signing server": "forward . " + upstream.addr,
+	living := z.farm.without(z.dead)
+	all := append(slices.Clone(living), z.dead)
+	return map[string]dnssecBackend{
+		"signing on the fly":          {signing, living},
+		"signing on the fly, cached":  {"cache\n" + signing, living},
+		"signed beforehand":           {signed, all},
+		"forward to a signing server": {"forward . " + upstream.addr, all},
 	}
+}
+
+// order returns the A records of an answer as they come.
+func order(m *dns.Msg) (addrs []netip.Addr) {
+	for _, rr := range m.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			addrs = append(addrs, netip.MustParseAddr(a.A.String()))
+		}
+	}
+	return addrs
 }
 
 func withDO(m *dns.Msg) { m.SetEdns0(4096, true) }
@@ -148,27 +192,22 @@ func (z *dnssecZone) verify(t *testing.T, section []dns.RR, owner string, rrtype
 	}
 }
 
-// Who wants signatures gets what validates, with what is down at the end; who does not, gets it removed.
+// Who wants signatures gets what validates: without what is down where that can be signed again, with it at the end elsewhere.
+// Who does not, gets it removed.
 func TestDNSSEC(t *testing.T) {
 	t.Parallel()
 	z := newDNSSECZone(t)
-	for name, directives := range z.backends(t) {
+	for name, backend := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
-			s := z.serve(t, directives)
+			s := z.serve(t, backend.directives)
 			for _, qname := range []string{"www.example.org.", "alias.example.org."} {
 				m := s.ask(qname, dns.TypeA, withDO)
 				z.verify(t, m.Answer, "www.example.org.", dns.TypeA)
 				if qname != "www.example.org." {
 					z.verify(t, m.Answer, qname, dns.TypeCNAME)
 				}
-				var order []netip.Addr
-				for _, rr := range m.Answer {
-					if a, ok := rr.(*dns.A); ok {
-						order = append(order, netip.MustParseAddr(a.A.String()))
-					}
-				}
-				if len(order) != 4 || order[3] != z.dead {
-					t.Errorf("%s: %v, want all with %v at the end", qname, order, z.dead)
+				if got := order(m); !slices.Equal(got, backend.want) {
+					t.Errorf("%s: %v, want %v", qname, got, backend.want)
 				}
 				m = s.ask(qname, dns.TypeA)
 				if got := addresses(m); !slices.Equal(got, z.farm.without(z.dead)) || m.AuthenticatedData {
@@ -199,19 +238,13 @@ func installed(t *testing.T, program, debian string) string {
 // delv validates what comes, by the key of the zone alone.
 func TestDelv(t *testing.T) {
 	t.Parallel()
-	delv := installed(t, "delv", "bind9-dnsutils")
+	installed(t, "delv", "bind9-dnsutils")
 	z := newDNSSECZone(t)
-	fields := strings.Fields(z.key.String())
-	anchor := fmt.Sprintf("trust-anchors {\n\"example.org.\" static-key %s %s %s \"%s\";\n};\n", fields[4], fields[5], fields[6], strings.Join(fields[7:], ""))
-	anchors := lab.File(t, "anchors", anchor)
-	for name, directives := range z.backends(t) {
+	anchors := z.anchors(t)
+	for name, backend := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
-			s := z.serve(t, directives)
-			addr := netip.MustParseAddrPort(s.addr)
-			cmd := exec.CommandContext(t.Context(), delv, "-a", anchors, "+root=example.org", "@"+addr.Addr().String(),
-				"-p", fmt.Sprint(addr.Port()), "www.example.org", "A")
-			out, err := cmd.CombinedOutput()
-			if err != nil || !strings.Contains(string(out), "; fully validated") || strings.Count(string(out), "\tA\t") != 4 {
+			out, err := delv(t, z.serve(t, backend.directives), anchors, "www.example.org.", dns.TypeA)
+			if err != nil || !strings.Contains(out, "; fully validated") || strings.Count(out, "\tA\t") != len(backend.want) {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
@@ -236,6 +269,7 @@ func unbound(t *testing.T, s *server, key *dns.DNSKEY) *server {
 	logfile: ""
 	do-daemonize: no
 	do-not-query-localhost: no
+	outgoing-port-avoid: "0-32767" # those of other tests are there
 	rrset-roundrobin: no
 	module-config: "validator iterator"
 	trust-anchor: "%s"
@@ -258,25 +292,19 @@ forward-zone:
 	return u
 }
 
-// A resolver that validates finds the signed answer secure, with a living address first. With another key
+// A resolver that validates finds the answer secure, with a living address first. With another key
 // it finds it bogus, so it does look.
 func TestUnbound(t *testing.T) {
 	t.Parallel()
 	installed(t, "unbound", "unbound")
 	z := newDNSSECZone(t)
 	other := newDNSSECZone(t).key
-	for name, directives := range z.backends(t) {
+	for name, backend := range z.backends(t) {
 		t.Run(name, func(t *testing.T) {
-			s := z.serve(t, directives)
+			s := z.serve(t, backend.directives)
 			m := unbound(t, s, z.key).ask("www.example.org.", dns.TypeA, withDO)
-			var order []string
-			for _, rr := range m.Answer {
-				if a, ok := rr.(*dns.A); ok {
-					order = append(order, a.A.String())
-				}
-			}
-			if !m.AuthenticatedData || len(order) != 4 || order[3] != z.dead.String() {
-				t.Errorf("AD %v, %v, want %v last:\n%v", m.AuthenticatedData, order, z.dead, m)
+			if got := order(m); !m.AuthenticatedData || !slices.Equal(got, backend.want) {
+				t.Errorf("AD %v, %v, want %v:\n%v", m.AuthenticatedData, got, backend.want, m)
 			}
 			if m := unbound(t, s, other).ask("www.example.org.", dns.TypeA, withDO); m.Rcode != dns.RcodeServerFailure {
 				t.Errorf("with another key: %v", m)

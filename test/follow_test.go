@@ -32,6 +32,7 @@ func TestFollowsBackends(t *testing.T) {
 						allow 127.0.0.0/8
 						interval 200ms 50ms
 						timeout 200ms
+						damping off # one address dies in each case
 					}
 					%s
 					%s

@@ -122,11 +122,17 @@ func TestShownCorefiles(t *testing.T) {
 	for place, corefile := range corefiles {
 		t.Run(place, func(t *testing.T) {
 			makeZones(t, corefile)
+			if strings.Contains(corefile, " geoip ") {
+				corefile = strings.ReplaceAll(corefile, "GeoLite2-City.mmdb", geoDatabase(t))
+			}
 			forward := upstream
 			if strings.Contains(corefile, " watch ") {
 				forward = watched
 			}
 			corefile = onLoopback(corefile, forward.addr, port(t))
+			if strings.Contains(corefile, " key file ") {
+				corefile = strings.ReplaceAll(corefile, "Kexample.org.+013+45330", newZoneKey(t).base)
+			}
 			start(t, corefile)
 			lab.Until(t, "shaker in\n"+corefile, func() bool { return labels(t)["monitor"] > 0 })
 		})

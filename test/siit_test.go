@@ -20,7 +20,7 @@ func TestSIIT(t *testing.T) {
 		{"siit", "", "siit {\neam 192.0.2.6 ::1\n}\n" + file, "six.example.org.", dns.TypeA,
 			[]string{"NOERROR", "six.example.org. 20 A 127.0.4.1", authority}},
 		{"siit where the only IPv4 address is dead", "", "siit\n" + file, "four.example.org.",
-			dns.TypeA, []string{"NOERROR", "four.example.org. 300 A 127.0.4.3", authority}},
+			dns.TypeA, []string{"NOERROR", "four.example.org. 20 A 127.0.4.3", authority}},
 		{"siit and nodata", "fallback nodata", "siit\n" + file, "four.example.org.",
 			dns.TypeA, []string{"NOERROR", "four.example.org. 20 A 192.0.2.4", authority}},
 	})

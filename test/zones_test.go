@@ -56,8 +56,17 @@ func TestZonesOutOfReach(t *testing.T) {
 		{"by the block itself", ".:0 example.org:0 {\nBIND\nshaker example.org\n}", "", ""},
 		{"for one key only", ".:0 example.org:0 {\nBIND\nshaker www.example.org\n}\nexample.net:0 {\nBIND\nerrors\n}", "", ""},
 
+		{"fallback in the block", "example.org:0 {\nBIND\nshaker {\nfallback a.example.org\n}\n}", "", ""},
+		{"fallback in another", "example.org:0 {\nBIND\nshaker {\nfallback a.example.net\n}\n}\nexample.net:0 {\nBIND\nerrors\n}", "", ""},
+		{"fallback in that for all", "example.org:0 {\nBIND\nshaker {\nfallback a.example.net\n}\n}\n.:0 {\nBIND\nerrors\n}", "", ""},
+		{"fallback in none", "example.org:0 {\nBIND\nshaker {\nfallback a.example.org a.example.net\n}\n}\nexample.com:0 {\nBIND\nerrors\n}", "",
+			doubt + `3: fallback: "a.example.net." is in no server block that listens here, so that it has no addresses; add one for its zone`},
+		{"fallback in one that listens elsewhere", "example.org:0 {\nBIND\nshaker {\nfallback a.example.net\n}\n}\nexample.net:0 {\nbind 127.0.0.9\nerrors\n}", "",
+			doubt + `3: fallback: "a.example.net." is in no server block that listens here, so that it has no addresses; add one for its zone`},
+
 		{"sort", "example.org:0 {\nBIND\nshaker {\nsort rtt\n}\n}", "", ""},
 		{"sort and loadbalance", "example.org:0 example.net:0 {\nBIND\nshaker {\nsort rtt\n}\nloadbalance\n}", "", doubt + "3: " + shuffle},
+		{"sort client and loadbalance", "example.org:0 {\nBIND\nshaker {\nsort client 20 48\n}\nloadbalance\n}", "", doubt + "3: " + shuffle},
 		{"loadbalance elsewhere", "example.org:0 {\nBIND\nshaker {\nsort rtt\n}\n}\nexample.net:0 {\nBIND\nshaker\nloadbalance\n}", "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

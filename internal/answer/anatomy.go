@@ -40,11 +40,11 @@ func (a *anatomy) forget() {
 	clear(a.sets)
 	clear(a.pairs)
 	clear(a.gone)
-	clear(a.tiers)
 	a.index.reset()
 	a.glue.reset()
 	*a = anatomy{
-		index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue, gone: a.gone, tiers: a.tiers,
+		index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue, gone: a.gone, tally: a.tally,
+		order: a.order[:0], candidates: a.candidates[:0],
 	}
 }
 
@@ -57,16 +57,22 @@ type anatomy struct {
 	pairs   []pair     // those of one member are together
 	glue    glue
 
-	questions int // to the source, of which there may be maxPairs
+	most      int // pairs that there may be
+	questions int // to the source, of which there may be so many
+	asides    int // further ones for RRsets that fell, of which there may be what is left of that
 
 	answered int  // number of sets in the answer section
 	twins    bool // there are glue sets that stand in the answer section too
 	services bool // there are records that lead to addresses elsewhere
 	resolves bool // addresses were asked for that the message lacks
 	signed   bool // there are signatures
+	awaits   bool // there are verdicts to come
 
-	gone  map[place]bool // addresses that leave an RRset of the answer
-	tiers map[tierKey]tier
+	gone  map[place]bool // addresses that leave an RRset of the answer, and whether that is because they are down
+	tally tally
+	order []ranked // members in their new order, those of one RRset together
+
+	candidates []ranked // space for those of one pick
 }
 
 // member is a record that leads to addresses.
@@ -75,65 +81,68 @@ type member struct {
 	extra bool // that is the additional one, not the answer
 	open  bool // there may be more addresses than are known
 	set   int  // in anatomy.sets
-	down  bool
-	rank  uint32
 	// Its pairs: those of addresses in the record itself, and those of the name in it.
 	own, beside span
+
+	down     bool
+	relieved bool // it was, by damping alone, and is needed
+	tier     int  // where tiers matter
+	benched  bool // another tier is served
+	unpicked bool // others are
 }
 
-// span is a part of anatomy.pairs.
+// span is a part of a slice.
 type span struct{ from, to int }
 
 func (a *anatomy) pairsOf(s span) []pair { return a.pairs[s.from:s.to] }
 
 // pair is an address that a record leads to, and the port it is used on.
 type pair struct {
-	addr   netip.Addr
-	port   uint16 // 0 for the ports of the policy
-	other  uint16 // a second port that serves as well, 0 for none
-	glue   int32  // where the address is in glue.records, or none
-	down   bool
-	damped bool
+	addr    netip.Addr
+	port    uint16 // 0 for the ports of the policy
+	other   uint16 // a second port that serves as well, 0 for none
+	glue    int32  // where the address is in glue.records, or none
+	verdict Verdict
+	down    bool // by the verdict, damping and its RRset considered
+	leaves  bool // of a hint: the address leaves it
 }
 
 const none = -1
 
-// rrset is the members of one owner and type.
+// rrset is the members of one owner and type. There may be thousands, so what is small stands together.
 type rrset struct {
+	first   netip.AddrPort // not valid while there is none
+	size    int
+	down    int // number of members
 	rrtype  uint16
 	extra   bool // it stands in the additional section, whether or not in the answer
-	first   pair // whose address is not valid while there is none
 	varied  bool // its members are not all at one address and port
 	blank   bool // a member of it has no address that is known
-	watched bool // at least one address has a state
 	signed  bool // by an RRSIG in a section where it stands
-	enough  bool // members are healthy
-	relents bool // what is only damped is taken for healthy
-	size    int
-	down    int
-	rank    uint32 // of the member that was looked at last
-	mixed   bool   // its members are not in the order of their ranks
-	fate    fate
-	sorts   bool  // the members that remain are put in the order of their ranks
-	order   []int // of an RRset that sorts: indexes into anatomy.members
-	placed  bool  // of a replaced RRset: the addresses in its place are in the new answer
+	fixed   bool // it is, and nobody can sign it again
+	watched bool // at least one address has a state
+	lives   bool // at least one address is up
+	judgement
 }
 
-// fate is what happens to an RRset.
-type fate uint8
+// judgement is what was decided about an RRset.
+type judgement struct {
+	benched int          // number of members that are healthy, but in another tier than is served
+	instead []netip.Addr // of one that is replaced
+	order   span         // of anatomy.order, of one that is arranged
+	ttl     uint32       // for what is there instead
+	limit   uint32       // of its TTL
+	fate    fate
+	divided bool // it has tiers
+	enough  bool // members are healthy
+	relents bool // what is only damped is taken for healthy
+	placed  bool // what is there instead is in the new answer
 
-const (
-	stays    fate = iota
-	thinned       // those that are down go
-	sorted        // nothing goes, but the order changes
-	replaced      // the fallback's addresses, if any, take its place
-	failed        // they go, and the answer becomes SERVFAIL if nothing else is in it
-	spared        // the fallback leaves it as it is
-)
+	arranges  bool // those that remain are in anatomy.order
+	picks     bool // not all of them are picked
+	reordered bool // their order is another than before
 
-// remains tells whether a member of the RRset is in the new answer.
-func (s *rrset) remains(m *member) bool {
-	return s.fate != failed && s.fate != replaced && !(s.fate == thinned && m.down)
+	alteredAnswer, alteredExtra bool // it loses hints, in that section
 }
 
 // askable tells whether a verdict could change the message.
@@ -143,7 +152,7 @@ func (a *anatomy) askable() bool {
 
 // isExcessive tells whether the message takes more work than any message that is meant well.
 func (a *anatomy) isExcessive() bool {
-	return a.questions > maxPairs || a.index.text+a.glue.index.text > maxText
+	return a.questions > a.most || a.index.text+a.glue.index.text > a.most*textOfPair
 }
 
 // addPair appends a pair.
@@ -156,11 +165,11 @@ func (a *anatomy) addPair(p pair) {
 }
 
 // dissect sorts the records of a message. It stops where they are excessive.
-func (a *anatomy) dissect(m *dns.Msg, p *Policy, source Source) {
+func (a *anatomy) dissect(m *dns.Msg, q *Query, source Source) {
 	if a.message != nil {
 		a.forget()
 	}
-	a.message = m
+	a.message, a.most = m, q.Zone.most()
 	for i, rr := range m.Answer {
 		a.addMember(i, rr, false)
 		if a.isExcessive() {
@@ -179,21 +188,26 @@ func (a *anatomy) dissect(m *dns.Msg, p *Policy, source Source) {
 		}
 	}
 	if a.services {
-		a.addBeside(p, source)
+		a.addBeside(q.Zone.Policy, source)
 	}
 	if a.signed {
-		a.eachSigned(m.Answer, func(n int) {
-			if n < a.answered {
-				a.sets[n].signed = true
-			}
-		}, nil)
-		a.eachSigned(m.Extra, func(n int) {
-			if a.sets[n].extra {
-				a.sets[n].signed = true
-			}
-		}, func(n int) { a.glue.sets[n].signed = true })
+		a.findSigned(q.Signer == nil)
 	}
 	a.findTwins()
+}
+
+// findSigned finds the RRsets with signatures, and fixes them if nobody can sign them again.
+func (a *anatomy) findSigned(fix bool) {
+	a.eachSigned(a.message.Answer, func(n int) {
+		if n < a.answered {
+			a.sets[n].signed, a.sets[n].fixed = true, fix
+		}
+	}, nil)
+	a.eachSigned(a.message.Extra, func(n int) {
+		if a.sets[n].extra {
+			a.sets[n].signed, a.sets[n].fixed = true, fix
+		}
+	}, func(n int) { a.glue.sets[n].fixed = fix })
 }
 
 // findTwins finds the glue that is in the answer section as well.
@@ -277,11 +291,11 @@ func (a *anatomy) addMember(i int, rr dns.RR, extra bool) {
 // extend tells the RRset of pairs that a member of it has.
 func (s *rrset) extend(pairs []pair) {
 	for i := range pairs {
-		p := &pairs[i]
-		if !s.first.addr.IsValid() {
-			s.first = *p
+		at := netip.AddrPortFrom(pairs[i].addr, pairs[i].port)
+		if !s.first.IsValid() {
+			s.first = at
 		}
-		s.varied = s.varied || p.addr != s.first.addr || p.port != s.first.port
+		s.varied = s.varied || at != s.first
 	}
 }
 

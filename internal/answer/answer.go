@@ -1,15 +1,17 @@
-// Package answer edits DNS answers by verdicts on the addresses in them: which records leave, which stay, and in what
-// order.
+// Package answer edits DNS answers by verdicts on the addresses in them: which records leave, which stay, what takes the
+// place of those that are down, and in what order they are.
 //
-// [Filter] does it in steps. It dissects the message into RRsets and the addresses that they lead to, asks for the
-// verdicts, decides for each RRset what becomes of it, and then makes a new message, if anything is to change at all.
+// [Filter] does it in steps. It dissects the message into RRsets and the addresses that they lead to, and asks for the
+// verdicts. It decides for each RRset which tier is served, what the fallback is if none is, in what order the addresses
+// are, which are picked, and how long the answer may be kept. Then it makes a new message, if anything is to change at all.
+//
+// An RRset with signatures changes only where a [Signer] makes new ones. Else it keeps its members, the dead last.
 //
 // All sections tell one story. An RRset that stands in the answer and beside it has the same members and the same TTL in
 // both places, and an address that nobody should use any more is in neither a hint nor the additional section.
 package answer
 
 import (
-	"math"
 	"net/netip"
 	"time"
 
@@ -23,6 +25,10 @@ type Source interface {
 	// Resolve returns the addresses that a name has by its records of a type, A or AAAA. It reports false where they are
 	// not known, or not yet. The slice is not to be changed.
 	Resolve(name string, rrtype uint16) (addrs []netip.Addr, known bool)
+	// Standby returns what a name is answered with by its own policy, for a type that is A or AAAA, and for how many
+	// seconds that may be kept. There are no addresses where the name has none that live, or none that are known yet.
+	// The slice is not to be changed.
+	Standby(name string, rrtype uint16) (addrs []netip.Addr, ttl uint32)
 	// Settle is called when all has been asked for. It waits for what is about to come, and reports whether it did: then
 	// all has to be asked for again, and Settle may be called once more.
 	Settle() bool
@@ -49,44 +55,46 @@ type Verdict struct {
 	Damped bool
 	// RTT is its round trip, 0 where none is known.
 	RTT time.Duration
+	// Within is how long it takes at most until an address that is Unknown has a verdict, 0 where nobody can tell.
+	Within time.Duration
 }
-
-// rank returns the address's place among others; the smaller goes first. Round trips count by whole
-// milliseconds: what is below them is noise, and would have addresses change places all the time.
-func (v Verdict) rank(p *Policy) uint32 {
-	switch {
-	case v.State == Down:
-		return lastRank
-	case !p.SortRTT:
-		return 0
-	case v.RTT == 0:
-		return lastRank - 1
-	default:
-		return uint32(min(v.RTT.Milliseconds(), lastRank-2))
-	}
-}
-
-// lastRank is that of what is down.
-const lastRank = math.MaxUint32
 
 // Query is what is answered, and to whom.
 type Query struct {
 	Zone    Zone
 	Request *dns.Msg
 	Client  Client
+	// Signer signs what is changed. Where it is nil, RRsets with signatures keep all members.
+	Signer Signer
+	// Draw returns a number above 0 and below 1 for an address, which decides with its weight whether it is picked. Where
+	// it is nil, each number is drawn at random. Under SortClient it is not used.
+	Draw func(netip.Addr) float64
 }
 
 // Client is who gets the answer.
 type Client interface {
 	// Room returns how many octets a message to the client may have, without being truncated.
 	Room() int
+	// Addr returns the address that the query came from, the zero Addr where it has none.
+	Addr() netip.Addr
+}
+
+// Signer makes DNSSEC signatures (RFC 4034).
+type Signer interface {
+	// Sign returns RRSIG records for an RRset, none where it has no key for the zone. What it is given and what it returns
+	// is not to be changed.
+	Sign(rrset []dns.RR) []dns.RR
+	// Deny returns records for the authority section that prove that a name in the zone of a SOA record has no records of
+	// a type, beginning with that record, and with their signatures. There are none where it has no key for the zone. What
+	// it is given and what it returns is not to be changed.
+	Deny(soa *dns.SOA, name string, rrtype uint16) []dns.RR
 }
 
 // Result says what [Filter] did.
 type Result struct {
 	// Addresses is how many a verdict could be had on, once for each record that leads to them.
 	Addresses int
-	// Removed is how many of them are not in the new message.
+	// Removed is how many of them have left the message because they, or too many others, are down.
 	Removed int
 	Outcome Outcome
 }
@@ -99,7 +107,9 @@ const (
 	Untouched Outcome = iota
 	// Reordered means that no address left, but their order is another.
 	Reordered
-	// Filtered means that addresses are missing.
+	// Selected means that addresses are missing which need not be, since others were preferred or picked.
+	Selected
+	// Filtered means that addresses are missing that are down.
 	Filtered
 	// Substituted means that the fallback applied to an RRset.
 	Substituted
@@ -112,6 +122,8 @@ func (o Outcome) String() string {
 	switch o {
 	case Reordered:
 		return "reordered"
+	case Selected:
+		return "selected"
 	case Filtered:
 		return "filtered"
 	case Substituted:
@@ -125,9 +137,18 @@ func (o Outcome) String() string {
 // message of 64 KB has room for a few thousand addresses, and for millions of pairs if SRV records share targets.
 const maxPairs = 4096
 
-// maxText is the number of octets in the text of different names from which on a message passes as it is. That many
-// names have less, if none has more than the 255 octets that are usual. Octets that need escapes make four of one.
-const maxText = maxPairs * 256
+// most returns the number for the policy. To select costs about as much as all the rest.
+func (p *Policy) most() int {
+	if p.selects() {
+		return maxPairs / 2
+	}
+	return maxPairs
+}
+
+// textOfPair is the number of octets in the text of different names for each pair that there may be, from which on a
+// message passes as it is. They have less, if none has more than the 255 octets that are usual. Octets that need escapes
+// make four of one.
+const textOfPair = 256
 
 // Filter returns the message to send in place of m, the answer to a query: m itself where nothing has
 // to change, and otherwise a new message. What m refers to is never changed, since the plugins below
@@ -135,23 +156,42 @@ const maxText = maxPairs * 256
 func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
 	a := anatomyFor(m)
 	defer a.release()
+	filtered, result, valid := a.filter(m, q, source)
+	if !valid {
+		unsigned := *q
+		unsigned.Signer = nil
+		filtered, result, _ = a.filter(m, &unsigned, source)
+	}
+	return filtered, result
+}
+
+// filter is Filter. It reports false where something would have to be signed again, and cannot be.
+func (a *anatomy) filter(m *dns.Msg, q *Query, source Source) (_ *dns.Msg, _ Result, valid bool) {
 	p := q.Zone.Policy
-	a.dissect(m, p, source)
+	a.dissect(m, q, source)
 	for a.askable() {
-		a.ask(p, source)
+		a.ask(q, source)
+		a.assess(p)
+		a.relent(p)
+		a.judge(p, source)
 		if !source.Settle() {
 			break
 		}
 		if a.resolves {
-			a.dissect(m, p, source)
+			a.dissect(m, q, source)
 		}
 	}
 	result := Result{Addresses: len(a.pairs)}
-	if !a.askable() || !a.decide(p) && !a.exceeds(p.TTL) {
-		return m, result
+	if !a.askable() {
+		return m, result, true
 	}
-	e := edit{anatomy: a, query: q}
+	changed := a.decide(q)
+	a.limit(p)
+	if !changed && !a.exceeds() {
+		return m, result, true
+	}
+	e := edit{anatomy: a, query: *q}
 	m = e.make()
 	result.Removed, result.Outcome = e.removed, e.outcome
-	return m, result
+	return m, result, !e.invalid
 }

@@ -20,9 +20,10 @@ type filterStates struct {
 	states filterBook
 	later  filterBook // what settle brings, if anything
 	// names are the addresses of names, but for those that are pending.
-	names   map[string][]netip.Addr
-	pending map[string]bool
-	asked   []netip.AddrPort
+	names    map[string][]netip.Addr
+	pending  map[string]bool
+	standbys map[string]selectStandby // what names have to offer
+	asked    []netip.AddrPort
 }
 
 // filterBook is what is known. Port 0 stands for the ports of the policy.
@@ -47,10 +48,18 @@ func (s *filterStates) Resolve(name string, rrtype uint16) ([]netip.Addr, bool) 
 	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != (rrtype == dns.TypeA) }), !pending
 }
 
+// Standby implements Source.
+func (s *filterStates) Standby(name string, rrtype uint16) (addrs []netip.Addr, ttl uint32) {
+	offer := s.standbys[name]
+	return slices.DeleteFunc(slices.Clone(offer.addrs), func(a netip.Addr) bool { return a.Is4() != (rrtype == dns.TypeA) }), offer.ttl
+}
+
 // room is a client, and how many octets it takes.
 type room int
 
 func (r room) Room() int { return int(r) }
+
+func (r room) Addr() netip.Addr { return netip.Addr{} }
 
 // filter asks on behalf of a client that takes everything.
 func filter(m, request *dns.Msg, zone Zone, source Source) (*dns.Msg, Result) {
@@ -285,8 +294,8 @@ func TestFilter(t *testing.T) {
 			a.example.org. 10 IN A 10.0.0.3
 			a.example.org. 10` + filterSig, 0, Reordered},
 
-		{"single address, fallback all", "all", 0, one, down, same, 0, Untouched},
-		{"the same address twice, fallback all", "all", 0, one + "\n" + one, down, same, 0, Untouched},
+		{"single address, fallback all", "all", 0, one, down, one, 0, Substituted},
+		{"the same address twice, fallback all", "all", 0, one + "\n" + one, down, one + "\n" + one, 0, Substituted},
 		{"single address, fallback nodata", "nodata", 0, one, down, "", 1, Substituted},
 		{"single address, fallback servfail", "servfail", 0, one, down, "", 1, Substituted},
 		{"single address, fallback addresses", "192.0.2.1", 0, one, down, "a.example.org. 10 IN A 192.0.2.1", 1, Substituted},
@@ -358,9 +367,8 @@ func TestFilter(t *testing.T) {
 			a.example.org. 29 IN A 10.0.0.9`, 0, Untouched},
 		{"TTL of what is not watched", "all", 0, `a.example.org. 300 IN A 10.0.0.8
 			a.example.org. 300 IN A 10.0.0.9`, "", same, 0, Untouched},
-		{"TTL of a single address", "all", 0, "a.example.org. 300 IN A 10.0.0.1", "10.0.0.1=up", same, 0, Untouched},
-		{"TTL of a single address that is watched", "nodata", 0, "a.example.org. 300 IN A 10.0.0.1", "10.0.0.1=up",
-			"a.example.org. 30 IN A 10.0.0.1", 0, Untouched},
+		{"TTL of a single address", "all", 0, "a.example.org. 300 IN A 10.0.0.1", "10.0.0.1=up", "a.example.org. 30 IN A 10.0.0.1", 0, Untouched},
+		{"TTL of a single address that nobody watches", "nodata", 0, "a.example.org. 300 IN A 10.0.0.1", "", same, 0, Untouched},
 		{"TTL of one RRset of two", "all", 0, `w.example.org. 300 IN CNAME a.example.org.
 			a.example.org. 300 IN A 10.0.0.1
 			a.example.org. 300 IN A 10.0.0.2
@@ -446,7 +454,7 @@ func TestFilterOddAddresses(t *testing.T) {
 	m.SetReply(request)
 	m.Answer = slices.Concat(odd, good)
 	before := filterTake(m)
-	got, result := filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "10.0.0.1=down 10.0.0.2=up 2001:db8::1=down"))
+	got, result := filter(m, request, filterPolicy(t, "all", 0), filterVerdicts(t, "10.0.0.1=down 10.0.0.2=up 2001:db8::1=up"))
 	before.expectUnchanged(t)
 	if len(got.Answer) != len(odd)+2 || !slices.Equal(got.Answer[:len(odd)], odd) {
 		t.Errorf("got\n%s", lab.RecordText(got.Answer))
@@ -490,7 +498,7 @@ func TestFilterAsks(t *testing.T) {
 		b.example.org. 1 IN A 10.0.0.2
 		b.example.org. 1 IN A 10.0.0.3`
 	for fallbackIs, want := range map[string]string{
-		"all":    "10.0.0.2:0 10.0.0.3:0",
+		"all":    "10.0.0.1:0 10.0.0.1:0 10.0.0.2:0 10.0.0.3:0",
 		"nodata": "10.0.0.1:0 10.0.0.1:0 10.0.0.2:0 10.0.0.3:0",
 	} {
 		request, m := filterMessages(t, answer)

@@ -256,14 +256,30 @@ func (s *costSource) Resolve(string, uint16) ([]netip.Addr, bool) {
 
 func (s *costSource) Settle() bool { return false }
 
+func (s *costSource) Standby(string, uint16) (addrs []netip.Addr, ttl uint32) {
+	s.resolved++
+	return nil, 0
+}
+
+// costPolicies are what the messages are filtered by, on top of what a cost says itself.
+var costPolicies = []string{
+	"",
+	"sort rtt",
+	"prefer 10.0.0.0/9; prefer 10.128.0.0/10; sort client; pick 3; weight 7 10.0.0.0/10; fallback b. c.",
+	"prefer 10.0.0.0/9; pick 3; panic 50",
+}
+
 // costRun filters the message of a cost as often as it is told.
-func costRun(t testing.TB, i int, qname []byte) (run func(*costSource) Result) {
+func costRun(t testing.TB, i int, qname []byte, policy string) (run func(*costSource) Result) {
 	t.Helper()
 	w := &costWire{qname: qname}
 	costs[i].fill(w)
 	m := w.message(t)
 	zone := filterPolicy(t, costs[i].fallback, costs[i].panics)
-	zone.SortRTT = true
+	selecting := selectPolicy(t, policy)
+	selecting.Fallback.Kind, selecting.Fallback.Addresses = zone.Fallback.Kind, zone.Fallback.Addresses
+	selecting.Panic = max(selecting.Panic, zone.Panic)
+	zone = selecting
 	request := new(dns.Msg).SetQuestion(".", dns.TypeA)
 	request.SetEdns0(1232, false)
 	q := &Query{Request: request, Client: room(dns.MaxMsgSize), Zone: zone}
@@ -277,14 +293,16 @@ func costRun(t testing.TB, i int, qname []byte) (run func(*costSource) Result) {
 func BenchmarkCost(b *testing.B) {
 	for i := range costs {
 		for _, name := range costNames {
-			b.Run(costs[i].name+", "+name.name, func(b *testing.B) {
-				run := costRun(b, i, name.qname)
-				b.ReportAllocs()
-				source := new(costSource)
-				for b.Loop() {
-					run(source)
-				}
-			})
+			for _, policy := range costPolicies {
+				b.Run(costs[i].name+", "+name.name+", "+policy, func(b *testing.B) {
+					run := costRun(b, i, name.qname, policy)
+					b.ReportAllocs()
+					source := new(costSource)
+					for b.Loop() {
+						run(source)
+					}
+				})
+			}
 		}
 	}
 }
@@ -297,13 +315,15 @@ func TestCostQuestions(t *testing.T) {
 	}
 	for i := range costs {
 		for _, name := range costNames {
-			run := costRun(t, i, name.qname)
-			for _, found := range [][]netip.Addr{nil, many[:1], many} {
-				source := &costSource{found: found}
-				run(source)
-				// Those of the last record are not divided.
-				if n := source.asked + source.resolved; n > maxPairs+2 {
-					t.Errorf("%s, %s, %d addresses by name: %d questions", costs[i].name, name.name, len(found), n)
+			for _, policy := range costPolicies {
+				run := costRun(t, i, name.qname, policy)
+				for _, found := range [][]netip.Addr{nil, many[:1], many} {
+					source := &costSource{found: found}
+					run(source)
+					// Those of the last record are not divided.
+					if n := source.asked + source.resolved; n > selectPolicy(t, policy).most()+2 {
+						t.Errorf("%s, %s, %s, %d addresses by name: %d questions", costs[i].name, name.name, policy, len(found), n)
+					}
 				}
 			}
 		}
@@ -329,7 +349,7 @@ func TestCostLongNames(t *testing.T) {
 					continue
 				}
 				source := new(costSource)
-				result := costRun(t, i, name.qname)(source)
+				result := costRun(t, i, name.qname, "")(source)
 				if (source.asked > 0) != tt.asks || result.Removed != tt.removed {
 					t.Errorf("%s, %s: %d verdicts, %d removed; want %d", tt.cost, tt.names, source.asked, result.Removed, tt.removed)
 				}

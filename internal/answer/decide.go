@@ -2,232 +2,166 @@ package answer
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/miekg/dns"
 )
 
-// ask gets the verdicts on all addresses where they could change the answer.
-func (a *anatomy) ask(p *Policy, source Source) {
-	for n := range a.sets {
-		s := &a.sets[n]
-		s.down, s.watched, s.rank, s.mixed = 0, false, 0, false
-	}
-	for i := range a.members {
-		m := &a.members[i]
-		s := &a.sets[m.set]
-		m.rank = 0
-		down := a.askFor(m.own, s, s.matters(p), p, source, &m.rank)
-		down += a.askFor(m.beside, s, s.matters(p) || isService(s.rrtype), p, source, nil)
-		m.down = down > 0 && !m.open && down == m.pairs() && !isService(s.rrtype)
-		s.count(m)
-	}
+// fate is what happens to an RRset.
+type fate uint8
+
+const (
+	stays    fate = iota
+	thinned       // those that are down or benched go
+	sorted        // nothing goes, but the order changes
+	replaced      // other addresses, if any, take its place
+	failed        // they go, and the answer becomes SERVFAIL if nothing else is in it
+	spared        // the fallback leaves it as it is
+)
+
+// fell tells whether too few members of the RRset are healthy.
+func (f fate) fell() bool { return f == replaced || f == failed || f == spared }
+
+// remains tells whether a member of the RRset is in the new answer.
+func (s *rrset) remains(m *member) bool {
+	return s.fate != failed && s.fate != replaced && !(s.fate == thinned && (m.down || m.benched)) && !m.unpicked
 }
 
-// pairs returns the number of addresses that the member leads to.
-func (m *member) pairs() int { return m.own.to - m.own.from + m.beside.to - m.beside.from }
-
-// askFor gets the verdicts on some of the addresses of an RRset, if they matter, and returns how many are down. The rank
-// is that of an address record.
-func (a *anatomy) askFor(which span, s *rrset, matter bool, p *Policy, source Source, rank *uint32) (down int) {
-	if !matter {
-		return 0
-	}
-	for i := which.from; i < which.to; i++ {
-		pair := &a.pairs[i]
-		v := source.Ask(pair.addr, pair.port)
-		if pair.other != 0 {
-			v = v.or(source.Ask(pair.addr, pair.other))
-		}
-		pair.down, pair.damped = v.State == Down, v.Damped
-		if v.State != Unwatched {
-			if pair.glue != none {
-				a.glue.sets[a.glue.records[pair.glue].set].watched = true
-			}
-			// What is beside a service record changes nothing in that.
-			s.watched = s.watched || pair.glue == none || !isService(s.rrtype)
-		}
-		if pair.down {
-			down++
-		}
-		if rank != nil && isAddress(s.rrtype) {
-			*rank = v.rank(p)
-		}
-	}
-	return down
-}
-
-// or returns the verdict on an address with two ports of which one is enough.
-func (v Verdict) or(w Verdict) Verdict {
-	switch {
-	case v.State == Unwatched || w.State == Unwatched:
-		return Verdict{}
-	case v.State == Down && w.State == Down:
-		return Verdict{State: Down, Damped: v.Damped || w.Damped}
-	case v.State == Up || w.State == Up:
-		return Verdict{State: Up}
-	default:
-		return Verdict{State: Unknown}
-	}
-}
-
-// count takes a member into the sums of its RRset. The members of an RRset are counted in their order.
-func (s *rrset) count(m *member) {
-	if m.down {
-		s.down++
-		m.rank = lastRank
-	}
-	s.mixed = s.mixed || m.rank < s.rank
-	s.rank = m.rank
-}
-
-// matters tells whether a verdict could change the RRset. It could not where its members share a single
-// address and port and the fallback would keep them.
-func (s *rrset) matters(p *Policy) bool {
-	if isService(s.rrtype) {
-		return !s.signed
-	}
-	return s.varied || !p.Fallback.keeps(s.rrtype)
-}
-
-// decide tells every RRset its fate, and reports whether anything changes.
-func (a *anatomy) decide(p *Policy) (changed bool) {
-	a.assess(p)
-	a.relent(p)
+// judge tells every RRset its fate.
+func (a *anatomy) judge(p *Policy, source Source) {
 	for n := range a.sets {
 		s := &a.sets[n]
 		switch {
-		case s.down == 0:
+		case s.down == 0 && s.benched == 0:
 		case !s.enough:
-			s.fate = p.Fallback.fate(s, s.size-s.down)
-		case s.signed:
+			a.fall(n, p, source)
+		case s.fixed:
 			s.fate = sorted
 		default:
 			s.fate = thinned
 		}
-		sorts := p.SortRTT && s.mixed && isAddress(s.rrtype)
-		if s.fate == stays && sorts {
+	}
+}
+
+// fall decides what becomes of an RRset with too few healthy members. One that is fixed cannot lose or gain members
+// without failing validation; SERVFAIL is not subject to validation.
+func (a *anatomy) fall(n int, p *Policy, source Source) {
+	s, f := &a.sets[n], &p.Fallback
+	if s.fixed {
+		switch {
+		case f.Kind == FallbackServFail:
+			s.fate = failed
+		case s.down < s.size:
 			s.fate = sorted
+		default:
+			s.fate = spared
 		}
-		s.sorts = sorts || s.fate == sorted
-		changed = changed || s.fate != stays
-	}
-	a.findGone(p)
-	changed = a.thinHints() || changed
-	return a.thinGlue() || changed
-}
-
-// assess tells every RRset whether enough of its members are healthy. Clients use SRV records of the lowest priority that
-// works (RFC 2782), so it takes enough of one priority.
-func (a *anatomy) assess(p *Policy) {
-	tiers := false
-	for n := range a.sets {
-		s := &a.sets[n]
-		s.enough = enough(s.size, s.down, p)
-		tiers = tiers || !s.enough && s.down < s.size && s.rrtype == dns.TypeSRV
-	}
-	if !tiers {
 		return
 	}
-	if a.tiers == nil {
-		a.tiers = make(map[tierKey]tier)
-	}
-	clear(a.tiers)
-	for i := range a.members {
-		m := &a.members[i]
-		if srv, ok := a.record(m).(*dns.SRV); ok {
-			key := tierKey{m.set, srv.Priority}
-			t := a.tiers[key]
-			t.size++
-			if m.down {
-				t.down++
-			}
-			a.tiers[key] = t
-		}
-	}
-	for key, t := range a.tiers {
-		s := &a.sets[key.set]
-		s.enough = s.enough || enough(t.size, t.down, p)
-	}
-}
-
-// tier is the SRV records of a priority.
-type tier struct{ size, down int }
-
-type tierKey struct {
-	set      int
-	priority uint16
-}
-
-// enough tells whether so many members that are not down are enough.
-func enough(size, down int, p *Policy) bool {
-	healthy := size - down
-	return down == 0 || healthy > 0 && healthy*100 >= p.Panic*size
-}
-
-// relent takes the members that answer and are only damped for healthy, where there are not enough others. They may well
-// be gone in a moment, but that is better than what the fallback has to offer.
-func (a *anatomy) relent(p *Policy) {
-	relents := false
-	for n := range a.sets {
-		s := &a.sets[n]
-		s.relents = !s.enough
-		if s.relents {
-			relents = true
-			s.down, s.rank, s.mixed = 0, 0, false
-		}
-	}
-	if !relents {
+	if s.instead, s.ttl = a.standby(a.index.keys[n].owner, s.rrtype, p, source); len(s.instead) > 0 {
+		s.fate = replaced
 		return
 	}
-	for i := range a.members {
-		m := &a.members[i]
-		s := &a.sets[m.set]
-		if !s.relents {
-			continue
-		}
-		a.relieve(m, s, p)
-		s.count(m)
-	}
-	a.assess(p)
-}
-
-// relieve takes a member for healthy that is down only because of addresses that are damped.
-func (a *anatomy) relieve(m *member, s *rrset, p *Policy) {
-	if !m.down {
-		return
-	}
-	for _, which := range [...]span{m.own, m.beside} {
-		for i := which.from; i < which.to; i++ {
-			if pair := &a.pairs[i]; pair.damped {
-				pair.down, m.down, m.rank = false, false, 0
-			}
-		}
-	}
-	if !m.down && p.SortRTT && isAddress(s.rrtype) {
-		m.rank = lastRank - 1
-	}
-}
-
-// fate returns what the fallback does to an RRset with that many healthy members. One that is signed
-// cannot lose or gain members without failing validation; SERVFAIL is not subject to validation.
-func (f Fallback) fate(s *rrset, healthy int) fate {
 	switch {
 	case f.Kind == FallbackServFail:
-		return failed
-	case s.signed && healthy > 0:
-		return sorted
-	case s.signed || f.keeps(s.rrtype):
-		return spared
+		s.fate = failed
+	case f.keeps(s.rrtype) && !a.isRefuted(n, p, source):
+		s.fate = spared
 	default:
-		return replaced
+		s.fate, s.instead, s.ttl = replaced, f.addressesOf(s.rrtype), p.TTL
 	}
 }
 
-// keeps tells whether the fallback leaves unsigned RRsets of the type as they are. Addresses cannot stand
-// in for SRV records.
-func (f Fallback) keeps(rrtype uint16) bool {
+// aside counts so many questions beside those for the addresses that the answer leads to, unless they are too many.
+func (a *anatomy) aside(questions int) bool {
+	if a.questions+a.asides+questions > a.most {
+		return false
+	}
+	a.asides += questions
+	return true
+}
+
+// standby returns what the first name has to offer, by records of a type, to which an owner may fall back, and for how
+// many seconds it holds.
+func (a *anatomy) standby(owner string, rrtype uint16, p *Policy, source Source) (addrs []netip.Addr, ttl uint32) {
+	if !isAddress(rrtype) {
+		return nil, 0
+	}
+	for _, name := range p.Fallback.Names {
+		if sameName(name, owner) || !a.aside(1) {
+			continue
+		}
+		if addrs, ttl := source.Standby(name, rrtype); len(addrs) > 0 {
+			return addrs, min(ttl, p.TTL)
+		}
+	}
+	return nil, 0
+}
+
+// isRefuted tells whether an RRset should not be served although the fallback is all that the name has: all of its
+// addresses are down, and the other family lives, which proves that the checks are right. Clients would try the dead
+// ones first.
+func (a *anatomy) isRefuted(n int, p *Policy, source Source) bool {
+	s, owner := &a.sets[n], a.index.keys[n].owner
+	if p.Fallback.Kind != FallbackAll || !isAddress(s.rrtype) || s.down < s.size {
+		return false
+	}
+	other := dns.TypeA
+	if s.rrtype == dns.TypeA {
+		other = dns.TypeAAAA
+	}
+	if a.lives(owner, other, source) {
+		return true
+	}
+	addrs, _ := a.standby(owner, other, p, source)
+	return len(addrs) > 0
+}
+
+// lives tells whether a name has an address of a type that is up.
+func (a *anatomy) lives(owner string, rrtype uint16, source Source) bool {
+	if n, found := a.index.find(owner, rrtype); found && n < a.answered {
+		return a.sets[n].lives
+	}
+	if !a.aside(1) {
+		return false
+	}
+	addrs, _ := source.Resolve(owner, rrtype)
+	if !a.aside(len(addrs)) {
+		return false
+	}
+	for _, addr := range addrs {
+		if source.Ask(addr, 0).State == Up {
+			return true
+		}
+	}
+	return false
+}
+
+// keeps tells whether the fallback, names apart, leaves RRsets of the type as they are. Addresses cannot stand in for SRV
+// records.
+func (f *Fallback) keeps(rrtype uint16) bool {
 	return f.Kind == FallbackAll || f.Kind == FallbackAddresses && !isAddress(rrtype)
+}
+
+// addressesOf returns those of the type.
+func (f *Fallback) addressesOf(rrtype uint16) (addrs []netip.Addr) {
+	for _, addr := range f.Addresses {
+		if f.Kind == FallbackAddresses && addr.Is4() == (rrtype == dns.TypeA) && isAddress(rrtype) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// decide tells what else follows from the fates of the RRsets, and reports whether anything changes.
+func (a *anatomy) decide(q *Query) (changed bool) {
+	for n := range a.sets {
+		f := a.sets[n].fate
+		changed = changed || f != stays && f != sorted // whether that changes anything, its order tells
+	}
+	changed = a.arrange(q) || changed
+	a.findGone()
+	changed = a.thinHints(q) || changed
+	return a.thinGlue(q) || changed
 }
 
 // place is an address in an RRset.
@@ -236,30 +170,43 @@ type place struct {
 	addr netip.Addr
 }
 
-// findGone notes the addresses that leave the answer section, if they might stand elsewhere too. What the fallback brings
-// back has not left.
-func (a *anatomy) findGone(p *Policy) {
+// findGone notes the addresses that leave the answer section, if they might stand elsewhere too, and whether that is
+// because they are down. What is there twice, or is brought back, has not left.
+func (a *anatomy) findGone() {
 	if !a.services && !a.twins {
 		return
 	}
 	for i := range a.members {
 		m := &a.members[i]
-		s := &a.sets[m.set]
-		if !isAddress(s.rrtype) || s.remains(m) {
-			continue
+		if s := &a.sets[m.set]; isAddress(s.rrtype) && !s.remains(m) {
+			if a.gone == nil {
+				a.gone = make(map[place]bool)
+			}
+			a.gone[place{m.set, a.pairs[m.own.from].addr}] = s.isLoss(m)
 		}
-		addr := a.pairs[m.own.from].addr
-		if s.fate == replaced && slices.Contains(p.Fallback.Addresses, addr) {
-			continue
+	}
+	if len(a.gone) == 0 {
+		return
+	}
+	for i := range a.members {
+		m := &a.members[i]
+		if s := &a.sets[m.set]; isAddress(s.rrtype) && s.remains(m) {
+			delete(a.gone, place{m.set, a.pairs[m.own.from].addr})
 		}
-		if a.gone == nil {
-			a.gone = make(map[place]bool)
+	}
+	for n := range a.sets {
+		for _, addr := range a.sets[n].instead {
+			delete(a.gone, place{n, addr})
 		}
-		a.gone[place{m.set, addr}] = true
 	}
 }
 
-// markGone has the hints of a name be down that have left its addresses in the answer section.
+// isLoss tells whether a member that is not in the new answer left it because it, or too many others, are down.
+func (s *rrset) isLoss(m *member) bool {
+	return m.down && !m.unpicked || s.fate == replaced || s.fate == failed
+}
+
+// markGone has the hints of a name leave that have left its addresses in the answer section.
 func (a *anatomy) markGone(name string, hints []pair) {
 	if len(a.gone) == 0 {
 		return
@@ -270,30 +217,10 @@ func (a *anatomy) markGone(name string, hints []pair) {
 			continue
 		}
 		for i := range hints {
-			hints[i].down = hints[i].down || a.gone[place{set, hints[i].addr}]
+			if loss, gone := a.gone[place{set, hints[i].addr}]; gone {
+				hints[i].down = hints[i].down || loss
+				hints[i].leaves = true
+			}
 		}
 	}
-}
-
-// exceeds tells whether a record of a watched RRset has a longer TTL than ttl.
-func (a *anatomy) exceeds(ttl uint32) bool {
-	for i := range a.members {
-		m := &a.members[i]
-		if a.sets[m.set].watched && a.record(m).Header().Ttl > ttl {
-			return true
-		}
-	}
-	for i := range a.glue.records {
-		r := &a.glue.records[i]
-		if a.isWatched(r.set) && a.message.Extra[r.index].Header().Ttl > ttl {
-			return true
-		}
-	}
-	return false
-}
-
-// isWatched tells whether the addresses of a glue set are, here or in the answer section.
-func (a *anatomy) isWatched(glueSet int) bool {
-	s := &a.glue.sets[glueSet]
-	return s.watched || s.twin != none && a.sets[s.twin].watched
 }

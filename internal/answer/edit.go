@@ -1,7 +1,6 @@
 package answer
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,18 +14,24 @@ const speaker = "shaker"
 // edit makes a new message out of one that must not be changed.
 type edit struct {
 	*anatomy
-	query   *Query
-	removed int
+	query   Query
+	removed int  // addresses, because they are down
+	left    bool // addresses have, for whatever reason
 	outcome Outcome
+	invalid bool // a signature would be needed that nobody can make
 }
 
 // make returns the new message, and notes what was removed and the outcome.
 func (e *edit) make() *dns.Msg {
-	answer, left := e.answerSection()
+	if e.signed {
+		e.findAltered()
+	}
+	seals := seals{edit: e}
+	answer, left := e.answerSection(&seals)
 	reason, fails := e.fallback()
 	m := new(dns.Msg)
 	*m = *e.message
-	if e.removed > 0 {
+	if e.left {
 		m.AuthenticatedData = false
 	}
 	switch {
@@ -36,7 +41,7 @@ func (e *edit) make() *dns.Msg {
 		m.Rcode, m.Authoritative = dns.RcodeServerFailure, false
 		m.Answer, m.Ns, m.Extra = nil, nil, options(e.message)
 	default:
-		m.Answer, m.Ns, m.Extra = answer, []dns.RR{e.soa()}, options(e.message)
+		m.Answer, m.Ns, m.Extra = answer, seals.denial(), options(e.message)
 	}
 	if reason != "" && e.query.Request.IsEdns0() != nil {
 		e.explain(m, reason)
@@ -54,11 +59,8 @@ func (e *edit) empties() bool {
 func (e *edit) fallback() (reason string, fails bool) {
 	last := none
 	for n := range e.sets {
-		switch e.sets[n].fate {
-		case failed:
-			fails, last = true, n
-		case spared, replaced:
-			last = n
+		if f := e.sets[n].fate; f.fell() {
+			last, fails = n, fails || f == failed
 		}
 	}
 	if last == none {
@@ -75,57 +77,71 @@ func (e *edit) fallback() (reason string, fails bool) {
 
 // answerSection returns the new answer section, and how many records in it are not there for the sake of
 // others.
-func (e *edit) answerSection() (answer []dns.RR, left int) {
-	e.sort()
+func (e *edit) answerSection(seals *seals) (answer []dns.RR, left int) {
+	for n := range e.sets {
+		if s := &e.sets[n]; s.reordered {
+			e.outcome = max(e.outcome, Reordered)
+		}
+	}
 	answer = make([]dns.RR, 0, len(e.message.Answer))
 	members := e.members
 	for i, rr := range e.message.Answer {
 		if len(members) == 0 || members[0].index != i || members[0].extra {
-			if rr, goes := e.other(rr); !goes {
+			if rr, goes := seals.other(rr); !goes {
 				answer = append(answer, rr)
 				left += weight(rr)
+				seals.noteOther(answer)
 			}
 			continue
 		}
 		m := &members[0]
 		members = members[1:]
 		s := &e.sets[m.set]
+		before := len(answer)
 		switch {
-		case s.fate == replaced:
-			e.remove(1, Substituted)
-			if !s.placed {
-				s.placed = true
-				before := len(answer)
-				answer = e.policy().Fallback.appendRecords(answer, rr.Header(), e.policy().TTL)
-				left += len(answer) - before
+		case s.fate == replaced && !s.placed:
+			s.placed = true
+			answer = s.appendRecords(answer, rr.Header())
+		case s.remains(m):
+			if s.arranges {
+				rr, s.order.from = e.message.Answer[e.members[e.order[s.order.from].of].index], s.order.from+1
 			}
-			continue
-		case !s.remains(m):
-			e.remove(1, Filtered)
-			continue
-		case s.sorts:
-			rr, s.order = e.message.Answer[e.members[s.order[0]].index], s.order[1:]
+			answer = append(answer, e.remaining(rr, m))
 		}
-		answer = append(answer, e.remaining(rr, m))
-		left++
+		if !s.remains(m) {
+			e.lose(1, s.isLoss(m))
+		}
+		left += len(answer) - before
+		seals.note(m.set, answer[before:], len(answer))
 	}
-	return answer, left
+	return seals.sealed(answer), left
+}
+
+// lose notes that so many addresses leave, because they are down or for another reason.
+func (e *edit) lose(n int, loss bool) {
+	e.left = true
+	if !loss {
+		e.outcome = max(e.outcome, Selected)
+		return
+	}
+	e.removed += n
+	e.outcome = max(e.outcome, Filtered)
 }
 
 // remaining returns what is left of a record in the place of a member.
 func (e *edit) remaining(rr dns.RR, m *member) dns.RR {
-	s := &e.sets[m.set]
-	if !isService(s.rrtype) {
-		return e.capped(rr, s.watched)
+	s, pairs := &e.sets[m.set], e.pairsOf(m.own)
+	if !isService(s.rrtype) || !slices.ContainsFunc(pairs, hasLeft) {
+		return capped(rr, s.limit)
 	}
-	rr, removed := withoutHints(rr, e.pairsOf(m.own))
-	if removed == 0 {
-		return e.capped(rr, s.watched)
+	for i := range pairs {
+		if pairs[i].leaves {
+			e.lose(1, pairs[i].down)
+		}
 	}
-	e.remove(removed, Filtered)
-	if h := rr.Header(); s.watched {
-		h.Ttl = min(h.Ttl, e.policy().TTL) // it is a copy already
-	}
+	rr = withoutHints(rr, pairs)
+	h := rr.Header()
+	h.Ttl = min(h.Ttl, s.limit) // it is a copy already
 	return rr
 }
 
@@ -139,11 +155,6 @@ func weight(rr dns.RR) int {
 	}
 }
 
-func (e *edit) remove(n int, o Outcome) {
-	e.removed += n
-	e.outcome = max(e.outcome, o)
-}
-
 func (e *edit) policy() *Policy { return e.query.Zone.Policy }
 
 // extraSection returns the additional section without what nobody should use any more, and with the TTLs of what is
@@ -153,6 +164,7 @@ func (e *edit) extraSection() []dns.RR {
 		return e.message.Extra
 	}
 	extra := make([]dns.RR, 0, len(e.message.Extra))
+	seals := seals{edit: e, extra: true}
 	members := e.members
 	for len(members) > 0 && !members[0].extra {
 		members = members[1:]
@@ -164,119 +176,79 @@ func (e *edit) extraSection() []dns.RR {
 			r := &glue[0]
 			glue = glue[1:]
 			if r.goes {
-				e.remove(1, Filtered)
+				e.lose(1, r.loss)
 				continue
 			}
-			rr = e.capped(rr, e.isWatched(r.set))
+			extra = append(extra, capped(rr, e.glue.sets[r.set].limit))
+			seals.note(len(e.sets)+r.set, extra[len(extra)-1:], len(extra))
 		case len(members) > 0 && members[0].index == i:
 			m := &members[0]
 			members = members[1:]
-			rr = e.remaining(rr, m)
+			extra = append(extra, e.remaining(rr, m))
+			seals.note(m.set, extra[len(extra)-1:], len(extra))
 		default:
-			rr = e.cappedSignature(rr)
-		}
-		extra = append(extra, rr)
-	}
-	return extra
-}
-
-// cappedSignature returns rr with the TTL of the RRset in the additional section that it is the signature of, if it is
-// one.
-func (e *edit) cappedSignature(rr dns.RR) dns.RR {
-	sig, ok := rr.(*dns.RRSIG)
-	if !ok {
-		return rr
-	}
-	if n, found := e.glue.index.find(sig.Hdr.Name, sig.TypeCovered); found {
-		return e.capped(rr, e.isWatched(n))
-	}
-	n, found := e.index.find(sig.Hdr.Name, sig.TypeCovered)
-	return e.capped(rr, found && e.sets[n].extra && e.sets[n].watched)
-}
-
-// sort finds the new order of the RRsets that are to be sorted.
-func (e *edit) sort() {
-	for i := range e.members {
-		m := &e.members[i]
-		if s := &e.sets[m.set]; s.sorts && s.remains(m) {
-			s.order = append(s.order, i)
+			if rr, goes := seals.other(rr); !goes {
+				extra = append(extra, rr)
+				seals.noteOther(extra)
+			}
 		}
 	}
-	for n := range e.sets {
-		s := &e.sets[n]
-		if s.fate == sorted {
-			e.outcome = max(e.outcome, Reordered)
-		}
-		slices.SortStableFunc(s.order, func(i, j int) int { return cmp.Compare(e.members[i].rank, e.members[j].rank) })
-	}
+	return seals.sealed(extra)
 }
 
-// other returns a record that no verdict is about, and whether it goes. The TTL of a signature follows that
-// of the RRset it covers (RFC 4034, section 3); validation goes by the original TTL inside it. Without its
-// RRset, it goes.
-func (e *edit) other(rr dns.RR) (_ dns.RR, goes bool) {
-	sig, ok := rr.(*dns.RRSIG)
-	if !ok {
-		return rr, false
-	}
-	n, found := e.index.find(sig.Hdr.Name, sig.TypeCovered)
-	if !found || n >= e.answered {
-		return rr, false
-	}
-	s := &e.sets[n]
-	return e.capped(rr, s.watched), s.fate == failed
-}
-
-// capped returns rr, or a copy with a shorter TTL if rr is watched and its TTL too long.
-func (e *edit) capped(rr dns.RR, watched bool) dns.RR {
-	if !watched || rr.Header().Ttl <= e.policy().TTL {
+// capped returns rr, or a copy with a shorter TTL if its own is too long.
+func capped(rr dns.RR, limit uint32) dns.RR {
+	if rr.Header().Ttl <= limit {
 		return rr
 	}
 	switch rr := rr.(type) {
 	case *dns.A:
 		c := *rr
-		c.Hdr.Ttl = e.policy().TTL
+		c.Hdr.Ttl = limit
 		return &c
 	case *dns.AAAA:
 		c := *rr
-		c.Hdr.Ttl = e.policy().TTL
+		c.Hdr.Ttl = limit
 		return &c
 	default:
 		c := dns.Copy(rr)
-		c.Header().Ttl = e.policy().TTL
+		c.Header().Ttl = limit
 		return c
 	}
 }
 
-// appendRecords appends a record for each fallback address of the type of h.
-func (f Fallback) appendRecords(answer []dns.RR, h *dns.RR_Header, ttl uint32) []dns.RR {
+// appendRecords appends a record for each address that takes the place of those of the RRset, one of whose records has
+// the header h.
+func (s *rrset) appendRecords(answer []dns.RR, h *dns.RR_Header) []dns.RR {
 	header := *h
-	header.Ttl = min(h.Ttl, ttl)
+	header.Ttl = min(h.Ttl, s.ttl)
 	header.Rdlength = 0
-	for _, addr := range f.Addresses {
-		switch {
-		case h.Rrtype == dns.TypeA && addr.Is4():
+	for _, addr := range s.instead {
+		if addr.Is4() {
 			answer = append(answer, &dns.A{Hdr: header, A: addr.AsSlice()})
-		case h.Rrtype == dns.TypeAAAA && addr.Is6():
+		} else {
 			answer = append(answer, &dns.AAAA{Hdr: header, AAAA: addr.AsSlice()})
 		}
 	}
 	return answer
 }
 
-// soa returns the authority section of a NODATA answer: a SOA, and nothing else, since an NS record
-// there would make it a referral (RFC 2308, section 2.2). Both of its TTLs bound how long the answer is
-// cached (section 5).
-func (e *edit) soa() dns.RR {
+// soa returns the record for the authority section of a NODATA answer, in which no NS record may be, since that would make
+// it a referral (RFC 2308, section 2.2). Both of its TTLs bound how long the answer is cached (section 5). It is that of
+// the zone whose signatures the answer had, if there is one.
+func (e *edit) soa(zone string) *dns.SOA {
 	for _, rr := range e.message.Ns {
-		if soa, ok := rr.(*dns.SOA); ok {
+		if soa, ok := rr.(*dns.SOA); ok && (zone == "" || sameName(soa.Hdr.Name, zone)) {
 			c := *soa
 			c.Hdr.Ttl = min(c.Hdr.Ttl, e.policy().TTL)
 			c.Minttl = min(c.Minttl, e.policy().TTL)
 			return &c
 		}
 	}
-	apex := e.apex()
+	apex := zone
+	if apex == "" {
+		apex = e.apex()
+	}
 	host := func(label string) string {
 		if apex == "." {
 			return label + "."

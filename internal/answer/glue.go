@@ -2,6 +2,7 @@ package answer
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -15,11 +16,15 @@ type glue struct {
 
 // glueSet is the addresses of one owner and family. Each of them knows the next.
 type glueSet struct {
-	first, last int32 // in glue.records
-	twin        int   // the RRset of the answer section that it is as well, none where it stands here only
-	watched     bool  // at least one of them has a state
-	signed      bool
-	needed      bool // by records that nobody checks
+	first, last int32  // in glue.records
+	twin        int    // the RRset of the answer section that it is as well, none where it stands here only
+	watched     bool   // at least one of them has a state
+	fixed       bool   // they are signed, and nobody can sign them again
+	needed      bool   // by records that nobody checks
+	checked     bool   // records lead here that somebody checks
+	goes        bool   // none of them remains
+	altered     bool   // some of them go
+	limit       uint32 // of the TTL
 }
 
 type glueRecord struct {
@@ -27,7 +32,13 @@ type glueRecord struct {
 	set   int
 	addr  netip.Addr
 	next  int32 // none at the end
+	// rtt is the shortest round trip of those that are known, and within how long it takes at most until there is a
+	// verdict, 0 where there is one, or nobody can tell.
+	rtt, within time.Duration
+
+	alive bool // a record that remains leads to it, and it is not down there
 	goes  bool
+	loss  bool // because it is down
 }
 
 func (g *glue) reset() {
@@ -78,7 +89,7 @@ func (a *anatomy) addBeside(p *Policy, source Source) {
 			beside := a.pairsOf(m.beside)
 			s.extend(beside)
 			s.blank = s.blank || len(beside) == 0
-			s.varied = s.varied || s.blank && s.first.addr.IsValid()
+			s.varied = s.varied || s.blank && s.first.IsValid()
 		}
 	}
 }
@@ -125,25 +136,115 @@ func (a *anatomy) addGlue(name string, rrtype, port, other uint16) bool {
 	return true
 }
 
-// thinGlue decides which addresses leave the additional section: those that no record which remains can use, and those
-// that have left the answer section. It reports whether there are any.
-func (a *anatomy) thinGlue() (goes bool) {
+// learn takes in a verdict on an address.
+func (g *glue) learn(record int32, v Verdict) {
+	r := &g.records[record]
+	g.sets[r.set].watched = true
+	if v.State != Down {
+		r.rtt = sooner(r.rtt, v.RTT)
+	}
+	if v.awaits() {
+		r.within = sooner(r.within, v.Within)
+	}
+}
+
+// forgetVerdicts is for the next time that all are asked for.
+func (g *glue) forgetVerdicts() {
+	for n := range g.records {
+		r := &g.records[n]
+		r.rtt, r.within = 0, 0
+	}
+}
+
+// sooner returns the shorter of two durations of which 0 says nothing.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// thinGlue decides which addresses leave the additional section: those that no record which remains can use, those that
+// have left the answer section, and those that are benched or not picked. It reports whether there are any.
+func (a *anatomy) thinGlue(q *Query) (goes bool) {
 	g := &a.glue
 	if len(g.records) == 0 {
 		return false
 	}
-	if a.services && a.dropUnused() {
-		g.findNeeded(a.message)
+	selects := a.services && q.Zone.selects()
+	if a.services && (a.dropUnused() || selects) {
+		g.findNeeded(a.message, a.most*textOfPair)
 	}
 	for n := range g.records {
 		r := &g.records[n]
 		s := &g.sets[r.set]
-		left := s.twin != none && a.gone[place{s.twin, r.addr}]
-		r.goes = !s.signed && (left || r.goes && !s.needed)
+		loss, left := false, false
+		if s.twin != none {
+			loss, left = a.gone[place{s.twin, r.addr}]
+		}
+		unused := r.goes && !s.needed
+		r.goes = !s.fixed && (left || unused)
+		r.loss = loss || unused && r.loss
 		goes = goes || r.goes
+	}
+	if selects {
+		goes = a.chooseGlue(q) || goes
+	}
+	if goes {
+		for n := range g.sets {
+			g.sets[n].goes = true
+		}
+		for n := range g.records {
+			r := &g.records[n]
+			s := &g.sets[r.set]
+			s.goes, s.altered = s.goes && r.goes, s.altered || r.goes
+		}
 	}
 	return goes
 }
+
+// chooseGlue has the addresses go that are benched or not picked. It reports whether there are any.
+func (a *anatomy) chooseGlue(q *Query) (goes bool) {
+	g, t, r := &a.glue, &a.tally, q.ranking()
+	t.reset()
+	if r.Tiers.Len() > 0 {
+		for n := range g.records {
+			if record := &g.records[n]; g.sets[record.set].isOpen() {
+				t.count(lineFor(record.set, 0), r.Tiers.Of(record.addr), !record.alive)
+			}
+		}
+		t.serve(r.Policy)
+	}
+	for n := range g.sets {
+		s := &g.sets[n]
+		if !s.isOpen() {
+			continue
+		}
+		tier, served := t.tierOf(lineFor(n, 0))
+		a.candidates = a.candidates[:0]
+		for at := s.first; at != none; at = g.records[at].next {
+			record := &g.records[at]
+			switch {
+			case record.goes:
+			case served && r.Tiers.Of(record.addr) != tier:
+				record.goes, goes = true, true
+			case r.Pick > 0:
+				class := 0
+				if !record.alive {
+					class = lastClass
+				}
+				a.candidates = append(a.candidates, ranked{rank{class, r.score(record.addr, record.rtt, true)}, int(at)})
+			}
+		}
+		for _, out := range r.pick(a.candidates) {
+			g.records[out.of].goes, goes = true, true
+		}
+	}
+	return goes
+}
+
+// isOpen tells whether living addresses may leave the set.
+func (s *glueSet) isOpen() bool { return s.checked && !s.fixed && !s.needed && s.twin == none }
 
 // dropUnused has the addresses go that no record can use. An address that one record cannot use may serve another, so
 // what stays is told after what goes.
@@ -153,9 +254,15 @@ func (a *anatomy) dropUnused() (goes bool) {
 			m := &a.members[i]
 			s := &a.sets[m.set]
 			for _, p := range a.pairsOf(m.beside) {
-				if p.glue != none && s.uses(m, p) == useful {
-					a.glue.records[p.glue].goes = !useful
-					goes = goes || !useful
+				if p.glue == none {
+					continue
+				}
+				r := &a.glue.records[p.glue]
+				a.glue.sets[r.set].checked = true
+				r.loss = r.loss || p.down || s.fate == replaced || s.fate == failed
+				if s.uses(m, p) == useful {
+					r.goes, goes = !useful, goes || !useful
+					r.alive = useful && (r.alive || !p.down)
 				}
 			}
 		}
@@ -171,7 +278,7 @@ func (s *rrset) uses(m *member, p pair) bool {
 
 // findNeeded finds the addresses of names that records point to which are not checked. If these names are too long to be
 // looked at, all addresses may be needed.
-func (g *glue) findNeeded(m *dns.Msg) {
+func (g *glue) findNeeded(m *dns.Msg, maxText int) {
 	qname := qnameOf(m)
 	for i, section := range [...][]dns.RR{m.Answer, m.Ns, m.Extra} {
 		for _, rr := range section {

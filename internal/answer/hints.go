@@ -82,40 +82,100 @@ func isMandatory(rr *dns.SVCB, key dns.SVCBKey) bool {
 }
 
 // thinHints decides which addresses leave their hints: those that are down or have left the addresses of the same name,
-// unless none would be left in a hint that is mandatory. It reports whether there are any.
-func (a *anatomy) thinHints() (goes bool) {
+// and those that are benched or not picked, unless none would be left in a hint that is mandatory. It reports whether
+// there are any.
+func (a *anatomy) thinHints(q *Query) (goes bool) {
 	if !a.services {
 		return false
 	}
+	p, some := q.Zone.Policy, false
 	for i := range a.members {
 		m := &a.members[i]
 		s := &a.sets[m.set]
 		pairs := a.pairsOf(m.own)
-		if !isService(s.rrtype) || s.signed || len(pairs) == 0 {
+		if !isService(s.rrtype) || s.fixed || len(pairs) == 0 {
 			continue
 		}
-		rr := a.service(m)
-		a.markGone(targetOf(rr), pairs)
-		if !slices.ContainsFunc(pairs, isDown) {
-			continue
-		}
-		for _, param := range rr.Value {
-			n := len(thinnable(rr, param))
-			if !slices.ContainsFunc(pairs[:n], isUp) && n > 0 && isMandatory(rr, param.Key()) {
-				for j := range pairs[:n] {
-					pairs[j].down = false
-				}
-			}
-			goes = goes || slices.ContainsFunc(pairs[:n], isDown)
-			pairs = pairs[n:]
+		a.markGone(targetOf(a.service(m)), pairs)
+		for j := range pairs {
+			pairs[j].leaves = pairs[j].leaves || pairs[j].down
+			some = some || pairs[j].leaves
 		}
 	}
+	if !some && !p.selects() {
+		return false
+	}
+	if p.Tiers.Len() > 0 {
+		a.benchHints(p)
+	}
+	r := q.ranking()
+	a.eachHint(func(_ line, _ bool, pairs []pair) { a.pickHints(&r, pairs) })
+	a.eachHint(func(_ line, mandatory bool, pairs []pair) {
+		if mandatory && !slices.ContainsFunc(pairs, isLeft) {
+			for j := range pairs {
+				pairs[j].leaves = false
+			}
+		}
+		goes = goes || slices.ContainsFunc(pairs, hasLeft)
+	})
 	return goes
 }
 
-func isDown(p pair) bool { return p.down }
+// eachHint tells of each hint that may lose addresses.
+func (a *anatomy) eachHint(tell func(at line, mandatory bool, pairs []pair)) {
+	for i := range a.members {
+		m := &a.members[i]
+		s := &a.sets[m.set]
+		pairs := a.pairsOf(m.own)
+		if !isService(s.rrtype) || s.fixed || len(pairs) == 0 {
+			continue
+		}
+		rr := a.service(m)
+		for _, param := range rr.Value {
+			if n := len(thinnable(rr, param)); n > 0 {
+				tell(lineFor(i, uint16(param.Key())), isMandatory(rr, param.Key()), pairs[:n])
+				pairs = pairs[n:]
+			}
+		}
+	}
+}
 
-func isUp(p pair) bool { return !p.down }
+// benchHints has the addresses leave that are in another tier than is served of their hint.
+func (a *anatomy) benchHints(p *Policy) {
+	a.tally.reset()
+	a.eachHint(func(at line, _ bool, pairs []pair) {
+		for j := range pairs {
+			a.tally.count(at, p.Tiers.Of(pairs[j].addr), pairs[j].leaves)
+		}
+	})
+	a.tally.serve(p)
+	a.eachHint(func(at line, _ bool, pairs []pair) {
+		tier, served := a.tally.tierOf(at)
+		for j := range pairs {
+			pairs[j].leaves = pairs[j].leaves || served && p.Tiers.Of(pairs[j].addr) != tier
+		}
+	})
+}
+
+// pickHints has the addresses leave a hint that are not picked.
+func (a *anatomy) pickHints(r *ranking, pairs []pair) {
+	if r.Pick == 0 {
+		return
+	}
+	a.candidates = a.candidates[:0]
+	for j := range pairs {
+		if pair := &pairs[j]; !pair.leaves {
+			a.candidates = append(a.candidates, ranked{rank{score: r.score(pair.addr, pair.verdict.RTT, true)}, j})
+		}
+	}
+	for _, out := range r.pick(a.candidates) {
+		pairs[out.of].leaves = true
+	}
+}
+
+func hasLeft(p pair) bool { return p.leaves }
+
+func isLeft(p pair) bool { return !p.leaves }
 
 // record returns the record of a member.
 func (a *anatomy) record(m *member) dns.RR {
@@ -134,11 +194,8 @@ func (a *anatomy) service(m *member) *dns.SVCB {
 	return rr.(*dns.SVCB)
 }
 
-// withoutHints returns rr, or a copy without the addresses of pairs that are down, and their number.
-func withoutHints(rr dns.RR, pairs []pair) (_ dns.RR, removed int) {
-	if !slices.ContainsFunc(pairs, isDown) {
-		return rr, 0
-	}
+// withoutHints returns rr, or a copy without the addresses of pairs that leave.
+func withoutHints(rr dns.RR, pairs []pair) dns.RR {
 	https, isHTTPS := rr.(*dns.HTTPS)
 	var c dns.SVCB
 	if isHTTPS {
@@ -151,12 +208,11 @@ func withoutHints(rr dns.RR, pairs []pair) (_ dns.RR, removed int) {
 		var left []net.IP
 		ips := thinnable(&c, param)
 		for i, ip := range ips {
-			if !pairs[i].down {
+			if !pairs[i].leaves {
 				left = append(left, ip)
 			}
 		}
 		pairs = pairs[len(ips):]
-		removed += len(ips) - len(left)
 		switch {
 		case len(left) == len(ips):
 			params = append(params, param)
@@ -169,7 +225,7 @@ func withoutHints(rr dns.RR, pairs []pair) (_ dns.RR, removed int) {
 	}
 	c.Value = params
 	if isHTTPS {
-		return &dns.HTTPS{SVCB: c}, removed
+		return &dns.HTTPS{SVCB: c}
 	}
-	return &c, removed
+	return &c
 }

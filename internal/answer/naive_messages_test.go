@@ -1,6 +1,8 @@
 package answer
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -59,17 +61,70 @@ func naiveMessage(r *rand.Rand) (*dns.Msg, naiveQuery) {
 	if r.IntN(4) > 0 {
 		g.additional(m)
 	}
+	g.sign(m)
 	if r.IntN(3) == 0 {
 		opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
 		opt.SetUDPSize(4096)
 		m.Extra = slices.Insert(m.Extra, r.IntN(1+len(m.Extra)), dns.RR(opt))
 	}
-	q := naiveQuery{request, naivePolicy(r.IntN(16), r.IntN(12), r.IntN(60), r.IntN(3)), g.room(m), g.source()}
+	q := naiveQuery{
+		request: request, zone: naivePolicy(g.numbers()), client: naiveClient{g.room(m), naiveClientAddress(r.IntN(8))},
+		drawn: naiveDraw(r.Uint64()), source: g.source(),
+	}
+	if r.IntN(4) > 0 {
+		q.signer = naiveSigner{}
+	}
 	return m, q
+}
+
+// numbers makes up a policy.
+func (r naiveRecords) numbers() naiveNumbers {
+	return naiveNumbers{
+		kind: r.IntN(16), panics: r.IntN(6), ttl: r.IntN(60), zone: r.IntN(3),
+		tiers: r.IntN(len(naiveTiers)), weights: r.IntN(len(naiveWeights)), pick: r.IntN(6), order: r.IntN(9), names: r.IntN(12),
+	}
+}
+
+// sign makes signatures valid that are by the key of naiveSigner: those of most messages, and of others some.
+func (r naiveRecords) sign(m *dns.Msg) {
+	mostly := r.IntN(3) > 0
+	for _, section := range [][]dns.RR{m.Answer, m.Extra} {
+		for _, rr := range section {
+			sig, ok := rr.(*dns.RRSIG)
+			if !ok || !mostly && r.IntN(2) == 0 {
+				continue
+			}
+			sig.KeyTag = naiveKeyTag
+			if rrset := naiveRRset(section, naiveKey(sig.Hdr.Name, sig.TypeCovered)); len(rrset) > 0 {
+				sig.Signature = naiveSeal(rrset)
+			}
+		}
+	}
+}
+
+// naiveClientAddress returns one of few, some of them the same in another form, or none.
+func naiveClientAddress(i int) netip.Addr {
+	addrs := []string{"192.0.2.1", "::ffff:192.0.2.1", "192.0.2.200", "198.51.100.1", "2001:db8::1", "fe80::1%eth0", "2001:db8:1::1"}
+	if i %= 8; i == len(addrs) {
+		return netip.Addr{}
+	}
+	return netip.MustParseAddr(addrs[i])
+}
+
+// naiveDraw returns numbers at random that are the same whenever somebody asks.
+func naiveDraw(seed uint64) func(netip.Addr) float64 {
+	return func(addr netip.Addr) float64 {
+		sum := sha256.Sum256(fmt.Append(nil, seed, addr))
+		return fraction(binary.LittleEndian.Uint64(sum[:]))
+	}
 }
 
 // answer makes up the answer section.
 func (r naiveRecords) answer(m *dns.Msg) {
+	if r.IntN(2) == 0 {
+		r.usualAnswer(m)
+		return
+	}
 	kind := r.IntN(5) // of records that there are most of, or nothing but addresses
 	for range r.IntN(1 + 2*len(r.owners)) {
 		switch {
@@ -86,16 +141,74 @@ func (r naiveRecords) answer(m *dns.Msg) {
 		}
 	}
 	if r.IntN(4) == 0 {
+		everywhere := r.IntN(3) == 0 // also where naiveSigner has no key
 		for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeHTTPS} {
 			for _, owner := range slices.Concat(r.owners, r.services) {
-				m.Answer = append(m.Answer, r.signature(owner, rrtype))
+				if everywhere || dns.IsSubDomain("example.org.", owner) {
+					m.Answer = append(m.Answer, r.signature(owner, rrtype))
+				}
 			}
 		}
 	}
 }
 
+// usualAnswer makes up one RRset of addresses or services with what belongs to it, maybe signed, and maybe at the end of an
+// alias.
+func (r naiveRecords) usualAnswer(m *dns.Msg) {
+	if r.IntN(4) == 0 {
+		alias := dns.RR_Header{Name: "w.example.org.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: uint32(r.IntN(60))}
+		m.Answer = append(m.Answer, &dns.CNAME{Hdr: alias, Target: r.owners[0]})
+	}
+	first, another := r.address(), r.address
+	if r.IntN(2) == 0 {
+		first, another = r.service(), r.service
+	}
+	h := first.Header()
+	h.Class = dns.ClassINET
+	m.Answer = append(m.Answer, first)
+	srv, isService := first.(*dns.SRV)
+	oneTarget := r.IntN(2) == 0 // at two ports
+	for range r.IntN(8) {
+		rr := another()
+		if rr.Header().Rrtype != h.Rrtype {
+			continue
+		}
+		rr.Header().Name = h.Name
+		switch another, _ := rr.(*dns.SRV); {
+		case isService && oneTarget:
+			srv.Port = 443
+			another.Target, another.Priority, another.Port = srv.Target, srv.Priority, 8443
+		case isService:
+			another.Target, another.Port = naiveNames[r.IntN(2)], srv.Port
+		}
+		m.Answer = append(m.Answer, rr)
+	}
+	if r.IntN(2) == 0 {
+		m.Answer = append(m.Answer, r.signature(h.Name, h.Rrtype))
+	}
+	switch {
+	case isService:
+		for range r.IntN(8) {
+			rr := r.address()
+			if rr.Header().Name = srv.Target; !oneTarget {
+				rr.Header().Name = naiveNames[r.IntN(2)]
+			}
+			m.Extra = append(m.Extra, rr)
+		}
+	case r.IntN(4) == 0:
+		rr := r.binding()
+		naiveBinding(rr).Target = h.Name
+		m.Answer = append(m.Answer, rr)
+	}
+}
+
 // additional makes up the additional section.
 func (r naiveRecords) additional(m *dns.Msg) {
+	if r.IntN(4) == 0 {
+		for range r.IntN(8) {
+			m.Extra = append(m.Extra, r.address())
+		}
+	}
 	for range r.IntN(1 + len(r.owners)) {
 		m.Extra = append(m.Extra, r.address())
 	}
@@ -139,19 +252,29 @@ func (r naiveRecords) room(m *dns.Msg) int {
 func (r naiveRecords) source() naiveSource {
 	book := make(filterBook)
 	dead := r.IntN(4)
+	deadPort := []uint16{0, 443, 8443, 8443, 8443, 1}[min(5, r.IntN(12))] // down everywhere
+	deadFamily := r.IntN(12)                                              // 4 or 6, or none of them
 	for i := range 6 {
 		for _, port := range []uint16{0, 80, 443, 853, 8443} {
 			v := Verdict{State: []State{Unknown, Up, Down}[r.IntN(3)]}
-			if r.IntN(6) < dead {
+			if r.IntN(6) < dead || port == deadPort {
 				v.State = Down
 			}
 			v.Damped = v.State == Down && r.IntN(4) == 0
-			if r.IntN(8) == 0 {
+			if r.IntN(8) == 0 && port != deadPort {
 				continue
 			}
 			v.RTT = time.Duration(r.IntN(4)) * 600 * time.Microsecond
+			if v.State == Unknown {
+				v.Within = naiveTimes[r.IntN(len(naiveTimes))]
+			}
 			v4 := naiveAddress(i)
-			book[netip.AddrPortFrom(v4, port)], book[netip.AddrPortFrom(naiveAddress6(v4), port)] = v, v
+			for family, addr := range map[int]netip.Addr{4: v4, 6: naiveAddress6(v4)} {
+				book[netip.AddrPortFrom(addr, port)] = v
+				if family == deadFamily {
+					book[netip.AddrPortFrom(addr, port)] = Verdict{State: Down}
+				}
+			}
 		}
 	}
 	type found struct {
@@ -162,17 +285,32 @@ func (r naiveRecords) source() naiveSource {
 	for _, owner := range r.owners {
 		for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 			key := naiveKey(owner, rrtype)
-			names[key] = found{naiveAddresses(rrtype, r.IntN(3), func(int) int { return r.IntN(6) }), r.IntN(4) > 0}
+			names[key] = found{naiveAddresses(rrtype, r.IntN(3), func(int) int { return r.IntN(6) }), r.IntN(2) > 0}
 		}
 	}
+	standbys := make(map[string][]netip.Addr)
+	for _, name := range naiveNames {
+		for _, rrtype := range addressTypes {
+			order := r.Perm(8)
+			standbys[naiveKey(name, rrtype)] = naiveAddresses(rrtype, r.IntN(4), func(i int) int { return order[i] })
+		}
+	}
+	ttl := uint32(r.IntN(60))
 	return naiveSource{
-		func(addr netip.Addr, port uint16) Verdict { return book[netip.AddrPortFrom(addr, port)] },
-		func(name string, rrtype uint16) ([]netip.Addr, bool) {
+		look: func(addr netip.Addr, port uint16) Verdict { return book[netip.AddrPortFrom(addr, port)] },
+		resolve: func(name string, rrtype uint16) ([]netip.Addr, bool) {
 			f := names[naiveKey(name, rrtype)]
 			return f.addrs, f.known
 		},
+		standby: func(name string, rrtype uint16) ([]netip.Addr, uint32) { return standbys[naiveKey(name, rrtype)], ttl },
 	}
 }
+
+// naiveNames are those that may stand in for others.
+var naiveNames = []string{"a.example.org.", "b.example.org.", "standby.example.net."}
+
+// naiveTimes are those within which there may be a verdict.
+var naiveTimes = []time.Duration{0, 300 * time.Millisecond, 1500 * time.Millisecond, 40 * time.Second}
 
 // naiveRecords makes up records.
 type naiveRecords struct {
@@ -191,7 +329,8 @@ func (r naiveRecords) header(rrtype uint16) dns.RR_Header {
 }
 
 func (r naiveRecords) signature(owner string, covered uint16) dns.RR {
-	sig := &dns.RRSIG{Hdr: r.header(dns.TypeRRSIG), TypeCovered: covered, SignerName: "example.org.", Signature: "c2ln"}
+	sig := naiveSignature(owner, covered, naiveKeyTag+1, 0) // see sign
+	sig.Hdr = r.header(dns.TypeRRSIG)
 	sig.Hdr.Name = owner
 	return sig
 }
@@ -324,18 +463,60 @@ func naiveAddresses(rrtype uint16, n int, which func(int) int) (addrs []netip.Ad
 
 var naivePortNumbers = []uint16{443, 443, 443, 8443, 0}
 
-// naivePolicy makes up a policy from numbers that may be any.
-func naivePolicy(kind, panics, ttl, zone int) Zone {
-	f := Fallback{Kind: FallbackKind(kind % 4)}
+// naiveNumbers are those of which naivePolicy makes a policy. They may be any.
+type naiveNumbers struct{ kind, panics, ttl, zone, tiers, weights, pick, order, names int }
+
+// naivePolicy makes up a policy.
+func naivePolicy(n naiveNumbers) Zone {
+	f := Fallback{Kind: FallbackKind(n.kind % 4)}
 	if f.Kind == FallbackAddresses {
-		for _, addr := range strings.Fields([]string{"192.0.2.1", "192.0.2.1 2001:db8::1", "192.0.2.1 2001:db8::1 192.0.2.2", "10.0.0.1"}[kind/4%4]) {
+		for _, addr := range strings.Fields([]string{"192.0.2.1", "192.0.2.1 2001:db8::1", "192.0.2.1 2001:db8::1 192.0.2.2", "10.0.0.1"}[n.kind/4%4]) {
 			f.Addresses = append(f.Addresses, netip.MustParseAddr(addr))
 		}
 	}
+	f.Names = [][]string{nil, nil, nil, naiveNames[:1], naiveNames[1:2], naiveNames[2:], naiveNames[:2], naiveNames[1:]}[n.names%8]
 	p := filterPolicyOf(f)
-	p.Panic = []int{0, 0, 0, 34, 50, 100}[panics%6]
-	p.SortRTT = panics/6%2 == 1
-	p.TTL = uint32(ttl % 60)
-	p.Name = []string{".", "example.org.", "a.example.org."}[zone%3]
+	p.Panic = []int{0, 0, 34, 50, 75, 100}[n.panics%6]
+	p.Sort = []Order{Unsorted, SortRTT, SortClient}[n.order%3]
+	bits := [][2]int{{24, 56}, {32, 128}, {0, 0}}[n.order/3%3]
+	p.ClientBits4, p.ClientBits6 = bits[0], bits[1]
+	p.Pick = []int{0, 0, 1, 1, 2, 3}[n.pick%6]
+	p.TTL = uint32(n.ttl % 60)
+	p.Name = []string{".", "example.org.", "a.example.org."}[n.zone%3]
+	for _, tier := range naiveTiers[n.tiers%len(naiveTiers)] {
+		p.Tiers.Add(naivePrefixes(tier))
+	}
+	for prefix, weight := range naiveWeights[n.weights%len(naiveWeights)] {
+		for _, prefix := range naivePrefixes(prefix) {
+			p.Weights.Set(prefix, weight)
+		}
+	}
 	return p
+}
+
+// naiveTiers are tiers of the addresses that naiveAddress returns.
+var naiveTiers = [][]string{
+	nil, nil, nil, nil,
+	{"10.0.0.0/30 10.0.0.5/32"},
+	{"10.0.0.0/31", "10.0.0.2/31"},
+	{"10.0.0.4/31", "10.0.0.0/24", "10.0.0.1/32 10.0.0.2/32"},
+	{"10.0.0.3/32", "10.0.0.5/32", "10.0.0.0/32"},
+	{"192.0.2.0/24", "10.0.0.0/29"},
+}
+
+// naiveWeights are weights of the addresses that naiveAddress returns.
+var naiveWeights = []map[string]int{
+	nil,
+	{"10.0.0.0/30": 1000},
+	{"10.0.0.0/24": 3, "10.0.0.1/32": 1, "10.0.0.4/31": 20},
+	{"10.0.0.5/32": 2, "192.0.2.1/32": 7},
+}
+
+// naivePrefixes returns prefixes of IPv4, and those of the same addresses of IPv6.
+func naivePrefixes(text string) (prefixes []netip.Prefix) {
+	for _, field := range strings.Fields(text) {
+		v4 := netip.MustParsePrefix(field)
+		prefixes = append(prefixes, v4, netip.PrefixFrom(naiveAddress6(v4.Addr()), 96+v4.Bits()))
+	}
+	return prefixes
 }

@@ -161,7 +161,7 @@ func TestFilterSort(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			request, m := filterMessages(t, tt.answer)
 			zone := filterPolicy(t, "all", 0)
-			zone.SortRTT = true
+			zone.Sort = SortRTT
 			before := filterTake(m)
 			got, result := filter(m, request, zone, filterVerdicts(t, tt.verdicts))
 			before.expectUnchanged(t)

@@ -36,6 +36,9 @@ func Types(name string) []uint16 {
 	return addressTypes[:]
 }
 
+// AddressTypes returns the types of records that are addresses.
+func AddressTypes() []uint16 { return addressTypes[:] }
+
 // isChecked tells whether the addresses behind an SRV record can be checked.
 func isChecked(rr *dns.SRV) bool {
 	return rr.Hdr.Class == dns.ClassINET && rr.Hdr.Rrtype == dns.TypeSRV && rr.Port != 0 && rr.Target != "." && isTCP(rr.Hdr.Name)

@@ -19,7 +19,7 @@ import (
 
 // chapters are pages beside the README that become sections of the manual page, in this order. How to build shaker, or
 // how to move to it, is not among them: who has the manual page installed has done that.
-var chapters = []string{"docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"}
+var chapters = []string{"docs/selection.md", "docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"}
 
 func main() {
 	if len(os.Args) != 3 {
