@@ -3,9 +3,7 @@ package shaker
 import (
 	"context"
 	"fmt"
-	"maps"
 	"runtime/pprof"
-	"slices"
 	"sync"
 	"time"
 
@@ -146,10 +144,11 @@ func (inst *instance) check() error {
 			return err
 		}
 		block.warnOfShuffling()
-		for _, other := range block.neighbours() {
+		others := block.neighbours()
+		for _, other := range others {
 			block.elsewhere = append(block.elsewhere, other.Zone)
 		}
-		block.findStandbys()
+		block.findStandbys(others)
 		block.warnOfLostStandbys()
 		block.findDNSSEC()
 	}
@@ -168,8 +167,8 @@ func (s *Shaker) warnOfShuffling() {
 	if dnsserver.GetConfig(s.controller).Handler("loadbalance") == nil {
 		return
 	}
-	for _, zone := range slices.Sorted(maps.Keys(s.policies)) {
-		if p := s.policies[zone]; p.Sort != answer.Unsorted && p.zones[0] == zone {
+	for _, p := range s.policies.stanzas() {
+		if p.Sort != answer.Unsorted {
 			log.Warningf("%s: sort is of no use, since loadbalance shuffles the addresses again; leave one of them out", p.place)
 		}
 	}

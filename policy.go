@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -142,6 +143,16 @@ type zonePolicies map[string]zonePolicy
 type zonePolicy struct {
 	name string // of the zone
 	*policy
+}
+
+// stanzas returns the policies of all zones, each once, in the order of their first zones.
+func (z zonePolicies) stanzas() (all []*policy) {
+	for _, zone := range slices.Sorted(maps.Keys(z)) {
+		if p := z[zone].policy; p.zones[0] == zone {
+			all = append(all, p)
+		}
+	}
+	return all
 }
 
 // answers returns what concerns the answers to queries for names in the zone.

@@ -21,13 +21,13 @@ type standby struct {
 }
 
 // findStandbys finds the stanzas that are in charge of the names in all fallbacks of the server block. It can only do so
-// when all server blocks are set up.
-func (s *Shaker) findStandbys() {
+// when all server blocks are set up; others are the keys of those that listen where this one does.
+func (s *Shaker) findStandbys(others []*dnsserver.Config) {
 	s.standbys = make(map[string]standby)
-	for _, zone := range s.policies {
-		for _, qname := range zone.Fallback.Names {
+	for _, p := range s.policies.stanzas() {
+		for _, qname := range p.Fallback.Names {
 			var found standby
-			if block := s.blockOf(qname); block != nil {
+			if block := s.blockOf(qname, others); block != nil {
 				if zone := block.policies.find(qname); zone.policy != nil {
 					found = standby{block, zone}
 				}
@@ -39,11 +39,7 @@ func (s *Shaker) findStandbys() {
 
 // warnOfLostStandbys tells of names in fallbacks that nobody could look up through this server.
 func (s *Shaker) warnOfLostStandbys() {
-	for _, zone := range slices.Sorted(maps.Keys(s.policies)) {
-		p := s.policies[zone]
-		if p.zones[0] != zone {
-			continue
-		}
+	for _, p := range s.policies.stanzas() {
 		for _, qname := range p.Fallback.Names {
 			if !s.isOurs(qname) && s.elsewhere.Matches(qname) == "" {
 				log.Warningf("%s: fallback: %q is in no server block that listens here, so that it has no addresses; add one for its zone", p.place, qname)
@@ -54,13 +50,13 @@ func (s *Shaker) warnOfLostStandbys() {
 
 // blockOf returns the handler of the server block that a query for the name would get to by the way that one to this
 // block came, nil where that has none.
-func (s *Shaker) blockOf(qname string) *Shaker {
+func (s *Shaker) blockOf(qname string, others []*dnsserver.Config) *Shaker {
 	if s.isOurs(qname) {
 		return s
 	}
 	longest := 0
 	var block *Shaker
-	for _, other := range s.neighbours() {
+	for _, other := range others {
 		// Of several with one zone, those with a view may not take the query.
 		labels := 2*dns.CountLabel(other.Zone) + 1
 		if len(other.FilterFuncs) > 0 {
@@ -104,8 +100,8 @@ func (s *Shaker) neighbours() (others []*dnsserver.Config) {
 func (inst *instance) checkStandbys() error {
 	passed := make(map[*policy]bool) // nothing behind them leads back
 	for _, block := range inst.handlers {
-		for _, zone := range slices.Sorted(maps.Keys(block.policies)) {
-			if err := (&trail{passed: passed}).follow(block, block.policies[zone].policy); err != nil {
+		for _, p := range block.policies.stanzas() {
+			if err := (&trail{passed: passed}).follow(block, p); err != nil {
 				return err
 			}
 		}

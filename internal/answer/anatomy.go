@@ -135,7 +135,6 @@ type judgement struct {
 	fate    fate
 	divided bool // it has tiers
 	enough  bool // members are healthy
-	relents bool // what is only damped is taken for healthy
 	placed  bool // what is there instead is in the new answer
 
 	arranges  bool // those that remain are in anatomy.order

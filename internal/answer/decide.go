@@ -158,10 +158,11 @@ func (a *anatomy) decide(q *Query) (changed bool) {
 		f := a.sets[n].fate
 		changed = changed || f != stays && f != sorted // whether that changes anything, its order tells
 	}
-	changed = a.arrange(q) || changed
+	r := q.ranking()
+	changed = a.arrange(&r) || changed
 	a.findGone()
-	changed = a.thinHints(q) || changed
-	return a.thinGlue(q) || changed
+	changed = a.thinHints(&r) || changed
+	return a.thinGlue(&r) || changed
 }
 
 // place is an address in an RRset.

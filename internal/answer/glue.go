@@ -22,7 +22,6 @@ type glueSet struct {
 	fixed       bool   // they are signed, and nobody can sign them again
 	needed      bool   // by records that nobody checks
 	checked     bool   // records lead here that somebody checks
-	goes        bool   // none of them remains
 	altered     bool   // some of them go
 	limit       uint32 // of the TTL
 }
@@ -166,46 +165,41 @@ func sooner(a, b time.Duration) time.Duration {
 
 // thinGlue decides which addresses leave the additional section: those that no record which remains can use, those that
 // have left the answer section, and those that are benched or not picked. It reports whether there are any.
-func (a *anatomy) thinGlue(q *Query) (goes bool) {
+func (a *anatomy) thinGlue(r *ranking) (goes bool) {
 	g := &a.glue
 	if len(g.records) == 0 {
 		return false
 	}
-	selects := a.services && q.Zone.selects()
+	selects := a.services && r.selects()
 	if a.services && (a.dropUnused() || selects) {
 		g.findNeeded(a.message, a.most*textOfPair)
 	}
 	for n := range g.records {
-		r := &g.records[n]
-		s := &g.sets[r.set]
+		record := &g.records[n]
+		s := &g.sets[record.set]
 		loss, left := false, false
 		if s.twin != none {
-			loss, left = a.gone[place{s.twin, r.addr}]
+			loss, left = a.gone[place{s.twin, record.addr}]
 		}
-		unused := r.goes && !s.needed
-		r.goes = !s.fixed && (left || unused)
-		r.loss = loss || unused && r.loss
-		goes = goes || r.goes
+		unused := record.goes && !s.needed
+		record.goes = !s.fixed && (left || unused)
+		record.loss = loss || unused && record.loss
+		goes = goes || record.goes
 	}
 	if selects {
-		goes = a.chooseGlue(q) || goes
+		goes = a.chooseGlue(r) || goes
 	}
-	if goes {
-		for n := range g.sets {
-			g.sets[n].goes = true
-		}
-		for n := range g.records {
-			r := &g.records[n]
-			s := &g.sets[r.set]
-			s.goes, s.altered = s.goes && r.goes, s.altered || r.goes
-		}
+	for n := range g.records {
+		record := &g.records[n]
+		s := &g.sets[record.set]
+		s.altered = s.altered || record.goes
 	}
 	return goes
 }
 
 // chooseGlue has the addresses go that are benched or not picked. It reports whether there are any.
-func (a *anatomy) chooseGlue(q *Query) (goes bool) {
-	g, t, r := &a.glue, &a.tally, q.ranking()
+func (a *anatomy) chooseGlue(r *ranking) (goes bool) {
+	g, t := &a.glue, &a.tally
 	t.reset()
 	if r.Tiers.Len() > 0 {
 		for n := range g.records {

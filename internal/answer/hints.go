@@ -84,11 +84,11 @@ func isMandatory(rr *dns.SVCB, key dns.SVCBKey) bool {
 // thinHints decides which addresses leave their hints: those that are down or have left the addresses of the same name,
 // and those that are benched or not picked, unless none would be left in a hint that is mandatory. It reports whether
 // there are any.
-func (a *anatomy) thinHints(q *Query) (goes bool) {
+func (a *anatomy) thinHints(r *ranking) (goes bool) {
 	if !a.services {
 		return false
 	}
-	p, some := q.Zone.Policy, false
+	some := false
 	for i := range a.members {
 		m := &a.members[i]
 		s := &a.sets[m.set]
@@ -102,14 +102,15 @@ func (a *anatomy) thinHints(q *Query) (goes bool) {
 			some = some || pairs[j].leaves
 		}
 	}
-	if !some && !p.selects() {
+	if !some && !r.selects() {
 		return false
 	}
-	if p.Tiers.Len() > 0 {
-		a.benchHints(p)
+	if r.Tiers.Len() > 0 {
+		a.benchHints(r.Policy)
 	}
-	r := q.ranking()
-	a.eachHint(func(_ line, _ bool, pairs []pair) { a.pickHints(&r, pairs) })
+	if r.Pick > 0 {
+		a.eachHint(func(_ line, _ bool, pairs []pair) { a.pickHints(r, pairs) })
+	}
 	a.eachHint(func(_ line, mandatory bool, pairs []pair) {
 		if mandatory && !slices.ContainsFunc(pairs, isLeft) {
 			for j := range pairs {
@@ -159,9 +160,6 @@ func (a *anatomy) benchHints(p *Policy) {
 
 // pickHints has the addresses leave a hint that are not picked.
 func (a *anatomy) pickHints(r *ranking, pairs []pair) {
-	if r.Pick == 0 {
-		return
-	}
 	a.candidates = a.candidates[:0]
 	for j := range pairs {
 		if pair := &pairs[j]; !pair.leaves {

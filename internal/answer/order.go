@@ -116,8 +116,7 @@ func (r *ranking) score(addr netip.Addr, rtt time.Duration, picks bool) float64 
 }
 
 // arrange puts the members of RRsets in their order and picks the first of them. It reports whether anything changes.
-func (a *anatomy) arrange(q *Query) (changed bool) {
-	p := q.Zone.Policy
+func (a *anatomy) arrange(r *ranking) (changed bool) {
 	places := 0
 	for n := range a.sets {
 		s := &a.sets[n]
@@ -128,30 +127,29 @@ func (a *anatomy) arrange(q *Query) (changed bool) {
 		if s.fate == thinned {
 			left -= s.down + s.benched
 		}
-		s.picks = p.Pick > 0 && left > p.Pick && isAddress(s.rrtype) && !s.fixed
-		s.arranges = s.picks || s.fate == sorted || p.Sort != Unsorted && isAddress(s.rrtype)
+		s.picks = r.Pick > 0 && left > r.Pick && isAddress(s.rrtype) && !s.fixed
+		s.arranges = s.picks || s.fate == sorted || r.Sort != Unsorted && isAddress(s.rrtype)
 		if s.arranges {
 			s.order = span{places, places}
 			places += left
 		}
 	}
 	if places > 0 {
-		changed = a.arrangeMembers(q, places)
+		changed = a.arrangeMembers(r, places)
 	}
-	if p.Pick > 0 || p.Sort == SortClient {
-		a.arrangeOthers(q)
+	if r.Pick > 0 || r.Sort == SortClient {
+		a.arrangeOthers(r)
 	}
 	return changed
 }
 
 // arrangeMembers finds the order of the members that remain in the RRsets that are to be arranged.
-func (a *anatomy) arrangeMembers(q *Query, places int) (changed bool) {
-	r := q.ranking()
+func (a *anatomy) arrangeMembers(r *ranking, places int) (changed bool) {
 	a.order = slices.Grow(a.order[:0], places)[:places]
 	for i := range a.members {
 		m := &a.members[i]
 		if s := &a.sets[m.set]; s.arranges && s.remains(m) {
-			a.order[s.order.to] = ranked{a.rankOf(m, &r), i}
+			a.order[s.order.to] = ranked{a.rankOf(m, r), i}
 			s.order.to++
 		}
 	}
@@ -198,8 +196,7 @@ func (a *anatomy) rankOf(m *member, r *ranking) (at rank) {
 
 // arrangeOthers puts the addresses that take the place of others in order, and picks the first of them. Those that are
 // not sorted by client are in their own order already.
-func (a *anatomy) arrangeOthers(q *Query) {
-	r := q.ranking()
+func (a *anatomy) arrangeOthers(r *ranking) {
 	for n := range a.sets {
 		s := &a.sets[n]
 		picks := r.Pick > 0 && len(s.instead) > r.Pick

@@ -140,19 +140,17 @@ func (p *Policy) isEnough(size, down int) bool {
 // relent takes the members that answer and are only damped for healthy, where there are not enough others. They may well
 // be gone in a moment, but that is better than what the fallback has to offer.
 func (a *anatomy) relent(p *Policy) {
-	relents := false
+	fall := false
 	for n := range a.sets {
-		s := &a.sets[n]
-		s.relents = !s.enough
-		relents = relents || s.relents
+		fall = fall || !a.sets[n].enough
 	}
-	if !relents {
+	if !fall {
 		return
 	}
-	relents = false
+	relents := false
 	for i := range a.members {
 		m := &a.members[i]
-		if s := &a.sets[m.set]; s.relents && m.down && a.relieve(m) {
+		if s := &a.sets[m.set]; !s.enough && m.down && a.relieve(m) {
 			relents = true
 			s.down--
 		}
