@@ -330,7 +330,7 @@ func behave(t *testing.T, s *scene, m Method) {
 	for tag, r := range c.take(t, len(checks)) {
 		target := tag.(netip.AddrPort)
 		b := &behaviours[target.Port()-100]
-		if r.Err == ErrBusy { // all at once are many for a busy machine
+		if r.Err == ErrBusy || r.Err == ErrPaused || untimed(r) { // all at once are many for a busy machine
 			r = inPlace(t, func() Report {
 				p.Submit(Check{Target: target, Timeout: silence})
 				return c.take(t, 1)[nil]

@@ -91,7 +91,7 @@ func (c *capacity) deliver(reports []Report) {
 func (c *capacity) note() {
 	c.inFlight = len(c.loop.flights)
 	for _, f := range c.loop.flights {
-		c.sent[f.job.Tag.(int)] = f.sent
+		c.sent[f.job.Tag.(int)] = f.stepped
 	}
 }
 

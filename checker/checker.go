@@ -218,7 +218,7 @@ func (c *Checker) CheckAddrWithOptions(addr string, options Options) error {
 	switch {
 	case report.Result == Answered:
 		return nil
-	case report.Result == Timeout, errors.Is(report.Err, ErrBusy):
+	case report.Result == Timeout, errors.Is(report.Err, ErrBusy), errors.Is(report.Err, ErrPaused):
 		return ErrTimeout
 	case errors.Is(report.Err, ErrClosed), errors.Is(report.Err, ErrTarget):
 		return report.Err

@@ -9,13 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a TCP socket that carries one check after the other.
+// socket is a TCP socket that carries one try after the other.
 type socket struct {
-	flight // its id is the index in socketProber.sockets
+	try // its id is the index in socketProber.sockets
 
 	fd     int
 	origin origin
-	busy   bool // the flight is under way
 }
 
 // origin is what a socket cannot change once it is made: its family and its source address.
@@ -95,11 +94,12 @@ func (s *socket) reset() error { return disconnect(s.fd) }
 // Then the socket has answered its own SYN (RFC 9293, section 3.5, simultaneous open), and nobody
 // listens. The kernel never chooses a well-known port.
 func (s *socket) connectedToItself() bool {
-	if s.job.Target.Port() < 1024 {
+	target := s.flight.job.Target
+	if target.Port() < 1024 {
 		return false
 	}
 	local, ok := localAddr(s.fd, s.origin.v6)
-	return ok && local == s.job.Target
+	return ok && local == target
 }
 
 // connectTo calls connect(2). This function and those below exist because x/sys allocates socket addresses, and has

@@ -26,6 +26,8 @@ func Cause(err error) string {
 		return "invalid"
 	case errors.Is(err, ErrBusy):
 		return "busy"
+	case errors.Is(err, ErrPaused):
+		return "paused"
 	case errors.Is(err, ErrFiltered), isErrno(err, deniedErrnos):
 		return "firewall"
 	case isErrno(err, networkErrnos), isErrno(err, hostErrnos):
@@ -43,5 +45,5 @@ func Cause(err error) string {
 
 // Causes returns every value of Cause.
 func Causes() []string {
-	return []string{"busy", "closed", "firewall", "invalid", "no_address", "no_buffer", "no_descriptor", "no_route", "other"}
+	return []string{"busy", "closed", "firewall", "invalid", "no_address", "no_buffer", "no_descriptor", "no_route", "other", "paused"}
 }

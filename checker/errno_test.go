@@ -12,6 +12,7 @@ func TestCause(t *testing.T) {
 		"closed":        ErrClosed,
 		"invalid":       ErrTarget,
 		"busy":          ErrBusy,
+		"paused":        ErrPaused,
 		"firewall":      os.NewSyscallError("connect", deniedErrnos[0]),
 		"no_route":      os.NewSyscallError("connect", networkErrnos[0]),
 		"no_descriptor": os.NewSyscallError("socket", descriptorErrnos[0]),

@@ -51,7 +51,7 @@ func (s *socket) takeICMP() (first icmpError, self netip.Addr) {
 		if !local.IsValid() {
 			local, _ = localAddr(s.fd, s.origin.v6)
 		}
-		if !e.fromICMP() || quotes(payload, to, local.Port(), s.job.Target) {
+		if !e.fromICMP() || quotes(payload, to, local.Port(), s.flight.job.Target) {
 			first = e
 		}
 	}

@@ -1,7 +1,6 @@
 package checker
 
 import (
-	"errors"
 	"os"
 	"runtime"
 	"runtime/pprof"
@@ -24,28 +23,31 @@ const (
 
 // carrier is what each method does in its own way. All of it runs in the loop's goroutine.
 type carrier interface {
-	// launch sends a check's SYN, or makes it ready for flush. An error is this machine's, unless it is
-	// ECONNREFUSED.
-	launch(j job, now time.Time) error
-	// flush sends what launch and lapse have made ready.
+	// launch sends a SYN of f, or makes it ready for flush, and links its try to f. That takes the place of old, a
+	// further try of f, where it is not nil: old is given up, whatever comes of it. An error is this machine's,
+	// unless it is ECONNREFUSED; then there is no try.
+	launch(f *flight, old *try, now time.Time) error
+	// flush sends what launch and repeat have made ready.
 	flush()
 	// handle takes in what epoll says of a descriptor. It reports false if it has left some of it for later.
 	handle(event *unix.EpollEvent, now time.Time) (all bool)
-	// lapse looks after a flight that is due.
-	lapse(f *flight, now time.Time)
-	// finish ends a flight, whatever it is waiting for.
-	finish(f *flight, r Result, err error, now time.Time)
+	// repeat sends those SYNs of f again whose time has come.
+	repeat(f *flight, now time.Time)
+	// cutOff ends a try, whatever it is waiting for. It says so to the target if that has answered.
+	cutOff(t *try)
+	// mayHaveLost tells whether this machine may have thrown an answer to f away.
+	mayHaveLost(f *flight, now time.Time) bool
 	// tidy does the housekeeping, once a turn. It returns the latest time for the next turn, zero for any.
 	tidy(now time.Time) (next time.Time)
-	// abandon closes what is open. It calls each with every check that launch took and that never became a
-	// flight.
-	abandon(each func(*job))
+	// abandon closes what is open. It calls each with every flight that was launched and has not departed.
+	abandon(each func(*flight))
 }
 
 // loop is what MethodSocket and MethodRaw have in common. It has a thread of its own, which sleeps in
 // epoll_pwait(2). It takes checks in, has its carrier send their SYNs, keeps their time, and reports on them.
 type loop struct {
 	deliver func([]Report)
+	pace    func() time.Duration // Config.Pace
 	carrier carrier
 	epoll   int
 	wake    int // eventfd
@@ -61,20 +63,24 @@ type loop struct {
 	finished chan struct{}
 
 	// What follows belongs to the loop.
+	presence   presence
 	queue      queue
 	flights    flights
+	spares     []*flight   // for the next checks
+	refused    []*flight   // of which a try is, while others are out
 	dismissing []dismissal // whose checks have ended, but were not reported yet
 	tidyAt     time.Time
 	reports    []Report
-	spare      []Report // the other buffer for reports
+	delivered  []Report // the other buffer for reports
 	events     [eventBatch]unix.EpollEvent
 }
 
 // open opens the loop's descriptors. start or closeDescriptors has to follow.
-func (l *loop) open(pool int, deliver func([]Report)) error {
-	l.deliver = deliver
+func (l *loop) open(o *Config, pool int, deliver func([]Report)) error {
+	l.deliver, l.pace = deliver, o.Pace
 	l.finished = make(chan struct{})
 	l.queue.limit = pool
+	l.presence = newPresence(o.clocks())
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -210,13 +216,14 @@ func (l *loop) turns() (err error) {
 		l.carrier.flush()
 		l.deliverReports()
 		l.confirmDismissals()
-		looked := time.Now()
+		looked := l.presence.now()
+		sleep := l.goToSleep(looked)
 		// x/sys calls epoll_pwait(2) here. Android kills processes that call epoll_wait(2).
-		n, err := unix.EpollWait(l.epoll, l.events[:], l.goToSleep())
+		n, err := unix.EpollWait(l.epoll, l.events[:], milliseconds(sleep))
 		if err != nil && err != unix.EINTR {
 			return os.NewSyscallError("epoll_wait", err)
 		}
-		now := time.Now()
+		now := l.presence.wake(sleep)
 		all := err == nil && n < len(l.events)
 		for i := range max(n, 0) {
 			all = l.handle(&l.events[i], now) && all
@@ -225,6 +232,7 @@ func (l *loop) turns() (err error) {
 		// have come after epoll_pwait had looked, while this process was stopped or starved. Hence only what was
 		// due before the look is over.
 		if all {
+			l.settleRefusals()
 			l.lapse(looked)
 		}
 		l.tidyAt = l.carrier.tidy(now)
@@ -241,7 +249,7 @@ func (l *loop) takeIn() bool {
 		return false
 	}
 	if len(l.incoming) > 0 {
-		now := time.Now()
+		now := l.presence.now()
 		for i := range l.incoming {
 			l.queue.push(l.incoming[i], now)
 		}
@@ -249,18 +257,18 @@ func (l *loop) takeIn() bool {
 		l.incoming = l.incoming[:0]
 	}
 	if len(l.gone) > 0 {
-		l.endGone(time.Now())
+		l.endGone()
 	}
 	l.dismissing = append(l.dismissing, l.dismissals...)
 	l.dismissals = nil
 	for _, d := range l.dismissing {
-		l.endSession(d.session, time.Now())
+		l.endSession(d.session)
 	}
 	return true
 }
 
 // endSession ends all checks of a session, in flight and in line.
-func (l *loop) endSession(s *session, now time.Time) {
+func (l *loop) endSession(s *session) {
 	l.carrier.flush() // so that it is known what has left
 	var own []*flight
 	for _, f := range l.flights {
@@ -270,7 +278,7 @@ func (l *loop) endSession(s *session, now time.Time) {
 	}
 	for _, f := range own {
 		if f.job.waiter.of(s) { // unless its SYN could not leave after all
-			l.carrier.finish(f, Inconclusive, ErrClosed, now)
+			l.finish(f, Inconclusive, ErrClosed, 0)
 			l.carrier.flush() // what may be next now
 		}
 	}
@@ -287,11 +295,11 @@ func (l *loop) confirmDismissals() {
 }
 
 // endGone ends the flights of waiters who are gone. Their checks in line end when their turn comes.
-func (l *loop) endGone(now time.Time) {
+func (l *loop) endGone() {
 	for _, w := range l.gone {
 		l.carrier.flush() // so that it is known what has left
 		if w.flight != nil {
-			l.carrier.finish(w.flight, Inconclusive, w.ctx.Err(), now)
+			l.finish(w.flight, Inconclusive, w.ctx.Err(), 0)
 		}
 	}
 	clear(l.gone)
@@ -303,35 +311,41 @@ func (l *loop) expire() {
 	if l.queue.empty() {
 		return
 	}
-	l.queue.expire(time.Now(), func(j job) { l.report(&j, Inconclusive, ErrBusy) })
+	l.queue.expire(l.presence.now(), func(j job) { l.report(&j, Inconclusive, ErrBusy) })
 }
 
-// goToSleep notes that from now on the loop has to be woken. It returns for how long epoll_pwait may sleep, in
-// milliseconds; -1 is until something happens. If there is work to do it returns 0 and notes nothing.
-func (l *loop) goToSleep() int {
+// forever is longer than any sleep.
+const forever = time.Duration(1<<63 - 1)
+
+// goToSleep notes that from now on the loop has to be woken. It returns for how long epoll_pwait may sleep. If there is
+// work to do it returns 0 and notes nothing.
+func (l *loop) goToSleep(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.dismissals) > 0 || l.ended || l.queue.startable() {
+	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.dismissals) > 0 || l.ended || len(l.refused) > 0 || l.queue.startable() {
 		return 0
 	}
 	l.sleeping = true
-	next, ok := l.queue.expiry()
-	earlier := func(t time.Time) {
-		if !ok || t.Before(next) {
-			next, ok = t, true
-		}
-	}
+	sleep := forever
 	if len(l.flights) > 0 {
-		earlier(l.flights[0].due)
+		sleep = min(lookEvery, l.flights[0].due.Sub(now))
+	}
+	if next, ok := l.queue.expiry(); ok {
+		sleep = min(sleep, next.Sub(now))
 	}
 	if !l.tidyAt.IsZero() {
-		earlier(l.tidyAt)
+		sleep = min(sleep, l.tidyAt.Sub(now))
 	}
-	if !ok {
+	return max(0, sleep)
+}
+
+// milliseconds converts a sleep for epoll_pwait(2), where -1 is until something happens. It is rounded up: a sleep that
+// ends too early would spin until the deadline.
+func milliseconds(sleep time.Duration) int {
+	if sleep == forever {
 		return -1
 	}
-	// Rounded up: a sleep that ends too early would spin until the deadline.
-	return int(max(0, time.Until(next)+time.Millisecond-1) / time.Millisecond)
+	return int((sleep + time.Millisecond - 1) / time.Millisecond)
 }
 
 func (l *loop) handle(event *unix.EpollEvent, now time.Time) (all bool) {
@@ -343,72 +357,25 @@ func (l *loop) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 	return l.carrier.handle(event, now)
 }
 
-func (l *loop) lapse(now time.Time) {
-	for range startBatch { // some SYNs are sent again; the rest has its turn after another look
-		if len(l.flights) == 0 || l.flights[0].due.After(now) {
-			return
-		}
-		l.carrier.lapse(l.flights[0], now)
-	}
-}
-
 // startChecks has the SYNs of checks in line sent, as far as there are places.
 func (l *loop) startChecks() {
 	for range startBatch {
-		now := time.Now()
-		j, expired, ok := l.queue.pop(now)
-		if !ok {
+		if l.queue.empty() {
 			return
 		}
-		if expired {
+		now := l.presence.now()
+		j, expired, ok := l.queue.pop(now)
+		switch {
+		case !ok:
+			return
+		case expired:
 			l.report(&j, Inconclusive, ErrBusy)
-			continue
+		case j.invalid:
+			l.queue.release(&j)
+			l.report(&j, Inconclusive, ErrTarget)
+		default:
+			l.begin(&j, now)
 		}
-		err := ErrTarget
-		if !j.invalid {
-			err = l.carrier.launch(j, now)
-		}
-		if err != nil {
-			l.giveUp(&j, err)
-		}
-	}
-}
-
-// giveUp ends a check whose SYN could not leave.
-func (l *loop) giveUp(j *job, err error) {
-	l.queue.release(j)
-	r := Inconclusive
-	if errors.Is(err, unix.ECONNREFUSED) {
-		r = Refused
-	}
-	l.report(j, r, err)
-}
-
-// depart notes that a SYN has left. The carrier has to look after the flight when it is due.
-func (l *loop) depart(f *flight, sent, due time.Time) {
-	f.sent, f.due = sent, due
-	l.flights.add(f)
-	if f.job.waiter != nil {
-		f.job.waiter.flight = f
-	}
-}
-
-// arrive reports on a flight, which ends.
-func (l *loop) arrive(f *flight, r Result, err error, now time.Time) {
-	l.report(&f.job, r, err)
-	if r == Answered || r == Refused {
-		l.reports[len(l.reports)-1].RTT = f.rtt(now)
-	}
-	l.land(f)
-	l.queue.release(&f.job)
-	f.job = job{}
-}
-
-// land undoes depart.
-func (l *loop) land(f *flight) {
-	l.flights.remove(f)
-	if f.job.waiter != nil {
-		f.job.waiter.flight = nil
 	}
 }
 
@@ -422,10 +389,10 @@ func (l *loop) deliverReports() {
 		return
 	}
 	finished := l.reports
-	l.reports = l.spare[:0] // before deliver, which may panic: nothing is reported twice
+	l.reports = l.delivered[:0] // before deliver, which may panic: nothing is reported twice
 	l.deliver(finished)
 	clear(finished)
-	l.spare = finished
+	l.delivered = finished
 }
 
 // shutDown closes everything and reports all checks that are left.
@@ -441,9 +408,13 @@ func (l *loop) shutDown(rest []job, failure error) {
 		failure = ErrClosed
 	}
 	give := func(j *job) { l.report(j, Inconclusive, failure) }
-	l.carrier.abandon(give)
-	for _, f := range l.flights {
+	cutShort := func(f *flight) {
 		give(&f.job)
+		l.reports[len(l.reports)-1].Tries = f.sent
+	}
+	l.carrier.abandon(cutShort)
+	for _, f := range l.flights {
+		cutShort(f)
 	}
 	l.queue.drain(func(j job) { give(&j) })
 	for i := range rest {

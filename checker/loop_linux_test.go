@@ -14,9 +14,9 @@ type slowCarrier struct {
 	again int
 }
 
-func (c *slowCarrier) lapse(f *flight, now time.Time) {
+func (c *slowCarrier) repeat(f *flight, now time.Time) {
 	c.again++
-	c.loop.flights.postpone(f, now.Add(time.Second))
+	f.tries.repeat = now.Add(time.Second)
 }
 
 // Not even what goes wrong at the very end ends the process.
@@ -37,7 +37,9 @@ func TestLapseInBatches(t *testing.T) {
 	now := time.Now()
 	const flights = 3*startBatch + 1
 	for range flights {
-		l.depart(new(flight), now, now)
+		f := &flight{position: notFlying, schedule: schedule{last: time.Minute, steps: 1}}
+		f.link(&try{repeat: now})
+		l.depart(f.tries, now)
 	}
 	for turn := 1; turn <= 5; turn++ {
 		l.lapse(now)

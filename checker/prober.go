@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"time"
 )
 
 // Method is a way to check. The zero value is the best one that needs no privilege on this system.
@@ -64,7 +65,8 @@ func ParseMethod(name string) (Method, error) {
 // Config is how a Prober checks. The zero value is the default.
 type Config struct {
 	Method Method
-	// Pool is how many checks may be in flight at once. Each holds a descriptor, so 0 stands for half of the
+	// Pool is how many checks may be in flight at once. A check's further tries take places too, but no more than are
+	// left over, and none is needed: without a place, a try takes that of its check's oldest try. Each holds a descriptor, so 0 stands for half of the
 	// process's limit on open files, and for 16384 at most. With MethodRaw, where none does, it stands for
 	// 262144.
 	Pool int
@@ -76,6 +78,13 @@ type Config struct {
 	// Mark is the mark of all packets, for rules of the firewall and of routing, see SO_MARK in socket(7).
 	// Linux only, with the capability CAP_NET_ADMIN, or CAP_NET_RAW from Linux 5.17 on.
 	Mark uint32
+	// Pace is asked before each SYN of a check but its first, if it is not nil, and returns how long that SYN has to wait:
+	// a rate limiter's reservation. It must return at once. It is called from one goroutine, or from any with
+	// MethodDial.
+	Pace func() time.Duration
+
+	clock func() time.Time     // nil for time.Now
+	boot  func() time.Duration // nil for the system's
 }
 
 // sources is Config.Source by family.

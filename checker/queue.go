@@ -8,8 +8,8 @@ import "time"
 // for concurrent use.
 type queue struct {
 	limit    int // places in the pool
-	inFlight int
-	suspects int // of those in flight
+	inFlight int // places taken
+	suspects int // of those, which suspects and further tries hold
 
 	regular, doubtful fifo
 	// sweepAt is when expire has to look through the lines next, if there is anything in them.
@@ -75,6 +75,23 @@ func (q *queue) release(j *job) {
 	if j.Suspect {
 		q.suspects--
 	}
+}
+
+// widen gives a check in flight another place for a further try. It reports false if a job needs it more. Further tries
+// fill no more than suspects do, together with them: most of them go to addresses that swallow SYNs.
+func (q *queue) widen() bool {
+	if q.inFlight >= q.limit || q.suspects >= max(1, q.limit/2) || q.regular.head() != nil {
+		return false
+	}
+	q.inFlight++
+	q.suspects++
+	return true
+}
+
+// narrow takes back places that widen has given.
+func (q *queue) narrow(places int) {
+	q.inFlight -= places
+	q.suspects -= places
 }
 
 // expire takes jobs that have waited for too long out of the lines, and calls yield with each.

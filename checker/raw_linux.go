@@ -41,10 +41,11 @@ type rawProber struct {
 	secret  [32]byte
 	begun   time.Time
 
-	probes   []*probe                   // by their id
-	vacant   []int32                    // ids of those that are in none of the maps
-	byPath   map[path]int32             // ids of those whose SYN has a port
-	lines    map[netip.AddrPort][]int32 // probes for which no port is free
+	probes   []*probe         // by their id
+	vacant   []int32          // ids of those that are in none of the maps
+	byPath   map[path]int32   // ids of those whose SYN has a port
+	lines    map[path][]int32 // probes for which no port is free, by their path without one
+	freed    []path           // on which a port has become free
 	nextPort uint16
 
 	lookedAt time.Time // when drops was read last
@@ -52,11 +53,11 @@ type rawProber struct {
 	lossAt   [2]time.Time // when the newest drop was noticed
 }
 
-// probe is a check in flight, or in line for a port.
+// probe is a try with its SYN, or one in line for a port.
 type probe struct {
-	flight
+	try
+	at      path       // without a source port while in line
 	source  netip.Addr // invalid for IPv6 where the kernel chooses
-	port    uint16     // 0 while in line
 	isn     uint32
 	retries uint8
 }
@@ -72,7 +73,7 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 		egress: o.egress(),
 		begun:  time.Now(),
 		byPath: make(map[path]int32),
-		lines:  make(map[netip.AddrPort][]int32),
+		lines:  make(map[path][]int32),
 	}
 	defer func() {
 		if err != nil {
@@ -96,7 +97,7 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, err
 	}
-	if err := p.open(poolSize(MethodRaw, o.Pool), deliver); err != nil {
+	if err := p.open(&o, poolSize(MethodRaw, o.Pool), deliver); err != nil {
 		return nil, err
 	}
 	if err := p.watchAll(); err != nil {
@@ -128,26 +129,53 @@ func family(addr netip.Addr) int32 {
 }
 
 // launch implements carrier.
-func (p *rawProber) launch(j job, now time.Time) error {
-	if p.conns[family(j.Target.Addr())] == nil {
-		return errNoFamily
-	}
-	source := j.Source
-	if !source.IsValid() && j.Target.Addr().Is4() {
-		chosen, err := p.routes.to(j.Target.Addr().As4())
-		if err != nil {
-			return err
+func (p *rawProber) launch(f *flight, old *try, now time.Time) error {
+	source, err := p.sourceFor(&f.job)
+	if err != nil {
+		if old != nil {
+			p.cutOff(old)
 		}
-		source = netip.AddrFrom4(chosen)
+		return err
 	}
-	pr := p.takeVacant()
-	pr.job, pr.source, pr.retries = j, source, 0
-	if p.assignPort(pr) {
-		p.send(pr)
-		return nil
+	var pr *probe
+	if old != nil {
+		pr = p.probes[old.id]
+		p.changePort(pr)
+	} else {
+		pr = p.takeVacant()
+		pr.at = newPath(f.job.Target, 0)
+		if f.sent > 0 && len(p.lines[pr.at]) > 0 || !p.assignPort(pr) {
+			return p.awaitPort(f, pr, source, now)
+		}
 	}
-	p.lines[j.Target] = append(p.lines[j.Target], pr.id)
-	p.depart(&pr.flight, now, now.Add(j.Timeout))
+	pr.source, pr.retries, pr.sent = source, 0, time.Time{}
+	f.link(&pr.try)
+	p.send(pr)
+	return nil
+}
+
+// sourceFor returns the address to send from. It is invalid for IPv6 where the kernel chooses.
+func (p *rawProber) sourceFor(j *job) (netip.Addr, error) {
+	if p.conns[family(j.Target.Addr())] == nil {
+		return netip.Addr{}, errNoFamily
+	}
+	if j.Source.IsValid() || j.Target.Addr().Is6() {
+		return j.Source, nil
+	}
+	chosen, err := p.routes.to(j.Target.Addr().As4())
+	return netip.AddrFrom4(chosen), err
+}
+
+// awaitPort puts the first SYN of a check in line for a port. A further one finds no port.
+func (p *rawProber) awaitPort(f *flight, pr *probe, source netip.Addr, now time.Time) error {
+	if f.sent > 0 {
+		p.vacate(pr)
+		return errNoPort
+	}
+	pr.source = source
+	f.link(&pr.try)
+	p.lines[pr.at] = append(p.lines[pr.at], pr.id)
+	p.await(f, now)
 	return nil
 }
 
@@ -182,31 +210,62 @@ func (p *rawProber) isn(at path) uint32 {
 	return binary.BigEndian.Uint32(sum[:]) + uint32(time.Since(p.begun))
 }
 
-// assignPort gives pr a port that no other probe of the target has, and a sequence number.
+// assignPort gives pr, which has none, a port that no other probe of the target has, and a sequence number.
 func (p *rawProber) assignPort(pr *probe) bool {
+	at := pr.at
 	for range reservedPorts {
-		port := p.reserve.ports[p.nextPort%reservedPorts]
+		at.source = p.reserve.ports[p.nextPort%reservedPorts]
 		p.nextPort++
-		at := newPath(pr.job.Target, port)
 		if _, taken := p.byPath[at]; !taken {
 			p.byPath[at] = pr.id
-			pr.port, pr.isn = port, p.isn(at)
+			pr.at, pr.isn = at, p.isn(at)
 			return true
 		}
 	}
 	return false
 }
 
+// changePort gives pr another port if there is one, and another sequence number in any case. No answer to its last SYN
+// is taken for one to the next.
+func (p *rawProber) changePort(pr *probe) {
+	before := pr.at
+	if p.assignPort(pr) {
+		p.release(before)
+	} else {
+		pr.isn = p.isn(before)
+	}
+}
+
+// release makes a port free.
+func (p *rawProber) release(at path) {
+	delete(p.byPath, at)
+	if len(p.lines) > 0 {
+		at.source = 0
+		p.freed = append(p.freed, at)
+	}
+}
+
 // send puts pr's SYN into the next batch.
 func (p *rawProber) send(pr *probe) {
-	conn := p.conns[family(pr.job.Target.Addr())]
+	conn := p.conns[family(pr.flight.job.Target.Addr())]
 	if conn.add(pr) {
 		p.flushConn(conn)
 	}
 }
 
-// flush implements carrier.
+// flush implements carrier. What is in line for a port that has become free gets it, and is sent too.
 func (p *rawProber) flush() {
+	p.flushConns()
+	for len(p.freed) > 0 {
+		last := len(p.freed) - 1
+		at := p.freed[last]
+		p.freed = p.freed[:last]
+		p.advance(at)
+		p.flushConns()
+	}
+}
+
+func (p *rawProber) flushConns() {
 	for _, conn := range p.conns {
 		if conn != nil && conn.pending > 0 {
 			p.flushConn(conn)
@@ -215,47 +274,53 @@ func (p *rawProber) flush() {
 }
 
 func (p *rawProber) flushConn(conn *rawConn) {
-	now := time.Now()
+	now := p.presence.now()
 	conn.send(func(pr *probe, err error) {
 		switch {
 		case pr.retries > 0:
 			// What becomes of a repeated SYN does not matter: the first has left.
 		case err != nil:
-			if pr.job.Source.IsValid() && !p.egress.owns(pr.job.Source) {
-				err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // rather than EINVAL or ENETUNREACH
-			}
-			p.giveUp(&pr.job, err)
-			p.takeBack(pr)
+			p.takeBack(pr, err)
 		default:
-			p.depart(&pr.flight, now, now.Add(min(pr.job.Timeout, firstRetry)))
+			pr.repeat = now.Add(firstRetry)
+			p.depart(&pr.try, now)
 		}
 	})
 }
 
-// lapse implements carrier.
-func (p *rawProber) lapse(f *flight, now time.Time) {
-	pr := p.probes[f.id]
-	deadline := pr.sent.Add(pr.job.Timeout)
-	switch {
-	case pr.port == 0:
-		p.finish(f, Inconclusive, ErrBusy, now)
-	case now.Before(deadline):
-		// This SYN leaves before any answer is read, so that pr cannot have another check by then.
-		pr.retries++
-		next := now.Add(firstRetry << max(0, int(pr.retries)-linearRetries))
-		if deadline.Before(next) {
-			next = deadline
-		}
-		p.flights.postpone(f, next)
-		p.send(pr)
-	default:
-		p.noteDrops(now)
-		if p.mayHaveLost(pr) {
-			p.finish(f, Inconclusive, ErrOverflow, now)
-		} else {
-			p.finish(f, Timeout, ErrTimeout, now)
-		}
+// takeBack takes back a probe whose SYN could not leave.
+func (p *rawProber) takeBack(pr *probe, err error) {
+	f := pr.flight
+	if f.job.Source.IsValid() && !p.egress.owns(f.job.Source) {
+		err = os.NewSyscallError("sendmmsg", unix.EADDRNOTAVAIL) // rather than EINVAL or ENETUNREACH
 	}
+	pr.unlink()
+	p.cutOff(&pr.try)
+	if f.sent == 0 {
+		p.giveUp(f, err)
+	} else {
+		p.strand(f, err)
+	}
+}
+
+// repeat implements carrier. The SYNs leave before any answer is read, so that their probes cannot have another flight by
+// then.
+func (p *rawProber) repeat(f *flight, now time.Time) {
+	for t := f.tries; t != nil; t = t.next {
+		if t.repeat.IsZero() || t.repeat.After(now) {
+			continue
+		}
+		pr := p.probes[t.id]
+		pr.retries++
+		pr.repeat = now.Add(firstRetry << max(0, int(pr.retries)-linearRetries))
+		p.send(pr)
+	}
+}
+
+// mayHaveLost implements carrier.
+func (p *rawProber) mayHaveLost(f *flight, now time.Time) bool {
+	p.noteDrops(now)
+	return !f.began.After(p.lossAt[family(f.job.Target.Addr())])
 }
 
 // noteDrops notes at which looks the kernel had thrown answers away. It also counts IPv6 packets with a wrong
@@ -277,54 +342,46 @@ func (p *rawProber) noteDrops(now time.Time) {
 	}
 }
 
-// mayHaveLost tells whether the answer to pr may be among those that this machine has thrown away.
-func (p *rawProber) mayHaveLost(pr *probe) bool {
-	return !pr.sent.After(p.lossAt[family(pr.job.Target.Addr())])
-}
-
-// finish implements carrier. The next in line gets the port.
-func (p *rawProber) finish(f *flight, r Result, err error, now time.Time) {
-	pr, target := p.probes[f.id], f.job.Target
-	p.arrive(f, r, err, now)
-	if pr.port != 0 {
-		delete(p.byPath, newPath(target, pr.port))
+// cutOff implements carrier. The kernel says to the target what has to be said.
+func (p *rawProber) cutOff(t *try) {
+	pr := p.probes[t.id]
+	if pr.at.source != 0 {
+		p.release(pr.at)
 	} else {
-		p.lines[target] = slices.DeleteFunc(p.lines[target], func(id int32) bool { return id == pr.id })
+		p.leaveLine(pr)
 	}
 	p.vacate(pr)
-	if len(p.lines) > 0 {
-		p.advance(target)
-	}
 }
 
-// takeBack takes back a probe whose SYN has not left.
-func (p *rawProber) takeBack(pr *probe) {
-	delete(p.byPath, newPath(pr.job.Target, pr.port))
-	p.vacate(pr)
+func (p *rawProber) leaveLine(pr *probe) {
+	p.lines[pr.at] = slices.DeleteFunc(p.lines[pr.at], func(id int32) bool { return id == pr.id })
+	if len(p.lines[pr.at]) == 0 {
+		delete(p.lines, pr.at)
+	}
 }
 
 func (p *rawProber) vacate(pr *probe) {
-	pr.job, pr.port, pr.sent = job{}, 0, time.Time{}
+	*pr = probe{try: try{id: pr.id}}
 	p.vacant = append(p.vacant, pr.id)
 }
 
-// advance sends the SYN of the probe that is first in line for a port towards target.
-func (p *rawProber) advance(target netip.AddrPort) {
-	line := p.lines[target]
-	if len(line) > 0 {
-		pr := p.probes[line[0]]
-		if !p.assignPort(pr) {
-			return
-		}
-		line = line[1:]
-		p.lines[target] = line
-		p.land(&pr.flight)
-		pr.sent = time.Time{}
-		p.send(pr)
-	}
+// advance sends the SYN of the probe that is first in line for a port on that path.
+func (p *rawProber) advance(at path) {
+	line := p.lines[at]
 	if len(line) == 0 {
-		delete(p.lines, target)
+		return
 	}
+	pr := p.probes[line[0]]
+	if !p.assignPort(pr) {
+		return
+	}
+	if line = line[1:]; len(line) > 0 {
+		p.lines[at] = line
+	} else {
+		delete(p.lines, at)
+	}
+	p.leave(pr.flight)
+	p.send(pr)
 }
 
 // handle implements carrier.
@@ -345,7 +402,7 @@ func (p *rawProber) readAnswers(conn *rawConn) (all bool) {
 	const batches = 64
 	for range batches {
 		n, err := conn.receive()
-		now := time.Now()
+		now := p.presence.now()
 		if err != nil {
 			if !isTransient(err) {
 				panic(fmt.Errorf("recvmmsg: %w", err))
@@ -378,9 +435,9 @@ func (p *rawProber) takeAnswer(conn *rawConn, i int, now time.Time) {
 	switch {
 	case !ok:
 	case r == Refused:
-		p.finish(&pr.flight, r, unix.ECONNREFUSED, now)
+		p.take(&pr.try, r, unix.ECONNREFUSED, now)
 	default:
-		p.finish(&pr.flight, r, nil, now)
+		p.take(&pr.try, r, nil, now)
 	}
 }
 
@@ -407,10 +464,10 @@ func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
 		}
 		self := pr.source
 		if !self.IsValid() {
-			self = p.egress.sourceOf(pr.job.Target)
+			self = p.egress.sourceOf(pr.flight.job.Target)
 		}
 		result, err := classify(0, e, self)
-		p.finish(&pr.flight, result, err, now)
+		p.take(&pr.try, result, err, now)
 	}
 }
 
@@ -418,14 +475,14 @@ func (p *rawProber) readErrors(conn *rawConn, now time.Time) {
 func (p *rawProber) tidy(time.Time) (next time.Time) { return time.Time{} }
 
 // abandon implements carrier.
-func (p *rawProber) abandon(each func(*job)) {
+func (p *rawProber) abandon(each func(*flight)) {
 	for _, conn := range p.conns {
 		if conn == nil {
 			continue
 		}
 		for i := range conn.pending {
-			if pr := conn.out[i].probe; pr.retries == 0 {
-				each(&pr.job)
+			if f := conn.out[i].probe.flight; f.position == notFlying {
+				each(f)
 			}
 		}
 	}

@@ -146,10 +146,10 @@ func (c *rawConn) add(pr *probe) (full bool) {
 	o, h := &c.out[c.pending], &c.outHeaders[c.pending]
 	c.pending++
 	o.probe = pr
-	target := pr.job.Target
+	target := pr.flight.job.Target
 	if c.v6 {
-		putSYN(&o.segment, pr.port, target.Port(), pr.isn, mss6)
-		o.to = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: target.Addr().As16(), Scope_id: pr.job.scope}
+		putSYN(&o.segment, pr.at.source, target.Port(), pr.isn, mss6)
+		o.to = unix.RawSockaddrInet6{Family: unix.AF_INET6, Addr: target.Addr().As16(), Scope_id: pr.flight.job.scope}
 		h.Control = nil
 		h.SetControllen(0)
 		if pr.source.IsValid() {
@@ -157,7 +157,7 @@ func (c *rawConn) add(pr *probe) (full bool) {
 		}
 	} else {
 		dst, src := target.Addr().As4(), pr.source.As4()
-		putSYN(&o.segment, pr.port, target.Port(), pr.isn, mss4)
+		putSYN(&o.segment, pr.at.source, target.Port(), pr.isn, mss4)
 		putChecksum4(o.segment[:], src, dst)
 		*(*unix.RawSockaddrInet4)(unsafe.Pointer(&o.to)) = unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: dst}
 		o.from4(h, src)

@@ -17,8 +17,9 @@ const trimEvery = 10 * time.Second
 // SYN-ACK (tcp_rcv_synsent_state_process in net/ipv4/tcp_input.c); connect(AF_UNSPEC) sends the RST
 // and leaves the socket in its epoll set, ready for the next check on a new source port.
 //
-// An event is never taken for that of another check on the same socket. When epoll hands out an event it asks the
-// socket for its present state, and the loop handles all events that it was given before it ends or starts a check.
+// An event is never taken for that of another SYN on the same socket. When epoll hands out an event it asks the socket
+// for its present state, and the loop handles all events that it was given before a socket connects again. One whose try
+// was cut off meanwhile has no flight.
 type socketProber struct {
 	loop
 	egress egress
@@ -38,7 +39,7 @@ func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 	if err := p.egress.verify(); err != nil {
 		return nil, err
 	}
-	if err := p.open(pool, deliver); err != nil {
+	if err := p.open(&o, pool, deliver); err != nil {
 		return nil, err
 	}
 	p.start(p)
@@ -48,7 +49,7 @@ func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 // handle implements carrier.
 func (p *socketProber) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 	s := p.sockets[event.Fd]
-	if s == nil || !s.busy || event.Events == 0 {
+	if s == nil || s.flight == nil || event.Events == 0 {
 		return true // the echo of our own connect(AF_UNSPEC)
 	}
 	result, err, over := Answered, error(nil), true
@@ -59,21 +60,21 @@ func (p *socketProber) handle(event *unix.EpollEvent, now time.Time) (all bool) 
 		result, err = Refused, unix.ECONNREFUSED
 	}
 	if over {
-		p.finish(&s.flight, result, err, now)
+		p.take(&s.try, result, err, now)
 	}
 	return true
 }
 
-// lapse implements carrier.
-func (p *socketProber) lapse(f *flight, now time.Time) {
-	p.finish(f, Timeout, ErrTimeout, now)
-}
+// repeat implements carrier. The kernel does that.
+func (p *socketProber) repeat(*flight, time.Time) {}
 
-// finish implements carrier. It makes the flight's socket ready for the next check.
-func (p *socketProber) finish(f *flight, r Result, err error, now time.Time) {
-	s := p.sockets[f.id]
-	p.arrive(f, r, err, now)
-	s.busy = false
+// mayHaveLost implements carrier.
+func (p *socketProber) mayHaveLost(*flight, time.Time) bool { return false }
+
+// cutOff implements carrier. It makes the socket ready for the next SYN.
+func (p *socketProber) cutOff(t *try) {
+	s := p.sockets[t.id]
+	s.flight = nil
 	if s.reset() != nil {
 		p.discard(s)
 		return
@@ -83,19 +84,31 @@ func (p *socketProber) finish(f *flight, r Result, err error, now time.Time) {
 }
 
 // launch implements carrier.
-func (p *socketProber) launch(j job, now time.Time) error {
-	s, err := p.acquire(origin{v6: j.Target.Addr().Is6(), source: j.Source})
+func (p *socketProber) launch(f *flight, old *try, now time.Time) error {
+	s, err := p.socketFor(&f.job, old)
 	if err != nil {
 		return err
 	}
-	if err := s.connect(&j); err != nil && err != unix.EINPROGRESS {
+	if err := s.connect(&f.job); err != nil && err != unix.EINPROGRESS {
 		p.discard(s)
 		return os.NewSyscallError("connect", err)
 	}
-	s.busy = true
-	s.job = j
-	p.depart(&s.flight, now, now.Add(j.Timeout))
+	f.link(&s.try)
+	p.depart(&s.try, now)
 	return nil
+}
+
+// socketFor returns a socket for another SYN of a check. It is that of old, if that is not nil.
+func (p *socketProber) socketFor(j *job, old *try) (*socket, error) {
+	if old == nil {
+		return p.acquire(origin{v6: j.Target.Addr().Is6(), source: j.Source})
+	}
+	s := p.sockets[old.id]
+	if err := s.reset(); err != nil {
+		p.discard(s)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	return s, nil
 }
 
 // flush implements carrier.
@@ -192,7 +205,7 @@ func (p *socketProber) discard(s *socket) {
 }
 
 // abandon implements carrier. A RST is sent where a handshake is half open: the sockets do not linger.
-func (p *socketProber) abandon(func(*job)) {
+func (p *socketProber) abandon(func(*flight)) {
 	for _, s := range p.sockets {
 		if s != nil {
 			unix.Close(s.fd)

@@ -34,15 +34,14 @@ type kind struct {
 
 func (k *kind) allows(r Report) bool {
 	switch {
-	case r.Result == Inconclusive && (errors.Is(r.Err, ErrClosed) || errors.Is(r.Err, ErrBusy)):
+	case r.Result == Inconclusive && (r.Err == ErrClosed || r.Err == ErrBusy || r.Err == ErrPaused):
 		return true
 	case !slices.Contains(k.want, r.Result):
 		return false
 	case r.Result == Answered && r.Err != nil, r.Result == Timeout && r.Err != ErrTimeout, r.Result == Inconclusive && !errors.Is(r.Err, k.reason):
 		return false
 	default:
-		timed := r.Result == Answered || r.Result == Refused
-		return timed == (r.RTT > 0)
+		return untimed(r) || (r.Result == Answered || r.Result == Refused) == (r.RTT > 0)
 	}
 }
 
