@@ -168,9 +168,9 @@ func (l *loop) giveUp(f *flight, err error) {
 func (l *loop) strand(f *flight, err error) {
 	if errors.Is(err, unix.ECONNREFUSED) {
 		f.sent++
-		l.noteRefusal(f, err, 1)
+		l.note(f, Refused, err, 1)
 	} else {
-		f.fault = err
+		l.note(f, Inconclusive, err, 0)
 	}
 	l.fit(f)
 	l.concludeSpent(f)
@@ -179,17 +179,15 @@ func (l *loop) strand(f *flight, err error) {
 // take takes in what has come back to a try.
 func (l *loop) take(t *try, r Result, err error, now time.Time) {
 	f := t.flight
-	switch {
-	case r == Answered, r == Refused && t.isAlone():
-		l.finish(f, r, err, l.roundTrip(t, now))
-		return
-	case r == Refused:
-		l.noteRefusal(f, err, l.roundTrip(t, now))
-	case r == Unreachable:
-		f.unreachable = err
-	case r == Inconclusive:
-		f.fault = err
+	var rtt time.Duration
+	if r == Answered || r == Refused {
+		rtt = l.roundTrip(t, now)
 	}
+	if r == Answered || r == Refused && t.isAlone() {
+		l.finish(f, r, err, rtt)
+		return
+	}
+	l.note(f, r, err, rtt)
 	t.unlink()
 	l.carrier.cutOff(t)
 	l.fit(f)
@@ -206,18 +204,19 @@ func (l *loop) roundTrip(t *try, now time.Time) time.Duration {
 	return rtt
 }
 
-// noteRefusal notes that a try is refused. Whether the check is, shows when all is taken in that has come by now.
-func (l *loop) noteRefusal(f *flight, err error, rtt time.Duration) {
-	if f.refused == nil {
-		f.refused, f.rtt = err, rtt
+// note notes what became of a try that does not end the check. If a RST does, that shows when all is taken in that has come
+// by now.
+func (l *loop) note(f *flight, r Result, err error, rtt time.Duration) {
+	if r == Refused && f.evidence.refused == nil {
 		l.refused = append(l.refused, f)
 	}
+	f.evidence.note(r, err, rtt)
 }
 
 // settleRefusals ends the checks of which a try was refused and none was answered.
 func (l *loop) settleRefusals() {
 	for _, f := range l.refused {
-		if f.refused != nil { // it has not ended meanwhile
+		if f.evidence.refused != nil { // it has not ended meanwhile
 			l.conclude(f)
 		}
 	}
@@ -227,25 +226,18 @@ func (l *loop) settleRefusals() {
 
 // concludeSpent ends a check to which nothing can come back any more.
 func (l *loop) concludeSpent(f *flight) {
-	if f.isSpent() && f.refused == nil {
+	if f.isSpent() && f.evidence.refused == nil {
 		l.conclude(f)
 	}
 }
 
 // conclude ends a check without a SYN-ACK.
 func (l *loop) conclude(f *flight) {
-	switch {
-	case f.refused != nil:
-		l.finish(f, Refused, f.refused, f.rtt)
-	case f.fault != nil:
-		l.finish(f, Inconclusive, f.fault, 0)
-	case f.unreachable != nil:
-		l.finish(f, Unreachable, f.unreachable, 0)
-	case l.carrier.mayHaveLost(f, l.presence.now()):
-		l.finish(f, Inconclusive, ErrOverflow, 0)
-	default:
-		l.finish(f, Timeout, ErrTimeout, 0)
+	r, err, rtt := f.evidence.verdict()
+	if r == Timeout && l.carrier.mayHaveLost(f, l.presence.now()) {
+		r, err = Inconclusive, ErrOverflow
 	}
+	l.finish(f, r, err, rtt)
 }
 
 // finish reports on a check, whatever it is waiting for, and gives back all that it holds.

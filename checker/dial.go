@@ -7,17 +7,19 @@ import (
 	"net/netip"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// dialProber implements MethodDial. It has as many goroutines as the pool has places, at most. Each carries out one
-// check after the other, and ends when there is none.
+// dialProber implements MethodDial. It has workers, as many as the pool has places at most. Each carries out one check
+// after the other, and ends when there is none. A check of several tries has another goroutine for each.
 type dialProber struct {
 	ctx    context.Context // ends with Close
 	stop   context.CancelFunc
 	egress egress
+	pace   func() time.Duration // Config.Pace
 
 	delivering sync.Mutex // held around deliver, before mu
 	deliver    func([]Report)
@@ -42,6 +44,7 @@ func newDialProber(o Config, deliver func([]Report)) (backend, error) {
 	return &dialProber{
 		ctx: ctx, stop: stop,
 		egress:   e,
+		pace:     o.Pace,
 		deliver:  deliver,
 		queue:    queue{limit: poolSize(MethodDial, o.Pool)},
 		finished: make(chan struct{}),
@@ -107,7 +110,7 @@ func (p *dialProber) expire() {
 	})
 }
 
-// spawn starts a worker. One that panics ends the prober. The caller holds mu.
+// spawn starts a worker. One that panics ends the prober. The caller holds mu, or is a worker.
 func (p *dialProber) spawn(work func()) {
 	p.workers.Go(func() {
 		pprof.SetGoroutineLabels(profileLabels)
@@ -131,6 +134,20 @@ func (p *dialProber) work(j job, expired bool) {
 	}
 }
 
+// giveBack gives back places that further tries have taken, and has others have them.
+func (p *dialProber) giveBack(places int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.queue.narrow(places)
+	for !p.ended {
+		j, expired, ok := p.queue.pop(time.Now())
+		if !ok {
+			return
+		}
+		p.spawn(func() { p.work(j, expired) })
+	}
+}
+
 // takeNext gives back the place of the job that is done and takes the next one.
 func (p *dialProber) takeNext(done *job, expired bool) (job, bool, bool) {
 	p.mu.Lock()
@@ -150,14 +167,14 @@ func (p *dialProber) report(r Report) {
 	p.deliver([]Report{r})
 }
 
-// check connects, and resets the connection where that worked.
+// check carries out one check.
 func (p *dialProber) check(j *job) Report {
 	if j.invalid {
 		return j.newReport(Inconclusive, ErrTarget)
 	}
-	dialer := net.Dialer{Timeout: j.Timeout, KeepAlive: -1, Control: p.egress.control}
-	if j.Source.IsValid() {
-		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))
+	schedule := newSchedule(&j.Check)
+	if schedule.steps > 1 {
+		return p.checkInTries(j, schedule)
 	}
 	ctx := p.ctx
 	if waiter := j.waiter; waiter != nil {
@@ -170,28 +187,71 @@ func (p *dialProber) check(j *job) Report {
 			}
 		})()
 	}
-	sent := time.Now()
-	conn, err := dialer.DialContext(ctx, "tcp", j.Target.String())
-	rtt := time.Since(sent)
-	if err == nil {
-		if !j.orderly {
-			conn.(*net.TCPConn).SetLinger(0) // a RST instead of a FIN; where that fails, a FIN it is
+	d := p.dial(ctx, j, j.Timeout)
+	if d.result == Timeout {
+		if _, err := schedule.advance(lateBy(d.took - j.Timeout)); err != nil {
+			d.result, d.err = Inconclusive, err
 		}
-		conn.Close()
-		return Report{Tag: j.Tag, Result: Answered, RTT: rtt}
 	}
-	result, err := p.classify(err)
-	report := j.newReport(result, err)
-	if result == Answered || result == Refused {
-		report.RTT = rtt
+	report := Report{Tag: j.Tag, Result: d.result, Err: d.err}
+	if d.left {
+		report.Tries = 1
+	}
+	if d.result == Answered || d.result == Refused {
+		report.RTT = d.took
 	}
 	return report
 }
 
-// control applies e to a socket before it connects.
-func (e egress) control(_, _ string, conn syscall.RawConn) error {
+// lateBy returns for how long this process was away if something came so much too late.
+func lateBy(late time.Duration) time.Duration {
+	if late < leastAway {
+		return 0
+	}
+	return late
+}
+
+// dialed is what became of a dial.
+type dialed struct {
+	number int // of the try
+	result Result
+	err    error
+	left   bool // its SYN has left, for all that a dial can tell
+	took   time.Duration
+}
+
+// dial connects, and resets the connection where that worked. A timeout of 0 is none.
+func (p *dialProber) dial(ctx context.Context, j *job, timeout time.Duration) dialed {
+	dialer := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: func(_, _ string, conn syscall.RawConn) error {
+		return p.prepare(conn, j.orderly)
+	}}
+	if j.Source.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))
+	}
+	sent := time.Now()
+	conn, err := dialer.DialContext(ctx, "tcp", j.Target.String())
+	d := dialed{result: Answered, left: true, took: max(1, time.Since(sent))}
+	if err == nil {
+		conn.Close()
+		return d
+	}
+	d.result, d.err = p.classify(err)
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		d.left = strings.HasPrefix(call.Syscall, "connect") // connectex on Windows
+	}
+	return d
+}
+
+// prepare readies a socket before it connects. Unless it is orderly, it sends a RST instead of a FIN whoever closes it,
+// and be it because it has connected just as its dial was given up. Where that cannot be, a FIN it is.
+func (p *dialProber) prepare(conn syscall.RawConn, orderly bool) error {
 	var err error
-	controlErr := conn.Control(func(fd uintptr) { err = e.apply(int(fd)) })
+	controlErr := conn.Control(func(fd uintptr) {
+		err = p.egress.apply(int(fd))
+		if !orderly {
+			lingerZero(fd)
+		}
+	})
 	return errors.Join(controlErr, err)
 }
 

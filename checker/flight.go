@@ -20,11 +20,7 @@ type flight struct {
 	due      time.Time // when it has to be looked after: when over, or when a try's SYN is to be repeated
 	position int       // in flights; notFlying if it is not there
 
-	// What came back, apart from what ends a check at once.
-	refused     error         // of a try that a RST has answered while others were out
-	rtt         time.Duration // of that try
-	unreachable error         // the newest
-	fault       error         // the newest of this machine's that kept a try from being answered
+	evidence evidence // what has come back, apart from what ends the check at once
 }
 
 const notFlying = -1
@@ -59,7 +55,7 @@ func (t *try) unlink() {
 }
 
 // isAlone tells whether no other try of the check may still be answered, or has been.
-func (t *try) isAlone() bool { return t.flight.tries == t && t.next == nil && t.flight.refused == nil }
+func (t *try) isAlone() bool { return t.flight.tries == t && t.next == nil && t.flight.evidence.refused == nil }
 
 // waiting returns how many tries may still be answered.
 func (f *flight) waiting() (n int) {

@@ -42,6 +42,9 @@ func newSchedule(c *Check) schedule {
 // isLast tells whether the step under way is the last one.
 func (s *schedule) isLast() bool { return s.step+1 == s.steps }
 
+// endNow makes the step under way the last one.
+func (s *schedule) endNow() { s.steps = s.step + 1 }
+
 // length returns how long the step under way is.
 func (s *schedule) length() time.Duration {
 	if s.isLast() {

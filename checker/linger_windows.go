@@ -1,0 +1,8 @@
+package checker
+
+import "syscall"
+
+// lingerZero has a socket reset its connection when it is closed.
+func lingerZero(fd uintptr) {
+	syscall.SetsockoptLinger(syscall.Handle(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+}
