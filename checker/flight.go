@@ -55,7 +55,9 @@ func (t *try) unlink() {
 }
 
 // isAlone tells whether no other try of the check may still be answered, or has been.
-func (t *try) isAlone() bool { return t.flight.tries == t && t.next == nil && t.flight.evidence.refused == nil }
+func (t *try) isAlone() bool {
+	return t.flight.tries == t && t.next == nil && t.flight.evidence.refused == nil
+}
 
 // waiting returns how many tries may still be answered.
 func (f *flight) waiting() (n int) {

@@ -54,6 +54,7 @@ type script map[int][]reply
 // peer answers by a script.
 type peer struct {
 	host   *lab.Host
+	forger *lab.Forger
 	script script
 	after  func(n int) // called when SYN n has come, before the answer
 
@@ -63,8 +64,26 @@ type peer struct {
 
 func newPeer(h *lab.Host, port uint16, s script) *peer {
 	p := &peer{host: h, script: s, after: func(int) {}, syns: make(map[netip.AddrPort][]lab.Packet)}
-	h.Forge(port, p.answer)
+	p.mu.Lock() // until the forger is known
+	defer p.mu.Unlock()
+	p.forger = h.Forge(port, p.answer)
 	return p
+}
+
+// heard returns how many different SYNs have come to an address.
+func (p *peer) heard(at netip.AddrPort) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.syns[at])
+}
+
+// send sends replies to the SYNs that have come to an address.
+func (p *peer) send(at netip.AddrPort, replies ...reply) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range replies {
+		p.forger.Send(r.packet(p.host, p.syns[at]))
+	}
 }
 
 func (p *peer) answer(syn lab.Packet) (packets [][]byte) {
@@ -92,6 +111,7 @@ type triesCase struct {
 	least  time.Duration // how long the check takes at least
 	rtt    time.Duration // what the round trip is at least, and not much more
 	rsts   int           // how many of the tries end with a RST
+	after  []reply       // what comes when the check is over
 }
 
 var triesCases = []triesCase{
@@ -105,6 +125,10 @@ var triesCases = []triesCase{
 	{name: "late RST to the first", script: script{3: {{1, rst}}}, want: refused, tries: 3, least: 2 * spacing, rtt: 2 * spacing},
 	{name: "RST to the second", script: script{2: {{2, rst}}}, want: refused, tries: 2, least: spacing},
 	{name: "SYN-ACKs to two, a RST for each", script: script{2: {{2, synACK}, {1, synACK}}}, want: answered, tries: 2, least: spacing, rtt: anyRTT, rsts: 2},
+	{name: "SYN-ACK to the first when all is over", script: script{2: {{2, synACK}}}, want: answered, tries: 2, least: spacing,
+		rsts: 2, after: []reply{{1, synACK}}},
+	{name: "SYN-ACK to all when all is over", want: timedOut, tries: 4, least: triesTimeout,
+		rsts: 4, after: []reply{{1, synACK}, {2, synACK}, {3, synACK}, {4, synACK}}},
 	{name: "SYN-ACK, then a RST to another", script: script{2: {{2, synACK}, {1, rst}}}, want: answered, tries: 2, least: spacing, rsts: 1},
 
 	{name: "ICMP, then a SYN-ACK", script: script{1: {{1, icmp}}, 2: {{2, synACK}}}, want: answered, tries: 2, least: spacing, rsts: 1},
@@ -129,11 +153,11 @@ func TestLabTries(t *testing.T) {
 				defer all.Wait()
 				for i, tt := range triesCases {
 					port := uint16(100 + i)
-					newPeer(web, port, tt.script)
+					peer := newPeer(web, port, tt.script)
 					for _, addrs := range [][]netip.Addr{web.Addrs4(attempts), web.Addrs6(attempts)} {
 						all.Go(func() {
 							attempt(t, tt.name, addrs, func(addr netip.Addr) error {
-								return tt.carryOut(m, wire, p, netip.AddrPortFrom(addr, port))
+								return tt.carryOut(m, wire, p, peer, netip.AddrPortFrom(addr, port))
 							})
 						})
 					}
@@ -184,10 +208,11 @@ func attempt(t *testing.T, name string, addrs []netip.Addr, do func(addr netip.A
 	t.Errorf("%s: %v", name, err)
 }
 
-func (tt *triesCase) carryOut(m Method, wire *lab.Capture, p syncProber, target netip.AddrPort) error {
+func (tt *triesCase) carryOut(m Method, wire *lab.Capture, p syncProber, peer *peer, target netip.AddrPort) error {
 	begun := time.Now()
 	r := p.check(Check{Target: target, Timeout: triesTimeout, Tries: tries})
 	took := time.Since(begun)
+	peer.send(target, tt.after...)
 	switch {
 	case r.Result != tt.want.result || !errors.Is(r.Err, tt.want.err):
 		return fmt.Errorf("%v (%v), want %v (%v)", r.Result, r.Err, tt.want.result, tt.want.err)
@@ -202,7 +227,7 @@ func (tt *triesCase) carryOut(m Method, wire *lab.Capture, p syncProber, target 
 	// What follows the report may take a moment.
 	want := lab.Tally{SYN: tt.tries, RST: tt.rsts}
 	if m == MethodDial {
-		want.ACK = tt.rsts
+		want.ACK = tt.rsts - len(tt.after)
 	}
 	time.Sleep(triesTimeout / 2)
 	if got := wire.Counts(target).To; got != want {
