@@ -4,6 +4,9 @@
 // connections. A RST then takes the place of the final ACK, so that no connection reaches the listener's
 // accept queue. HAProxy and LVS check in the same way.
 //
+// A check may be several tries ([Check.Tries]): while nothing answers, it sends further SYNs from other source ports. The
+// answer that comes first decides. Time in which this process did not run is never taken for silence ([ErrPaused]).
+//
 // There are two ways in:
 //
 //   - [Prober] takes checks in batches and reports them in batches, without a goroutine for each.

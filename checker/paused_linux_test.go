@@ -65,6 +65,7 @@ func checkUntilEOF(method, tries string, targets []string) error {
 	var mu sync.Mutex
 	counts := make(map[string]int)
 	for _, target := range targets {
+		check := check
 		check.Target = netip.MustParseAddrPort(target)
 		all.Go(func() {
 			for !done.Load() {

@@ -135,3 +135,56 @@ func TestFifo(t *testing.T) {
 		t.Errorf("popped %d of %d", next, pushed)
 	}
 }
+
+// A check's further tries fill no more than suspects do, and leave room to those in line. Suspects have to share with
+// them.
+func TestWiden(t *testing.T) {
+	now := time.Now()
+	regular, suspect := job{Check: Check{Timeout: time.Second}}, job{Check: Check{Timeout: time.Second, Suspect: true}}
+	for name, tt := range map[string]struct {
+		limit                      int
+		regular, suspects, further int // in flight
+		inLine                     []job
+		want                       bool
+	}{
+		"room":                                {8, 1, 0, 0, nil, true},
+		"full":                                {8, 8, 0, 0, nil, false},
+		"half of it is others' further tries": {8, 2, 0, 4, nil, false},
+		"half of it is suspects":              {8, 1, 4, 0, nil, false},
+		"half of it is either":                {8, 1, 1, 3, nil, false},
+		"almost half of it":                   {8, 1, 1, 2, nil, true},
+		"somebody in line needs it":           {8, 1, 0, 0, []job{regular}, false},
+		"a suspect in line":                   {8, 1, 0, 0, []job{suspect}, true},
+		"one place":                           {1, 1, 0, 0, nil, false},
+		"two places":                          {2, 1, 0, 0, nil, true},
+	} {
+		q := queue{limit: tt.limit}
+		take := func(n int, j job) {
+			for range n {
+				q.push(j, now)
+				if _, _, ok := q.pop(now); !ok {
+					t.Fatalf("%s: no room", name)
+				}
+			}
+		}
+		take(tt.regular, regular)
+		take(tt.suspects, suspect)
+		for range tt.further {
+			if !q.widen() {
+				t.Fatalf("%s: no room for a further try", name)
+			}
+		}
+		for _, j := range tt.inLine {
+			q.push(j, now)
+		}
+		before := q
+		if got := q.widen(); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		} else if got {
+			q.narrow(1)
+		}
+		if q.inFlight != before.inFlight || q.suspects != before.suspects {
+			t.Errorf("%s: %d places and %d suspects, %d and %d before", name, q.inFlight, q.suspects, before.inFlight, before.suspects)
+		}
+	}
+}

@@ -108,6 +108,24 @@ func ExampleProber() {
 	}
 }
 
+func ExampleCheck() {
+	addr, end := serve()
+	defer end()
+	target := netip.MustParseAddrPort(addr)
+	reports := make(chan checker.Report, 1)
+	prober, err := checker.NewProber(checker.Config{}, func(batch []checker.Report) { reports <- batch[0] })
+	if err != nil {
+		panic(err)
+	}
+	defer prober.Close()
+
+	prober.Submit(checker.Check{Target: target, Timeout: 2 * time.Second, Tries: 4}) // after 0, 0.5, 1 and 1.5 s
+
+	report := <-reports
+	fmt.Println(report.Result, "after", report.Tries, "SYN")
+	// Output: answered after 1 SYN
+}
+
 // The third example in README.md takes as many reports as it has targets, and ends.
 func TestReadmeProber(t *testing.T) {
 	var targets []netip.AddrPort

@@ -110,9 +110,9 @@ var (
 	// ErrPaused is the reason of checks during which this process was away: stopped, starved of CPU, suspended, or busy
 	// in the function that takes reports. If it is away at a stretch for half of the wait that follows a SYN, or
 	// longer, that wait does not count, and there is another SYN with another wait. There are no more of them than the
-	// check has tries, less one, and together they are no longer than its timeout. After that the check ends for this
-	// reason; one with a single try does so at once. What is shorter than 25 ms goes unnoticed. MethodDial only notices
-	// what delays the end of a wait.
+	// check has tries, less one, and together they are no longer than its timeout. If still more waits do not count, or
+	// the only one does not, and nothing answers, the check is Inconclusive for this reason. What is shorter than 25 ms
+	// goes unnoticed. MethodDial only notices what delays the end of a wait.
 	ErrPaused = errors.New("checker: this process did not run while it waited for an answer")
 	// ErrBusy is the reason of checks that found no free place in the pool within their timeout.
 	ErrBusy = errors.New("checker: no free place in the pool in time")

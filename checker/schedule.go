@@ -9,12 +9,13 @@ const MaxTries = 16
 // until the end. A step is measured from when its SYN has left. All steps together are as long as the check's timeout.
 //
 // A step is void if this process was away for half of it or longer, at a stretch. It teaches nothing then, and is
-// repeated, with another SYN.
+// repeated, with another SYN. If it cannot be, the check goes on, but cannot conclude anything from silence.
 type schedule struct {
 	spacing, last time.Duration // how long a step is, and how long the last one is
 	grace         time.Duration // how long all void steps may be together that are still to be repeated
 	repeats       uint8         // how many those may be
 	steps, step   uint8         // how many there are, and which one is under way, from 0 on
+	missed        bool          // a void step was not repeated
 }
 
 // newSchedule makes a schedule for a check whose timeout is positive. Void steps are repeated for as long as the check's
@@ -54,21 +55,24 @@ func (s *schedule) length() time.Duration {
 }
 
 // advance ends a step without an answer, during which this process was away for that long at a stretch. It reports
-// whether there is another SYN to send. The error is ErrPaused if the step was void and is not to be repeated.
+// whether there is another SYN to send. If not, the error is ErrPaused if silence proves nothing.
 func (s *schedule) advance(away time.Duration) (more bool, err error) {
-	length := s.length()
+	if length := s.length(); isVoid(length, away) {
+		if s.repeats > 0 && length <= s.grace {
+			s.repeats--
+			s.grace -= length
+			return true, nil
+		}
+		s.missed = true
+	}
 	switch {
-	case isVoid(length, away) && (s.repeats == 0 || length > s.grace):
-		return false, ErrPaused
-	case isVoid(length, away):
-		s.repeats--
-		s.grace -= length
-		return true, nil
-	case s.isLast():
-		return false, nil
-	default:
+	case !s.isLast():
 		s.step++
 		return true, nil
+	case s.missed:
+		return false, ErrPaused
+	default:
+		return false, nil
 	}
 }
 

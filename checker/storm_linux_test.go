@@ -75,7 +75,7 @@ type storm struct {
 	counts map[string]int // by kind and result
 }
 
-// Mixed results at full speed, from many goroutines, while probers are closed and started anew: each check is
+// Mixed results at full speed, by checks of one try and of several, from many goroutines, while probers are closed and started anew: each check is
 // reported once, with what its own target does. A late answer, which is that of a target which refuses, say,
 // never becomes the result of the next check on the same socket or port.
 func TestLabStorm(t *testing.T) {
@@ -210,6 +210,10 @@ func (s *storm) submit(random *rand.Rand) {
 		k := s.shares[random.IntN(len(s.shares))]
 		tag := &stormCheck{kind: k, prober: p, timeout: k.timeout(random), began: time.Now()}
 		batch[i] = Check{Target: k.targets[random.IntN(len(k.targets))], Timeout: tag.timeout, Suspect: k.suspect, Tag: tag}
+		if !k.suspect && random.IntN(2) == 0 {
+			batch[i].Tries = 2 + random.IntN(4)
+			batch[i].Spacing = time.Duration(random.Int64N(int64(4 * time.Millisecond)))
+		}
 	}
 	p.accepted.Add(int64(len(batch)))
 	switch err := p.Submit(batch...); err {
