@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,9 @@ import (
 // the method, the tries, and the targets. Whatever the checks find that they must not is printed, then how many there
 // were of which result.
 const checkForever = "CHECKER_FOREVER"
+
+// burning in the environment has such a process use all the CPU that it can get.
+const burning = "CHECKER_BURNING"
 
 func init() {
 	words := strings.Fields(os.Getenv(checkForever))
@@ -59,6 +63,9 @@ func checkUntilEOF(method, tries string, targets []string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if os.Getenv(burning) != "" {
+		burn()
 	}
 	var done atomic.Bool
 	var all sync.WaitGroup
@@ -116,7 +123,7 @@ func TestLabStopped(t *testing.T) {
 		var children []*stoppable
 		for _, m := range methods() {
 			for _, tries := range []int{1, 4} {
-				children = append(children, startStoppable(t, m, tries, targets))
+				children = append(children, startStoppable(t, m, tries, targets, ""))
 			}
 		}
 		progress := func() {
@@ -148,14 +155,14 @@ type stoppable struct {
 	out   *bufio.Reader
 }
 
-func startStoppable(t *testing.T, m Method, tries int, targets []netip.AddrPort) *stoppable {
+func startStoppable(t *testing.T, m Method, tries int, targets []netip.AddrPort, variable string) *stoppable {
 	t.Helper()
 	words := fmt.Sprintf("%v %d", m, tries)
 	c := &stoppable{name: words, cmd: exec.Command(os.Args[0])}
 	for _, target := range targets {
 		words += " " + target.String()
 	}
-	c.cmd.Env = append(os.Environ(), checkForever+"="+words)
+	c.cmd.Env = append(os.Environ(), checkForever+"="+words, variable)
 	input, err := c.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +180,79 @@ func startStoppable(t *testing.T, m Method, tries int, targets []netip.AddrPort)
 		t.Fatalf("%s: %q (%v)", c.name, line, err)
 	}
 	return c
+}
+
+// A process that has used up its share of the CPU does not run for most of the time, and takes no living target down.
+func TestLabQuota(t *testing.T) {
+	lab.Run(t, func(t *testing.T, l *lab.Lab) {
+		web, late := l.Host("web"), l.Host("late")
+		web.Listen(80)
+		late.Listen(80)
+		late.Delay(lateAnswer)
+		targets := []netip.AddrPort{netip.AddrPortFrom(web.Addr4, 80), netip.AddrPortFrom(late.Addr6, 80)}
+		wire := l.Capture()
+		var children []*stoppable
+		var lifts []func()
+		for _, m := range methods() {
+			for _, tries := range []int{1, 4} {
+				c := startStoppable(t, m, tries, targets, burning+"=1")
+				children = append(children, c)
+				lifts = append(lifts, limitCPU(t, c.cmd.Process.Pid, 5))
+			}
+		}
+		before := wire.Counts(targets...).From.SYNACK
+		l.Until("checks", func() bool { return wire.Counts(targets...).From.SYNACK > before+20*len(children) })
+		for i, c := range children {
+			lifts[i]()
+			c.expectGood(t)
+		}
+	})
+}
+
+// limitCPU gives a process so many hundredths of a CPU, by a control group of its own, until lift is called. It skips the
+// test where there can be none, as in many containers. There is no remedy within the test's reach.
+func limitCPU(t *testing.T, pid, percent int) (lift func()) {
+	t.Helper()
+	const period = 100_000 // microseconds, as by default
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Skip(err)
+	}
+	own, unified := "", false
+	for line := range strings.Lines(string(text)) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch controllers := strings.Split(fields[1], ","); {
+		case slices.Contains(controllers, "cpu"):
+			own, unified = "/sys/fs/cgroup/cpu"+fields[2], false
+		case fields[1] == "" && own == "":
+			own, unified = "/sys/fs/cgroup"+fields[2], true
+		}
+	}
+	group := fmt.Sprintf("%s/checker-test-%d", strings.TrimSuffix(own, "/"), pid)
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() {
+		lab.UntilNil(t, func() error { // the process may take a moment to leave
+			if err := os.Remove(group); !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+	})
+	set := func(name, value string) error { return os.WriteFile(group+"/"+name, []byte(value), 0) }
+	name, limited, free := "cpu.cfs_quota_us", fmt.Sprint(period*percent/100), "-1"
+	if unified {
+		name, limited, free = "cpu.max", fmt.Sprintf("%d %d", period*percent/100, period), "max"
+	}
+	if err := errors.Join(set(name, limited), set("cgroup.procs", fmt.Sprint(pid))); err != nil {
+		t.Skip(err)
+	}
+	return func() {
+		if err := set(name, free); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func (c *stoppable) signal(t *testing.T, s unix.Signal) {
