@@ -65,7 +65,7 @@ func (e *engine) useMethod(method checker.Method) error {
 
 // replaceProber starts a prober and ends the one before it, whose checks the monitor sends again. The caller holds mu.
 func (e *engine) replaceProber(method checker.Method) error {
-	prober, err := checker.NewProber(checker.Config{Method: method}, e.monitor.Deliver)
+	prober, err := checker.NewProber(checker.Config{Method: method, Pace: e.monitor.Pace}, e.monitor.Deliver)
 	if err != nil {
 		return err
 	}

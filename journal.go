@@ -52,9 +52,12 @@ func newJournal() *journal {
 // Checked implements health.Observer.
 func (j *journal) Checked(t *health.Target, r checker.Report) {
 	checksBy[r.Result].Inc()
+	tries.Add(float64(r.Tries))
 	switch r.Result {
 	case checker.Answered:
-		roundTrip.Observe(r.RTT.Seconds())
+		if r.RTT > 0 {
+			roundTrip.Observe(r.RTT.Seconds())
+		}
 	case checker.Inconclusive:
 		cause := checker.Cause(r.Err)
 		inconclusive.WithLabelValues(cause).Inc()

@@ -46,6 +46,11 @@ var (
 		Name: "checks_total",
 		Help: "Counter of finished checks by result.",
 	}, []string{"result"})
+	tries = promauto.NewCounter(prometheus.CounterOpts{
+		Namespace: plugin.Namespace, Subsystem: name,
+		Name: "tries_total",
+		Help: "Counter of SYNs of finished checks. A check repeats its SYN while nothing comes back.",
+	})
 	inconclusive = promauto.NewCounterVec(prometheus.CounterOpts{
 		Namespace: plugin.Namespace, Subsystem: name,
 		Name: "inconclusive_checks_total",

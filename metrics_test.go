@@ -156,9 +156,9 @@ func TestMetricsOfEachTarget(t *testing.T) {
 		// The same address and port with other settings is another target.
 		network.Await(netip.MustParseAddrPort("10.0.0.1:443"), unique.Make(health.Settings{Fall: 7}))
 		inst := metricsOf(t, network)
-		const usual = `settings="interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s"`
-		const fall7 = `settings="interval 2s 500ms timeout 1s rise 2 fall 7"`
-		const minute = `settings="interval 1m0s 500ms timeout 1s rise 2 fall 3 source 2001:db8::1"`
+		const usual = `settings="interval 2s 500ms timeout 1s tries 4 rise 2 fall 3 damping 30s 5m0s"`
+		const fall7 = `settings="interval 2s 500ms timeout 1s tries 4 rise 2 fall 7"`
+		const minute = `settings="interval 1m0s 500ms timeout 1s tries 4 rise 2 fall 3 source 2001:db8::1"`
 		const want = `# HELP coredns_shaker_target_changed_timestamp_seconds When the target entered its state, as Unix time.
 # TYPE coredns_shaker_target_changed_timestamp_seconds gauge
 coredns_shaker_target_changed_timestamp_seconds{address="10.0.0.1",port="443",` + usual + `} 9.466848015e+08

@@ -51,6 +51,7 @@ func defaultPolicy() *policy {
 			Interval: 2 * time.Second,
 			Fast:     500 * time.Millisecond,
 			Timeout:  time.Second,
+			Tries:    4,
 			Rise:     2,
 			Fall:     3,
 			// Clients keep an answer for its TTL, so they could not follow a target that comes and goes faster.

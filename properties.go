@@ -32,6 +32,7 @@ var properties = []struct {
 	{"port", "[any] PORT...", false, (*stanza).port},
 	{"interval", "DURATION [FAST]", false, (*stanza).interval},
 	{"timeout", "DURATION", false, (*stanza).timeout},
+	{"tries", "COUNT", false, (*stanza).tries},
 	{"rise", "COUNT", false, (*stanza).rise},
 	{"fall", "COUNT", false, (*stanza).fall},
 	{"damping", "off | DURATION [MAX]", false, (*stanza).damping},
@@ -123,6 +124,11 @@ func (s *stanza) interval(args []string) error {
 
 func (s *stanza) timeout(args []string) (err error) {
 	s.policy.settings.Timeout, err = duration(args, time.Millisecond, time.Minute)
+	return err
+}
+
+func (s *stanza) tries(args []string) (err error) {
+	s.policy.settings.Tries, err = count(args, 1, checker.MaxTries)
 	return err
 }
 

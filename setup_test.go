@@ -100,6 +100,8 @@ func TestSetupProperties(t *testing.T) {
 		}},
 		{"timeout 1ms", func(p *policy) { p.settings.Timeout = time.Millisecond }},
 		{"timeout 1m", func(p *policy) { p.settings.Timeout = time.Minute }},
+		{"tries 1", func(p *policy) { p.settings.Tries = 1 }},
+		{"tries 16", func(p *policy) { p.settings.Tries = 16 }},
 		{"rise 1", func(p *policy) { p.settings.Rise = 1 }},
 		{"rise 1000", func(p *policy) { p.settings.Rise = 1000 }},
 		{"fall 1", func(p *policy) { p.settings.Fall = 1 }},
@@ -455,7 +457,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, rise, fall, damping, hold, prefer, fallback, panic, ttl, sort, pick, weight, idle, allow, deny, probe, overrides, watch, source, method, freeze, limit, metrics, status"
+const setupNames = "port, interval, timeout, tries, rise, fall, damping, hold, prefer, fallback, panic, ttl, sort, pick, weight, idle, allow, deny, probe, overrides, watch, source, method, freeze, limit, metrics, status"
 
 const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 
@@ -493,6 +495,10 @@ func TestSetupMistakes(t *testing.T) {
 		{"timeout 0", 3, `timeout: "0" is not possible, want a duration from 1ms to 1m0s`},
 		{"timeout 61s", 3, `timeout: "61s" is not possible, want a duration from 1ms to 1m0s`},
 		{"timeout 1s 2s", 3, `timeout: "2s" is one value too many, want a single one`},
+		{"tries", 3, "tries has no value, want tries COUNT"},
+		{"tries 0", 3, `tries: "0" is not possible, want a number from 1 to 16`},
+		{"tries 17", 3, `tries: "17" is not possible, want a number from 1 to 16`},
+		{"tries 1 2", 3, `tries: "2" is one value too many, want a single one`},
 		{"rise", 3, "rise has no value, want rise COUNT"},
 		{"rise 0", 3, `rise: "0" is not possible, want a number from 1 to 1000`},
 		{"rise 1001", 3, `rise: "1001" is not possible, want a number from 1 to 1000`},

@@ -32,7 +32,6 @@ type loop struct {
 	wheel   wheel
 	fresh   list // due, and never probed
 	routine list // due, in that order
-	bucket  bucket
 
 	freezer    freezer
 	news       []func()        // each tells the observer something
@@ -53,7 +52,7 @@ func (m *Monitor) run() {
 	for {
 		m.guardedTurn()
 		now := m.now()
-		switch at := m.loop.nextTurn(now); at {
+		switch at := m.nextTurn(now); at {
 		case armed:
 		case never:
 			timer.Stop()
@@ -112,7 +111,8 @@ func (m *Monitor) tellNews() {
 
 // nextTurn returns the instant at which there is something to do, if nobody wakes the goroutine up
 // before.
-func (l *loop) nextTurn(now int64) int64 {
+func (m *Monitor) nextTurn(now int64) int64 {
+	l := &m.loop
 	if l.unfinished {
 		return now
 	}
@@ -125,7 +125,7 @@ func (l *loop) nextTurn(now int64) int64 {
 	}
 	if l.fresh.head != nil || l.routine.head != nil {
 		// To wait for each single token would mean a wake-up for each. A tick's worth goes together.
-		at = min(at, max(l.resume, l.bucket.ready(), now+int64(tick)))
+		at = min(at, max(l.resume, m.bucket.ready(), now+int64(tick)))
 	}
 	return at
 }
@@ -256,7 +256,6 @@ func (l *loop) schedule(t *Target, wait time.Duration, now int64) {
 // send hands the targets in the queues to the prober, as far as the rate allows.
 func (m *Monitor) send(now int64) {
 	l := &m.loop
-	l.bucket.limit(int(m.rate.Load()))
 	m.proberMu.Lock()
 	defer m.proberMu.Unlock()
 	if l.generation != m.generation {
@@ -266,13 +265,13 @@ func (m *Monitor) send(now int64) {
 	if !l.sending || now < l.resume {
 		return
 	}
-	for left := l.bucket.tokens(now); left > 0; {
+	for left := m.bucket.tokens(now); left > 0; {
 		n := m.fill(min(left, batch), now)
 		if n == 0 {
 			return
 		}
 		left -= n
-		l.bucket.spend(n)
+		m.bucket.spend(n)
 		m.submit(now)
 	}
 }

@@ -121,7 +121,7 @@ func TestScheduleAgainstNaive(t *testing.T) {
 				earliest = sent
 			}
 			if len(p.checks) == 0 {
-				now = m.loop.nextTurn(now)
+				now = m.nextTurn(now)
 				m.turn(now)
 			}
 			if now < earliest || now > max(sent+int64(wait), sent+int64(took)) {
@@ -137,25 +137,25 @@ func TestNoIdleTurns(t *testing.T) {
 	m := newMonitor(Options{})
 	p := &manual{}
 	m.turn(0)
-	if at := m.loop.nextTurn(0); at != never {
+	if at := m.nextTurn(0); at != never {
 		t.Errorf("without targets the next turn is at %v", time.Duration(at))
 	}
 	target := m.Target(addr(1), unique.Make(Settings{Interval: time.Hour}), maxDuration)
 	m.turn(0)
-	if at := m.loop.nextTurn(0); at != never {
+	if at := m.nextTurn(0); at != never {
 		t.Errorf("without a prober the next turn is at %v", time.Duration(at))
 	}
 	m.SetProber(p)
 	now := int64(5)
 	m.turn(now)
-	if at := m.loop.nextTurn(now); len(p.checks) != 1 || at != never {
+	if at := m.nextTurn(now); len(p.checks) != 1 || at != never {
 		t.Errorf("%d checks; with all in flight the next turn is at %v", len(p.checks), time.Duration(at))
 	}
 	for range 20 {
 		p.take()
 		m.Deliver([]checker.Report{{Tag: target, Result: checker.Answered}})
 		m.turn(now)
-		now = m.loop.nextTurn(now)
+		now = m.nextTurn(now)
 		if late := target.due - now; late < 0 || late >= int64(tick) {
 			t.Errorf("the turn is %v before the target is due", time.Duration(late))
 		}
@@ -163,7 +163,7 @@ func TestNoIdleTurns(t *testing.T) {
 		if len(p.checks) != 0 {
 			t.Error("probed before the turn")
 		}
-		if at := m.loop.nextTurn(now - 1); at != now {
+		if at := m.nextTurn(now - 1); at != now {
 			t.Errorf("the turn moved by %v", time.Duration(at-now))
 		}
 		m.turn(now)
@@ -345,7 +345,7 @@ func TestQueueOrder(t *testing.T) {
 	fresh := m.Target(addr(100), plain, time.Hour)
 	want := slices.Insert(queue, 1, fresh)
 	for i := 1; i < len(want); i++ {
-		now = m.loop.nextTurn(now)
+		now = m.nextTurn(now)
 		m.turn(now)
 		if checks := p.take(); len(checks) != 1 || checks[0].Tag != want[i] {
 			t.Fatalf("turn %d: %d checks, or of the wrong target", i, len(checks))
@@ -674,8 +674,8 @@ func TestTurnAfterPanic(t *testing.T) {
 	third := m.Target(addr(3), plain, time.Hour)
 	m.Deliver([]checker.Report{{Tag: first, Result: checker.Answered}, {Tag: second, Result: checker.Answered}})
 	m.guardedTurn()
-	if first.State() != Up || second.State() != Unknown || m.loop.nextTurn(5) != 5 {
-		t.Fatalf("%v, %v, next turn at %v", first.State(), second.State(), m.loop.nextTurn(5))
+	if first.State() != Up || second.State() != Unknown || m.nextTurn(5) != 5 {
+		t.Fatalf("%v, %v, next turn at %v", first.State(), second.State(), m.nextTurn(5))
 	}
 	m.guardedTurn()
 	if checks := p.take(); second.State() != Up || len(checks) != 1 || checks[0].Tag != third {

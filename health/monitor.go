@@ -58,7 +58,8 @@ type Change struct {
 type Options struct {
 	// Targets bounds the table. 0 or less: 65536.
 	Targets int
-	// Rate bounds the probes sent per second, with bursts of a tenth of it. 0 or less: no bound.
+	// Rate bounds the SYNs sent per second, with bursts of a tenth of it: probes, and further tries of probes as far as
+	// the prober asks [Monitor.Pace] for them. 0 or less: no bound.
 	Rate int
 	// Observer may be nil.
 	Observer Observer
@@ -100,7 +101,7 @@ type Monitor struct {
 	freezing freezing
 	limit    atomic.Int64 // of size
 	rejected atomic.Uint64
-	rate     atomic.Int64
+	bucket   bucket // of SYNs
 	waiters  waiters
 	closed   atomic.Bool // set with mu held
 	closing  chan struct{}
@@ -242,11 +243,15 @@ func (m *Monitor) SetProber(p Prober) {
 	m.signal()
 }
 
-// SetLimits sets the bound of the table and of the probes per second, as in [Options]. A bound below
+// Pace takes account of a SYN that a prober is about to send besides the first of a probe, and returns for how long it has
+// to wait, so that no more of them leave per second than [Options].Rate. It is what [checker.Config].Pace asks for.
+func (m *Monitor) Pace() time.Duration { return m.bucket.reserve(m.now()) }
+
+// SetLimits sets the bound of the table and of the SYNs per second, as in [Options]. A bound below
 // the present size takes no target out.
 func (m *Monitor) SetLimits(targets, rate int) {
 	m.limit.Store(int64(positive(targets, defaultTargets)))
-	m.rate.Store(int64(rate))
+	m.bucket.limit(rate)
 	m.signal()
 }
 

@@ -334,7 +334,7 @@ func TestLostAgainstNaive(t *testing.T) {
 					t.Fatalf("%+v: %v after %d results, want %v", s, target.State(), len(events), state)
 				}
 			}
-			now = max(now+1, m.loop.nextTurn(now))
+			now = max(now+1, m.nextTurn(now))
 		}
 	}
 	if downs < 200 {

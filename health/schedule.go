@@ -29,6 +29,12 @@ func spread(wait time.Duration, first bool, x float64) time.Duration {
 	return max(wait-time.Duration(x*float64(wait)), tick)
 }
 
+// spacing returns the time from one try of a probe to the next. An answer has twice the usual round trip to come back before
+// its SYN is taken for lost.
+func (s Settings) spacing(rtt time.Duration) time.Duration {
+	return max(s.Timeout/time.Duration(s.Tries), 2*min(rtt, maxDuration))
+}
+
 // silence returns how long it takes at most until an unknown target that stays silent is down, counted from when its first
 // probe is sent.
 func (s Settings) silence() time.Duration {

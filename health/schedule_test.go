@@ -1,6 +1,7 @@
 package health
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -25,6 +26,32 @@ func TestWait(t *testing.T) {
 			if got := s.wait(tt.state, results[letter]); got != tt.want {
 				t.Errorf("%v after %v: %v, want %v", tt.state, results[letter], got, tt.want)
 			}
+		}
+	}
+}
+
+func TestSpacing(t *testing.T) {
+	const ms = time.Millisecond
+	tests := []struct {
+		timeout time.Duration
+		tries   int
+		rtt     time.Duration
+		want    time.Duration
+	}{
+		{time.Second, 4, 0, 250 * ms},
+		{time.Second, 4, 100 * ms, 250 * ms},
+		{time.Second, 4, 125 * ms, 250 * ms},
+		{time.Second, 4, 126 * ms, 252 * ms},
+		{time.Second, 4, 900 * ms, 1800 * ms}, // there is no second try
+		{time.Second, 1, ms, time.Second},
+		{250 * ms, 4, ms, 62500 * time.Microsecond},
+		{time.Second, 16, ms, 62500 * time.Microsecond},
+		{time.Second, 4, math.MaxInt64, 2 * maxDuration},
+	}
+	for _, tt := range tests {
+		s := Settings{Timeout: tt.timeout, Tries: tt.tries}
+		if got := s.spacing(tt.rtt); got != tt.want {
+			t.Errorf("timeout %v, %d tries, round trip %v: %v, want %v", tt.timeout, tt.tries, tt.rtt, got, tt.want)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 	"unique"
+
+	"github.com/coredns-shaker/shaker/checker"
 )
 
 // The values of fields that were left at zero, see [Settings].
@@ -12,6 +14,7 @@ const (
 	defaultInterval = 2 * time.Second
 	defaultFast     = 500 * time.Millisecond
 	defaultTimeout  = time.Second
+	defaultTries    = 4
 	defaultRise     = 2
 	defaultFall     = 3
 
@@ -35,6 +38,10 @@ type Settings struct {
 	Fast time.Duration
 	// Timeout is how long a probe waits for an answer. Default 1 s.
 	Timeout time.Duration
+	// Tries is how many SYNs a probe sends at most while nothing comes back, up to [checker.MaxTries]. They are spread evenly
+	// over Timeout, but no closer than twice the target's smoothed round trip, so that not all of them may fit. A target that
+	// is down gets one. Default 4.
+	Tries int
 	// Rise is how many answers in a row bring a target up that is down. Default 2.
 	Rise int
 	// Fall is how many failures in a row bring a target down. Default 3.
@@ -56,10 +63,10 @@ type Settings struct {
 type Key = unique.Handle[Settings]
 
 // String returns the settings in the words of the Corefile, such as
-// "interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s source 192.0.2.1". It leaves damping and
+// "interval 2s 500ms timeout 1s tries 4 rise 2 fall 3 damping 30s 5m0s source 192.0.2.1". It leaves damping and
 // source out where there is none.
 func (s Settings) String() string {
-	words := fmt.Sprintf("interval %v %v timeout %v rise %d fall %d", s.Interval, s.Fast, s.Timeout, s.Rise, s.Fall)
+	words := fmt.Sprintf("interval %v %v timeout %v tries %d rise %d fall %d", s.Interval, s.Fast, s.Timeout, s.Tries, s.Rise, s.Fall)
 	if s.Damping > 0 {
 		words += fmt.Sprintf(" damping %v %v", s.Damping, s.DampingMax)
 	}
@@ -78,6 +85,7 @@ func settings(k Key) Settings {
 	s.Interval = min(positive(s.Interval, defaultInterval), maxDuration)
 	s.Fast = min(positive(s.Fast, defaultFast), s.Interval)
 	s.Timeout = positive(s.Timeout, defaultTimeout)
+	s.Tries = min(positive(s.Tries, defaultTries), checker.MaxTries)
 	s.Rise = positive(s.Rise, defaultRise)
 	s.Fall = positive(s.Fall, defaultFall)
 	s.Damping = min(max(s.Damping, 0), maxDuration/maxDampings)

@@ -207,7 +207,7 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 	}
 	t.run = after.run
 	t.mark.Store(uint32(newMark(after.state, r.Result) | flags))
-	if r.Result == checker.Answered {
+	if r.Result == checker.Answered && r.RTT > 0 {
 		t.smooth(r.RTT)
 	}
 	if after.state == before.state {
@@ -220,14 +220,19 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 	return c
 }
 
-// check returns the probe to send.
+// check returns the probe to send. Only a target that is down has a single try. One whose last probe timed out is suspect,
+// but that is when the tries count.
 func (t *Target) check(s Settings) checker.Check {
 	m := t.load()
-	return checker.Check{
+	c := checker.Check{
 		Target:  t.Addr(),
 		Source:  s.Source,
 		Timeout: s.Timeout,
 		Suspect: m.state() == Down || m.result() == checker.Timeout,
 		Tag:     t,
 	}
+	if m.state() != Down {
+		c.Tries, c.Spacing = s.Tries, s.spacing(t.RTT())
+	}
+	return c
 }

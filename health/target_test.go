@@ -90,20 +90,26 @@ func TestCheck(t *testing.T) {
 		state  State
 		result checker.Result
 		want   bool
+		tries  int
 	}{
-		{Unknown, checker.Inconclusive, false},
-		{Unknown, checker.Timeout, true},
-		{Up, checker.Answered, false},
-		{Up, checker.Refused, false},
-		{Up, checker.Timeout, true},
-		{Down, checker.Refused, true},
-		{Down, checker.Answered, true},
-		{Down, checker.Inconclusive, true},
+		{Unknown, checker.Inconclusive, false, 4},
+		{Unknown, checker.Timeout, true, 4},
+		{Up, checker.Answered, false, 4},
+		{Up, checker.Refused, false, 4},
+		{Up, checker.Timeout, true, 4}, // or a row of failures would get shorter checks each time
+		{Up, checker.Inconclusive, false, 4},
+		{Down, checker.Refused, true, 0},
+		{Down, checker.Timeout, true, 0},
+		{Down, checker.Answered, true, 0},
+		{Down, checker.Inconclusive, true, 0},
 	}
 	for _, s := range suspects {
 		target.mark.Store(uint32(newMark(s.state, s.result)))
-		c := target.check(Settings{Timeout: 7, Source: addr(2).Addr()})
-		want := checker.Check{Target: addr(1), Source: addr(2).Addr(), Timeout: 7, Suspect: s.want, Tag: target}
+		c := target.check(Settings{Timeout: 80, Tries: 4, Source: addr(2).Addr()})
+		want := checker.Check{Target: addr(1), Source: addr(2).Addr(), Timeout: 80, Suspect: s.want, Tag: target}
+		if s.tries > 0 {
+			want.Tries, want.Spacing = s.tries, 20
+		}
 		if c != want {
 			t.Errorf("%v, %v: %+v, want %+v", s.state, s.result, c, want)
 		}

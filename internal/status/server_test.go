@@ -144,7 +144,7 @@ func TestJSON(t *testing.T) {
 			slot := fmt.Sprintf(`{"result":%q,"mixed":false}`, result)
 			return fmt.Sprintf("[%s%s,%s]", nulls(28), slot, slot)
 		}
-		const settings = `"settings":"interval 2s 500ms timeout 1s rise 2 fall 3 damping 30s 5m0s"`
+		const settings = `"settings":"interval 2s 500ms timeout 1s tries 4 rise 2 fall 3 damping 30s 5m0s"`
 		want := `{"version":1,"time":"2000-01-01T00:00:19Z","counts":{"total":3,"down":1,"unknown":1,"up":1,"damped":0},` +
 			`"matches":3,"page":1,"pages":1,"size":100,"history_slot_seconds":10,"targets":[` +
 			`{"address":"10.0.0.1","port":443,` + settings + `,"state":"up","since":"2000-01-01T00:00:00Z",` +
