@@ -50,6 +50,9 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
+// PID returns the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends a signal to the process. One that has ended gets none.
 func (p *Process) Signal(s os.Signal) {
 	p.t.Helper()
