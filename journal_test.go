@@ -305,14 +305,26 @@ func TestJournalChecked(t *testing.T) {
 	target := journalTargets(t, "10.0.0.1:443")[0]
 	j := newJournal()
 	defer j.close()
-	for _, r := range []checker.Result{checker.Answered, checker.Refused, checker.Timeout, checker.Unreachable} {
+	const trip = time.Millisecond
+	for _, report := range []checker.Report{
+		{Result: checker.Answered, RTT: trip, Tries: 1},
+		{Result: checker.Answered, Tries: 2}, // nobody knows how long that took
+		{Result: checker.Refused, RTT: trip, Tries: 4},
+		{Result: checker.Timeout, Tries: 4},
+		{Result: checker.Unreachable, Tries: 3},
+	} {
+		r := report.Result
 		results, trips := testutil.ToFloat64(checksBy[r]), metricsCount(t, "coredns_shaker_round_trip_duration_seconds")
-		j.Checked(target, checker.Report{Result: r, RTT: time.Millisecond})
+		before := testutil.ToFloat64(tries)
+		j.Checked(target, report)
+		if n := testutil.ToFloat64(tries) - before; n != float64(report.Tries) {
+			t.Errorf("%v: %v tries, want %d", r, n, report.Tries)
+		}
 		if n := testutil.ToFloat64(checksBy[r]) - results; n != 1 {
 			t.Errorf("%v: counted %v, want 1", r, n)
 		}
 		want := uint64(0)
-		if r == checker.Answered {
+		if r == checker.Answered && report.RTT > 0 {
 			want = 1
 		}
 		if n := metricsCount(t, "coredns_shaker_round_trip_duration_seconds") - trips; n != want {

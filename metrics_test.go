@@ -65,6 +65,7 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_round_trip_duration_seconds":      "HISTOGRAM",
 		"coredns_shaker_state_changes_total":              "COUNTER state",
 		"coredns_shaker_targets":                          "GAUGE state",
+		"coredns_shaker_tries_total":                      "COUNTER",
 		"coredns_shaker_damped_targets":                   "GAUGE",
 		"coredns_shaker_freezes_total":                    "COUNTER",
 		"coredns_shaker_frozen":                           "GAUGE",

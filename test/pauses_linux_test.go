@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -118,14 +119,22 @@ func newQuota(percent int) (enter func(pid int) error, remove func() error, err 
 			continue
 		}
 		remove = func() error { return os.Remove(group) }
-		if err = os.WriteFile(filepath.Join(group, kind.quota), []byte(kind.value), 0o644); err != nil {
+		if err = tell(filepath.Join(group, kind.quota), kind.value); err != nil {
 			remove()
 			continue
 		}
-		enter = func(pid int) error {
-			return os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
-		}
+		enter = func(pid int) error { return tell(filepath.Join(group, "cgroup.procs"), strconv.Itoa(pid)) }
 		return enter, remove, nil
 	}
 	return nil, nil, err
+}
+
+// tell writes to a file that the kernel has made.
+func tell(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
