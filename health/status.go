@@ -201,6 +201,16 @@ func (t *Target) Names() []string {
 	return names
 }
 
+// HasName tells whether one of the names is such. It takes no lock and allocates nothing.
+func (t *Target) HasName(isSuch func(string) bool) bool {
+	for l := t.leads.Load(); l != nil; l = l.next {
+		if l.alias == nil && isSuch(l.name) {
+			return true
+		}
+	}
+	return false
+}
+
 // AddAlias notes an address and port that the target is probed for. Its own is an alias too, but it is noted only beside
 // another one: a target without aliases is probed for itself. A target keeps the first four. AddAlias takes no lock, and
 // allocates nothing where it adds nothing.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -521,16 +522,45 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// To find a page takes memory for those up to its end, and not for all.
+func TestPagesTakeLittleMemory(t *testing.T) {
+	const targets, most = 30_000, 64 << 10 // octets
+	n := newServer(t, "")
+	fill(n, targets)
+	for _, query := range []string{"", "zone=www.example.org", "prefix=10.0.0.0/8&port=443&state=unknown", "page=1000000&zone=org."} {
+		q, err := readQuery(query, parameters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, matches := q.find(n.Monitor, true)
+		runtime.ReadMemStats(&after)
+		if matches != targets {
+			t.Errorf("%q: %d match, want %d", query, matches, targets)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > most && q.page == 1 {
+			t.Errorf("%q: %d octets are allocated, want %d at most", query, took, most)
+		}
+	}
+}
+
+// fill adds so many targets with a name, which are not probed.
+func fill(n *server, targets int) {
+	n.Monitor.SetProber(nil)
+	n.Monitor.SetLimits(targets, 0)
+	for i := range targets {
+		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		n.Monitor.Target(netip.AddrPortFrom(addr, 443), unique.Make(usual), 24*time.Hour).AddName("www.example.org.")
+	}
+}
+
 // BenchmarkPages is what a look at the page costs: with 100 targets on it, whatever there are in all.
 func BenchmarkPages(b *testing.B) {
-	for _, targets := range []int{100, 10_000, 100_000} {
+	for _, targets := range []int{100, 10_000, 100_000, 1_000_000} {
 		n := newServer(b, "")
-		n.Monitor.SetLimits(targets, 0)
-		for i := range targets {
-			addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-			n.Monitor.Target(netip.AddrPortFrom(addr, 443), unique.Make(usual), 24*time.Hour).AddName("www.example.org.")
-		}
-		for _, target := range []string{"/", "/targets", "/targets?zone=example.org&size=1000"} {
+		fill(n, targets)
+		for _, target := range []string{"/", "/targets", "/targets?zone=example.org&size=1000", "/targets?prefix=10.0.0.0/8&page=5000"} {
 			b.Run(fmt.Sprintf("%d targets%s", targets, strings.ReplaceAll(target, "/", " /")), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

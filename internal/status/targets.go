@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/least"
 	"github.com/coredns-shaker/shaker/internal/prefix"
 )
 
@@ -24,6 +26,9 @@ const (
 	// maxPage is the last page that can be asked for, whether there are that many or not. All before it fit into an
 	// int of 32 bits.
 	maxPage = 1_000_000
+	// restEvery is after how many targets others have their turn on the processor. To look at so many takes less than a
+	// millisecond. Without it they wait until the runtime notices, which may take 10.
+	restEvery = 1024
 )
 
 // query is which targets a client wants to see.
@@ -129,39 +134,67 @@ func (q *query) matches(t *health.Target, state health.State) bool {
 	return (q.state == "" || q.state == state.String()) &&
 		(q.port == 0 || q.port == int(addr.Port())) &&
 		(!q.prefix.IsValid() || q.prefix.Contains(addr.Addr()) || slices.ContainsFunc(t.AliasAddrs(), q.prefix.Contains)) &&
-		(q.zone == "" || slices.ContainsFunc(t.Names(), q.inZone))
+		(q.zone == "" || t.HasName(q.inZone))
 }
 
-// inZone first compares octets, which leaves little to a comparison label by label.
+// inZone tells whether a name in lower case is in the zone. It takes names apart, which costs memory, only where a dot
+// before the zone belongs to a label.
 func (q *query) inZone(qname string) bool {
-	return strings.HasSuffix(qname, q.zone) && dns.IsSubDomain(q.zone, qname)
+	above, found := strings.CutSuffix(qname, q.zone)
+	switch {
+	case !found:
+		return false
+	case above == "", q.zone == ".":
+		return true
+	case strings.HasSuffix(above, `\.`):
+		return dns.IsSubDomain(q.zone, qname)
+	default:
+		return strings.HasSuffix(above, ".")
+	}
 }
 
 // statesByNeed are the states, that which needs somebody's attention first.
 var statesByNeed = []health.State{health.Down, health.Unknown, health.Up}
 
-// find returns the targets that match, by address and port, and before that by need if that is wanted.
-func (q *query) find(m *health.Monitor, byNeed bool) []*health.Target {
-	groups := make([][]*health.Target, len(statesByNeed))
+// candidate is a target that may be on the page.
+type candidate struct {
+	*health.Target
+	group int // those of the least come first
+}
+
+// compare orders by group, then by address and port. What is left are targets that differ in their settings.
+func (c candidate) compare(other candidate) int {
+	if order := cmp.Compare(c.group, other.group); order != 0 {
+		return order
+	}
+	if order := c.Addr().Compare(other.Addr()); order != 0 {
+		return order
+	}
+	return cmp.Compare(c.Settings().String(), other.Settings().String())
+}
+
+// find returns those of the targets that match which are on the page, and how many match. They are in the order of their
+// addresses and ports, and before that by need if that is wanted. It looks at each target once, and needs room for twice
+// as many as there are up to the end of the page.
+func (q *query) find(m *health.Monitor, byNeed bool) (onPage []candidate, matches int) {
+	first := (q.page - 1) * q.size
+	least := least.New(first+q.size, candidate.compare)
 	for t := range m.All() {
 		// The state is asked for once, since it may change meanwhile.
-		if state := t.State(); q.matches(t, state) {
-			group := 0
-			if byNeed {
-				group = slices.Index(statesByNeed, state)
-			}
-			groups[group] = append(groups[group], t)
+		state := t.State()
+		if !q.matches(t, state) {
+			continue
+		}
+		group := 0
+		if byNeed {
+			group = slices.Index(statesByNeed, state)
+		}
+		least.Add(candidate{t, group})
+		if matches++; matches%restEvery == 0 {
+			runtime.Gosched()
 		}
 	}
-	for _, group := range groups {
-		slices.SortFunc(group, func(a, b *health.Target) int {
-			if order := a.Addr().Compare(b.Addr()); order != 0 {
-				return order
-			}
-			return cmp.Compare(a.Settings().String(), b.Settings().String())
-		})
-	}
-	return slices.Concat(groups...)
+	return least.From(first), matches
 }
 
 // view is what there is to tell, in the form that programs get.
@@ -239,12 +272,11 @@ func (s *Subject) view() *view {
 
 // list adds the page of targets that the query asks for.
 func (v *view) list(s *Subject, q *query, byNeed bool) {
-	all := q.find(s.Monitor, byNeed)
-	v.Matches = len(all)
-	v.Page, v.Pages, v.Size = q.page, max(1, (len(all)+q.size-1)/q.size), q.size
-	first := min((q.page-1)*q.size, len(all))
-	for _, t := range all[first:min(first+q.size, len(all))] {
-		v.Targets = append(v.Targets, newTarget(t, s.Rules))
+	onPage, matches := q.find(s.Monitor, byNeed)
+	v.Matches = matches
+	v.Page, v.Pages, v.Size = q.page, max(1, (matches+q.size-1)/q.size), q.size
+	for _, c := range onPage {
+		v.Targets = append(v.Targets, newTarget(c.Target, s.Rules))
 	}
 }
 
