@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/puzpuzpuz/xsync/v4"
-
 	"github.com/coredns-shaker/shaker/checker"
 )
 
@@ -94,7 +92,7 @@ type Monitor struct {
 	panicked func(any)
 	clock    clock
 
-	table    *xsync.Map[key, *Target]
+	table    *table
 	size     atomic.Int64 // of table, changed with mu held
 	states   [states]atomic.Int64
 	damped   atomic.Int64
@@ -119,7 +117,7 @@ type Monitor struct {
 	inbox   []checker.Report
 
 	// proberMu is held while the prober is in use. So SetProber waits until the old one is not any more.
-	// The other locks may be taken while it is held. None is taken while one of them is.
+	// The other locks may be taken while it is held. None is taken while one of them is, but for the table's own.
 	proberMu   sync.Mutex
 	prober     Prober
 	generation uint32 // counts SetProber
@@ -141,7 +139,7 @@ func newMonitor(o Options) *Monitor {
 		observer: o.Observer,
 		late:     o.Late,
 		panicked: o.Panic,
-		table:    xsync.NewMap[key, *Target](),
+		table:    newTable(),
 		closing:  make(chan struct{}),
 		done:     make(chan struct{}),
 		wake:     make(chan struct{}, 1),
@@ -170,7 +168,7 @@ func (m *Monitor) signal() {
 // tells which), Target returns nil. It takes no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
 	k := key{addr: addr.Addr().Unmap(), port: uint64(addr.Port()), settings: s}
-	if t, ok := m.table.Load(k); ok && t.want(keep) {
+	if t := m.table.find(k); t != nil && t.want(keep) {
 		return t
 	}
 	return m.add(k, keep)
@@ -183,7 +181,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t, ok := m.table.Load(k); ok {
+	if t := m.table.find(k); t != nil {
 		// With mu held no target in the table is gone.
 		t.want(keep)
 		return t
@@ -194,7 +192,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 	now := m.now()
 	t := &Target{key: k, monitor: m, born: now, due: now, since: now, heard: now}
 	t.want(keep)
-	m.table.Store(k, t)
+	m.table.add(t)
 	m.size.Add(1)
 	m.states[Unknown].Add(1)
 	m.added.push(t)
@@ -222,7 +220,7 @@ func (m *Monitor) forget(t *Target) bool {
 	if !t.wanted.CompareAndSwap(0, gone) {
 		return false
 	}
-	m.table.Delete(t.key)
+	m.table.remove(t)
 	m.size.Add(-1)
 	m.states[t.State()].Add(-1)
 	if t.Damped() {
@@ -290,13 +288,9 @@ func (m *Monitor) Counts() Counts {
 	}
 }
 
-// All yields the targets in the table in no order, each at most once. Targets that come or go
+// All yields the targets in the table in no certain order, each at most once. Targets that come or go
 // meanwhile may be missing. To be looked at does not keep a target in the table.
-func (m *Monitor) All() iter.Seq[*Target] {
-	return func(yield func(*Target) bool) {
-		m.table.Range(func(_ key, t *Target) bool { return yield(t) })
-	}
-}
+func (m *Monitor) All() iter.Seq[*Target] { return m.table.all() }
 
 // Close ends the probing and all waits, and returns when the goroutine has ended: no Observer and no
 // Prober is called after that. Targets keep their last verdicts, and Target still finds them. Close

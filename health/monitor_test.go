@@ -1,6 +1,7 @@
 package health
 
 import (
+	"fmt"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -285,7 +286,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// All of the heap that 100 000 targets take, with the table, the schedule and the reports.
+// All of the heap that 100 000 targets take, each with a name, with the table, the schedule and the reports.
 func TestMemory(t *testing.T) {
 	if lab.RaceEnabled {
 		t.Skip("the race detector's build allocates differently; run without -race")
@@ -304,7 +305,7 @@ func heapPerTarget(tb testing.TB, n int) float64 {
 	p := &instant{m: m}
 	m.SetProber(p)
 	for i := range n {
-		m.Target(addr(i), plain, time.Hour)
+		m.Target(addr(i), plain, time.Hour).AddName(fmt.Sprintf("node-%06d.eu.example.org.", i))
 	}
 	for now := int64(0); p.sent < 3*n; now += int64(tick) {
 		m.turn(now)

@@ -11,20 +11,21 @@ import (
 // Target is an address and port whose verdict is kept. Its methods may be called from any goroutine,
 // also after the target was forgotten or the monitor closed: it then keeps its last verdict.
 type Target struct {
+	// What every query reads is side by side, so that it is in one or two lines of the processor's cache.
 	key     key
-	monitor *Monitor
-	born    int64 // when it was created, in the monitor's time
-
-	// mark is what readers see of the verdict; the monitor's goroutine alone stores it.
-	mark atomic.Uint32
-	// prober is the generation of the prober that has the probe in flight.
-	prober uint32
-	rtt    atomic.Int64
+	chained chain // the next in its bucket, see table.go
 	// wanted is the longest keep that anybody asked for since the monitor last looked, 0 if nobody
 	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
 	// between two probes, all but the first store.
 	wanted atomic.Int64
-	leads  atomic.Pointer[lead] // the newest first
+	// mark is what readers see of the verdict; the monitor's goroutine alone stores it.
+	mark atomic.Uint32
+	// prober is the generation of the prober that has the probe in flight.
+	prober  uint32
+	rtt     atomic.Int64
+	leads   atomic.Pointer[lead] // the newest first
+	monitor *Monitor
+	born    int64 // when it was created, in the monitor's time
 
 	// What follows belongs to the monitor's goroutine.
 	next     *Target // in the list that holds the target, if one does
@@ -34,6 +35,7 @@ type Target struct {
 	run      int32   // see standing
 	doubted  uint32  // the slot in which the first probe of the row was sent, see freeze.go
 	seat     *seat   // where its host votes, nil before it did
+	place    uint32  // in the table's list, guarded by its lock
 	pathless uint32  // the slot in which the first probe of the row was sent that noPaths counts
 	noPaths  uint16  // results in a row that this machine has no path to it, see path.go
 	inFlight bool

@@ -1,0 +1,190 @@
+package health
+
+import (
+	"hash/maphash"
+	"iter"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// table holds the targets by their keys. To find one takes no lock. The buckets are chains of targets, and there are as
+// many as there were ever targets at the same time: with each target beyond that, one bucket is split in two (Litwin,
+// "Linear Hashing", VLDB 1980). So no addition ever has to move all targets, and what the table needs for a target beside
+// the target itself are three words. It keeps the room for the most targets that it ever had.
+type table struct {
+	seed maphash.Seed
+	// buckets are in segments, each as large as all before it together. Those that are not in use yet are nil.
+	buckets [maxSegments]atomic.Pointer[[]chain]
+	inUse   atomic.Uint32 // buckets, at least firstBuckets
+	splits  atomic.Uint32 // counts the beginnings and ends of splits: it is odd during one
+
+	// mu is held while the table is changed. No other lock is taken meanwhile.
+	mu   sync.Mutex
+	size int // targets in the table
+	// places are where the targets are listed for all, in blocks. A target stays in its place until it leaves.
+	places []*placeBlock
+	taken  uint32   // places from the first on that were ever taken
+	vacant []uint32 // those of them that are not taken now
+}
+
+// chain is the first of the targets in a bucket, which are linked through Target.chained.
+type chain = atomic.Pointer[Target]
+
+// placeBlock is so few places that a copy fits on a small stack.
+type placeBlock [placesInBlock]*Target
+
+const (
+	firstBits    = 6
+	firstBuckets = 1 << firstBits
+	maxSegments  = 32 - firstBits + 1
+
+	placesInBlock = 256
+)
+
+func newTable() *table {
+	t := &table{seed: maphash.MakeSeed()}
+	first := make([]chain, firstBuckets)
+	t.buckets[0].Store(&first)
+	t.inUse.Store(firstBuckets)
+	return t
+}
+
+func (t *table) hash(k key) uint32 { return uint32(maphash.Comparable(t.seed, k)) }
+
+// bucketOf returns the number of the bucket that a hash is in, of so many.
+func bucketOf(hash, buckets uint32) uint32 {
+	all := uint32(1)<<bits.Len32(buckets-1) - 1
+	if i := hash & all; i < buckets {
+		return i
+	}
+	return hash & (all >> 1) // its bucket has not been split yet
+}
+
+// bucket returns one that is in use.
+func (t *table) bucket(i uint32) *chain {
+	segment := bits.Len32(i >> firstBits)
+	if segment > 0 {
+		i -= firstBuckets << (segment - 1)
+	}
+	return &(*t.buckets[segment].Load())[i]
+}
+
+// find returns the target with a key, nil if there is none. It allocates nothing.
+func (t *table) find(k key) *Target {
+	hash := t.hash(k)
+	splits := t.splits.Load()
+	if found := t.search(k, hash); found != nil {
+		return found
+	}
+	if splits%2 == 0 && splits == t.splits.Load() {
+		return nil
+	}
+	// The target may have been moved to another chain before it was come across.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.search(k, hash)
+}
+
+func (t *table) search(k key, hash uint32) *Target {
+	for x := t.bucket(bucketOf(hash, t.inUse.Load())).Load(); x != nil; x = x.chained.Load() {
+		if x.key == k {
+			return x
+		}
+	}
+	return nil
+}
+
+// add puts a target in whose key is not in the table.
+func (t *table) add(x *Target) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.size++; t.size > int(t.inUse.Load()) {
+		t.split()
+	}
+	head := t.bucket(bucketOf(t.hash(x.key), t.inUse.Load()))
+	x.chained.Store(head.Load())
+	head.Store(x)
+	t.takePlace(x)
+}
+
+// split takes one more bucket into use, and moves those there that belong there from now on. The caller holds mu.
+func (t *table) split() {
+	buckets := t.inUse.Load()
+	if segment := bits.Len32(buckets >> firstBits); t.buckets[segment].Load() == nil {
+		more := make([]chain, buckets) // as many as there are
+		t.buckets[segment].Store(&more)
+	}
+	t.splits.Add(1)
+	from, to := t.bucket(buckets&(1<<(bits.Len32(buckets)-1)-1)), t.bucket(buckets)
+	for x := from.Load(); x != nil; {
+		next := x.chained.Load()
+		if bucketOf(t.hash(x.key), buckets+1) == buckets {
+			from.Store(next)
+			x.chained.Store(to.Load())
+			to.Store(x)
+		} else {
+			from = &x.chained
+		}
+		x = next
+	}
+	t.inUse.Store(buckets + 1)
+	t.splits.Add(1)
+}
+
+// remove takes a target out that is in the table. Whoever has come across it while he searches the chain goes on from it,
+// so it stays linked to the next.
+func (t *table) remove(x *Target) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	link := t.bucket(bucketOf(t.hash(x.key), t.inUse.Load()))
+	for link.Load() != x {
+		link = &link.Load().chained
+	}
+	link.Store(x.chained.Load())
+	t.size--
+	t.places[x.place/placesInBlock][x.place%placesInBlock] = nil
+	t.vacant = append(t.vacant, x.place)
+}
+
+// takePlace gives a target its place. The caller holds mu.
+func (t *table) takePlace(x *Target) {
+	if last := len(t.vacant) - 1; last >= 0 {
+		x.place = t.vacant[last]
+		t.vacant = t.vacant[:last]
+	} else {
+		x.place = t.taken
+		t.taken++
+		if x.place%placesInBlock == 0 {
+			t.places = append(t.places, new(placeBlock))
+		}
+	}
+	t.places[x.place/placesInBlock][x.place%placesInBlock] = x
+}
+
+// all yields the targets, in the order in which they came as long as none has left: so they are side by side in memory,
+// which makes it several times as fast as to go by the buckets. A target that is in the table from beginning to end is
+// yielded once.
+func (t *table) all() iter.Seq[*Target] {
+	return func(yield func(*Target) bool) {
+		var block placeBlock
+		for i := 0; t.copyPlaces(i, &block); i++ {
+			for _, x := range block {
+				if x != nil && !yield(x) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// copyPlaces copies a block of places. It reports false if there are not so many.
+func (t *table) copyPlaces(i int, to *placeBlock) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i >= len(t.places) {
+		return false
+	}
+	*to = *t.places[i]
+	return true
+}

@@ -1,0 +1,161 @@
+package health
+
+import (
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"unique"
+)
+
+// keyOf returns one of many keys, of both families and with two settings.
+func keyOf(i int) key {
+	k := key{addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), port: uint64(1 + i%3)}
+	if i%2 == 1 {
+		k.addr = netip.AddrFrom16([16]byte{0x20, 0x01, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+		k.settings = unique.Make(Settings{Rise: 1 + i%5})
+	}
+	return k
+}
+
+// setOf returns each with the number of times that it comes.
+func setOf(all iter.Seq[*Target]) map[*Target]int {
+	times := make(map[*Target]int)
+	for x := range all {
+		times[x]++
+	}
+	return times
+}
+
+// Whatever comes and goes, the table has what a map has.
+func TestTable(t *testing.T) {
+	for _, most := range []int{1, firstBuckets - 1, firstBuckets, firstBuckets + 1, 1000, 5000} {
+		table, want := newTable(), make(map[key]*Target)
+		for range 4 * most {
+			k := keyOf(rand.IntN(most))
+			switch x := want[k]; {
+			case x == nil:
+				x = &Target{key: k}
+				table.add(x)
+				want[k] = x
+			case rand.IntN(2) == 0:
+				table.remove(x)
+				delete(want, k)
+			}
+		}
+		for i := range most {
+			if got := table.find(keyOf(i)); got != want[keyOf(i)] {
+				t.Fatalf("of %d: found %p for number %d, want %p", most, got, i, want[keyOf(i)])
+			}
+		}
+		times := setOf(table.all())
+		for _, x := range want {
+			if times[x] != 1 {
+				t.Fatalf("of %d: %v comes %d times", most, x.key, times[x])
+			}
+		}
+		if len(times) != len(want) || table.size != len(want) {
+			t.Errorf("of %d: %d come, and the size is %d, want %d", most, len(times), table.size, len(want))
+		}
+	}
+}
+
+// The places of those that have left are taken again, and so are their buckets.
+func TestTableKeepsItsRoom(t *testing.T) {
+	const many = 3000
+	table := newTable()
+	for range 4 {
+		var all []*Target
+		for i := range many {
+			all = append(all, &Target{key: keyOf(i)})
+			table.add(all[i])
+		}
+		for _, x := range all {
+			table.remove(x)
+		}
+	}
+	if n := table.inUse.Load(); n != many || table.taken != many || len(table.vacant) != many {
+		t.Errorf("%d buckets, %d places of which %d are vacant, want %d each", n, table.taken, len(table.vacant), many)
+	}
+}
+
+// However many it has, nearly all chains are short.
+func TestTableChains(t *testing.T) {
+	for _, many := range []int{1000, 1500, 2047, 100_000} {
+		table := newTable()
+		for i := range many {
+			table.add(&Target{key: keyOf(i)})
+		}
+		steps := 0
+		for i := range table.inUse.Load() {
+			length := 0
+			for x := table.bucket(i).Load(); x != nil; x = x.chained.Load() {
+				length++
+				steps += length
+			}
+		}
+		if mean := float64(steps) / float64(many); mean > 1.8 { // 1.5 to 1.6 are to be expected
+			t.Errorf("of %d: %.2f targets are come across to find one", many, mean)
+		}
+	}
+}
+
+// Who stays is always found, and comes once, while others come and go and buckets are split.
+func TestTableMeanwhile(t *testing.T) {
+	const stay, others, rounds = 300, 3000, 30
+	table := newTable()
+	var staying []*Target
+	for i := range stay {
+		staying = append(staying, &Target{key: keyOf(i)})
+		table.add(staying[i])
+	}
+	ended := make(chan struct{})
+	var readers sync.WaitGroup
+	until := func(look func() error) {
+		readers.Go(func() {
+			for {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				if err := look(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		until(func() error {
+			if x := staying[rand.IntN(stay)]; table.find(x.key) != x {
+				return fmt.Errorf("%v is not found", x.key)
+			}
+			return nil
+		})
+	}
+	until(func() error {
+		times := setOf(table.all())
+		for _, x := range staying {
+			if times[x] != 1 {
+				return fmt.Errorf("%v comes %d times", x.key, times[x])
+			}
+		}
+		return nil
+	})
+	for round := range rounds {
+		var more []*Target
+		for i := range others * (round + 1) / rounds {
+			more = append(more, &Target{key: keyOf(stay + i)})
+			table.add(more[i])
+		}
+		rand.Shuffle(len(more), func(i, j int) { more[i], more[j] = more[j], more[i] })
+		for _, x := range more {
+			table.remove(x)
+		}
+	}
+	close(ended)
+	readers.Wait()
+}
