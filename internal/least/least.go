@@ -15,9 +15,13 @@ type Of[T any] struct {
 	bound   T
 }
 
-// New returns room for the n least values, n being positive. compare orders them as that of [slices.SortFunc] does.
-func New[T any](n int, compare func(a, b T) int) *Of[T] {
-	return &Of[T]{n: n, compare: compare}
+// New returns room for the n least values, n being positive, of about so many. compare orders them as that of
+// [slices.SortFunc] does.
+func New[T any](n, of int, compare func(a, b T) int) *Of[T] {
+	if n < of/2 {
+		of = 2 * n
+	}
+	return &Of[T]{n: n, compare: compare, kept: make([]T, 0, of)}
 }
 
 // Add adds a value. It takes a constant time on average, whatever n is.

@@ -22,7 +22,7 @@ func TestLeast(t *testing.T) {
 			for _, n := range []int{1, 2, 10, 999, 1000, 1 << 30} {
 				for _, first := range []int{0, 1, 9, 500, 999, 1000} {
 					want := make([]int, 0, added)
-					l := New(n, cmp.Compare[int])
+					l := New(n, added/2, cmp.Compare[int])
 					for i := range added {
 						value := order(i, added)
 						want = append(want, value)
@@ -47,7 +47,7 @@ func BenchmarkAdd(b *testing.B) {
 	for _, n := range []int{100, 10_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
-			l := New(n, cmp.Compare[uint64])
+			l := New(n, 1<<30, cmp.Compare[uint64])
 			for b.Loop() {
 				l.Add(rand.Uint64())
 			}

@@ -178,7 +178,7 @@ func (c candidate) compare(other candidate) int {
 // as many as there are up to the end of the page.
 func (q *query) find(m *health.Monitor, byNeed bool) (onPage []candidate, matches int) {
 	first := (q.page - 1) * q.size
-	least := least.New(first+q.size, candidate.compare)
+	least := least.New(first+q.size, m.Len(), candidate.compare)
 	for t := range m.All() {
 		// The state is asked for once, since it may change meanwhile.
 		state := t.State()
