@@ -1,13 +1,17 @@
 package shaker
 
 import (
+	"net/netip"
+	"runtime"
 	"strconv"
 
 	"github.com/coredns/coredns/plugin"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/least"
 	"github.com/coredns-shaker/shaker/internal/override"
 )
 
@@ -97,10 +101,17 @@ func oneIf(is bool) float64 {
 	return 0
 }
 
-// targetCollector reports on each target. The number of its metrics is that of the targets, so they have to be asked for.
+// maxListed bounds the targets that have metrics of their own. A scrape of so many takes less than a second; the
+// *prometheus* plugin gives it five.
+const maxListed = defaultTargets
+
+// targetCollector reports on each target. Where there are too many, it does so on those that have been in the table for
+// longest: theirs are the series that are worth keeping, and nobody can push them out with addresses that he makes up.
+// There are many metrics, so they have to be asked for.
 type targetCollector struct {
-	monitor                func() *health.Monitor // nil where nobody has asked
-	up, changed, roundTrip *prometheus.Desc
+	monitor                          func() *health.Monitor // nil where nobody has asked
+	most                             int                    // targets with metrics of their own
+	up, changed, roundTrip, unlisted *prometheus.Desc
 }
 
 func newTargetCollector(monitor func() *health.Monitor) targetCollector {
@@ -109,9 +120,11 @@ func newTargetCollector(monitor func() *health.Monitor) targetCollector {
 	}
 	return targetCollector{
 		monitor:   monitor,
+		most:      maxListed,
 		up:        desc("target_up", "1 while the target is up, 0 while it is down, missing while that is unknown."),
 		changed:   desc("target_changed_timestamp_seconds", "When the target entered its state, as Unix time."),
 		roundTrip: desc("target_round_trip_seconds", "Smoothed time from SYN to SYN-ACK, missing before the first."),
+		unlisted:  newDesc("unlisted_targets", "Number of targets without metrics of their own, because others have been there for longer."),
 	}
 }
 
@@ -120,6 +133,7 @@ func (c targetCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.up
 	ch <- c.changed
 	ch <- c.roundTrip
+	ch <- c.unlisted
 }
 
 // Collect implements prometheus.Collector.
@@ -128,27 +142,92 @@ func (c targetCollector) Collect(ch chan<- prometheus.Metric) {
 	if monitor == nil {
 		return
 	}
-	words := make(map[health.Settings]string)
+	oldest, all := least.New(c.most, monitor.Len(), health.CompareAge), 0
 	for t := range monitor.All() {
-		settings := t.Settings()
-		if words[settings] == "" {
-			words[settings] = settings.String()
-		}
-		addr := t.Addr()
-		address, port := addr.Addr().String(), strconv.Itoa(int(addr.Port()))
-		gauge := func(desc *prometheus.Desc, value float64) {
-			ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, address, port, words[settings])
-		}
-		status := t.Status()
-		gauge(c.changed, float64(status.Since.UnixMilli())/1e3)
-		switch status.State {
-		case health.Up:
-			gauge(c.up, 1)
-		case health.Down:
-			gauge(c.up, 0)
-		}
-		if status.RTT > 0 {
-			gauge(c.roundTrip, status.RTT.Seconds())
-		}
+		oldest.Add(t)
+		all = rest(all)
 	}
+	listed := oldest.From(0)
+	words := make(map[health.Settings]string)
+	for i, t := range listed {
+		c.report(t, words, ch)
+		rest(i)
+	}
+	ch <- prometheus.MustNewConstMetric(c.unlisted, prometheus.GaugeValue, float64(all-len(listed)))
+}
+
+// rest counts one more target that was looked at, and lets others have the processor every now and then. To look at so
+// many takes about a millisecond. Without it they wait until the runtime notices, which takes 10.
+func rest(looked int) int {
+	if looked++; looked%1024 == 0 {
+		runtime.Gosched()
+	}
+	return looked
+}
+
+// report sends the metrics of a target. words has the text of all settings that were met.
+func (c targetCollector) report(t *health.Target, words map[health.Settings]string, ch chan<- prometheus.Metric) {
+	settings, status := t.Settings(), t.Status()
+	if words[settings] == "" {
+		words[settings] = settings.String()
+	}
+	m := newTargetMetrics(t.Addr(), words[settings])
+	ch <- m.gauge(c.changed, float64(status.Since.UnixMilli())/1e3)
+	switch status.State {
+	case health.Up:
+		ch <- m.gauge(c.up, 1)
+	case health.Down:
+		ch <- m.gauge(c.up, 0)
+	}
+	if status.RTT > 0 {
+		ch <- m.gauge(c.roundTrip, status.RTT.Seconds())
+	}
+}
+
+// targetMetrics are those of a target. All that a scrape needs of them is in one piece of memory: with constant metrics
+// of package prometheus it would be in forty.
+type targetMetrics struct {
+	values [3]string // of the labels
+	pairs  [3]dto.LabelPair
+	labels [3]*dto.LabelPair
+	gauges [3]targetGauge
+	n      int // of gauges that there are
+}
+
+// targetLabels are in the order that a registry wants them in.
+var targetLabels = [3]string{"address", "port", "settings"}
+
+func newTargetMetrics(at netip.AddrPort, settings string) *targetMetrics {
+	m := &targetMetrics{values: [3]string{at.Addr().String(), strconv.Itoa(int(at.Port())), settings}}
+	for i := range m.pairs {
+		m.pairs[i].Name, m.pairs[i].Value = &targetLabels[i], &m.values[i]
+		m.labels[i] = &m.pairs[i]
+	}
+	return m
+}
+
+// gauge returns one more metric.
+func (m *targetMetrics) gauge(desc *prometheus.Desc, value float64) prometheus.Metric {
+	g := &m.gauges[m.n]
+	m.n++
+	g.desc, g.labels, g.value = desc, m.labels[:], value
+	g.out.Value = &g.value
+	return g
+}
+
+// targetGauge implements prometheus.Metric.
+type targetGauge struct {
+	desc   *prometheus.Desc
+	labels []*dto.LabelPair
+	value  float64
+	out    dto.Gauge
+}
+
+// Desc implements prometheus.Metric.
+func (g *targetGauge) Desc() *prometheus.Desc { return g.desc }
+
+// Write implements prometheus.Metric.
+func (g *targetGauge) Write(to *dto.Metric) error {
+	to.Label, to.Gauge = g.labels, &g.out
+	return nil
 }

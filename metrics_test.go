@@ -2,6 +2,9 @@ package shaker
 
 import (
 	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +16,7 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -73,6 +77,7 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_target_round_trip_seconds":        "GAUGE address port settings",
 		"coredns_shaker_target_up":                        "GAUGE address port settings",
 		"coredns_shaker_unfiltered_addresses_total":       "COUNTER",
+		"coredns_shaker_unlisted_targets":                 "GAUGE",
 		"coredns_shaker_watch_lookups_total":              "COUNTER result",
 	}
 	families := metricsOurs(prometheus.DefaultGatherer.Gather())
@@ -181,6 +186,9 @@ coredns_shaker_target_up{address="10.0.0.1",port="443",` + fall7 + `} 1
 coredns_shaker_target_up{address="10.0.0.2",port="443",` + usual + `} 0
 coredns_shaker_target_up{address="2001:db8::3",port="25",` + minute + `} 1
 coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
+# HELP coredns_shaker_unlisted_targets Number of targets without metrics of their own, because others have been there for longer.
+# TYPE coredns_shaker_unlisted_targets gauge
+coredns_shaker_unlisted_targets 0
 `
 		if err := testutil.CollectAndCompare(newTargetCollector(shared.monitorOfEach), strings.NewReader(want)); err != nil {
 			t.Error(err)
@@ -195,6 +203,46 @@ coredns_shaker_target_up{address="2001:db8::3",port="587",` + minute + `} 1
 			t.Errorf("%d series without a monitor", n)
 		}
 	})
+}
+
+// Where there are too many, targets that came first have metrics, whatever their addresses.
+func TestMetricsOfTooManyTargets(t *testing.T) {
+	for most, want := range map[int][]string{
+		1: {"10.0.0.9"},
+		3: {"10.0.0.9", "10.0.0.2", "10.0.0.7"},
+		4: {"10.0.0.9", "10.0.0.2", "10.0.0.7", "10.0.0.1"},
+		5: {"10.0.0.9", "10.0.0.2", "10.0.0.7", "10.0.0.1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			network := newNetwork(t, "10.0.0.3=answered")
+			for _, addr := range []string{"10.0.0.3", "10.0.0.9", "10.0.0.2", "10.0.0.7", "10.0.0.1"} {
+				keep := time.Hour
+				if addr == "10.0.0.3" {
+					keep = 0 // it leaves, and one that comes later takes its place in the table
+				}
+				network.Monitor.Target(netip.AddrPortFrom(netip.MustParseAddr(addr), 443), unique.Make(health.Settings{}), keep)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+			}
+			metricsOf(t, network)
+			collector := newTargetCollector(shared.monitorOfEach)
+			collector.most = most
+			registry := prometheus.NewPedanticRegistry()
+			registry.MustRegister(collector)
+			families := metricsOurs(registry.Gather())
+			var got []string
+			for _, m := range families["coredns_shaker_target_changed_timestamp_seconds"].GetMetric() {
+				got = append(got, m.GetLabel()[0].GetValue())
+			}
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("%d: %q, want %q", most, got, want)
+			}
+			if left := families["coredns_shaker_unlisted_targets"].GetMetric()[0].GetGauge().GetValue(); int(left) != 4-len(got) {
+				t.Errorf("%d: %v are left out, and %d are not", most, left, len(got))
+			}
+		})
+	}
 }
 
 // When the wall clock is set, a target changed when the new time says.
@@ -217,27 +265,52 @@ func TestMetricsClockIsSet(t *testing.T) {
 	})
 }
 
-// BenchmarkMetricsOfEachTarget is a scrape with a full table.
-func BenchmarkMetricsOfEachTarget(b *testing.B) {
-	network := newNetwork(b, "")
-	network.Monitor.SetProber(nil) // or it would look at the results while they are made up
-	p := defaultPolicy()
-	p.complete()
-	for i := range defaultTargets {
-		addr := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		network.Results[addr] = checker.Answered
-		network.Monitor.Target(netip.AddrPortFrom(addr, 443), p.key4, time.Hour)
-	}
-	network.Monitor.SetProber(network)
-	lab.Until(b, "all targets to be up", func() bool { return network.Monitor.Counts().Up == defaultTargets })
-	metricsOf(b, network)
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(newTargetCollector(shared.monitorOfEach))
-	for b.Loop() {
-		if _, err := registry.Gather(); err != nil {
-			b.Fatal(err)
+// BenchmarkScrape is a scrape as Prometheus makes it, compressed, of the metrics that depend on the number of targets.
+func BenchmarkScrape(b *testing.B) {
+	for _, targets := range []int{1000, maxListed, 1_000_000} {
+		m := health.New(health.Options{Targets: targets})
+		b.Cleanup(m.Close)
+		key := unique.Make(health.Settings{Damping: time.Minute})
+		for i := range targets {
+			addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+			m.Target(netip.AddrPortFrom(addr, 443), key, time.Hour)
+		}
+		m.SetProber(allAnswer{m})
+		lab.Until(b, "all targets to be up", func() bool { return m.Counts().Up == targets })
+		m.SetProber(nil)
+		monitor := func() *health.Monitor { return m }
+		for name, collector := range map[string]prometheus.Collector{"all together": newTargetsCollector(monitor), "each": newTargetCollector(monitor)} {
+			registry := prometheus.NewRegistry()
+			registry.MustRegister(collector)
+			handler := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+			request := httptest.NewRequest("GET", "/metrics", nil)
+			request.Header.Set("Accept-Encoding", "gzip")
+			b.Run(fmt.Sprintf("%d targets, %s", targets, name), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					w := httptest.NewRecorder()
+					handler.ServeHTTP(w, request)
+					if w.Code != http.StatusOK {
+						b.Fatal(w.Code)
+					}
+					b.ReportMetric(float64(w.Body.Len()), "octets")
+				}
+			})
 		}
 	}
+}
+
+// allAnswer is a prober to which everybody answers at once.
+type allAnswer struct{ m *health.Monitor }
+
+// Submit implements health.Prober.
+func (a allAnswer) Submit(checks ...checker.Check) error {
+	reports := make([]checker.Report, len(checks))
+	for i := range checks {
+		reports[i] = checker.Report{Tag: checks[i].Tag, Result: checker.Answered, RTT: time.Millisecond}
+	}
+	a.m.Deliver(reports)
+	return nil
 }
 
 func TestMetricsTargets(t *testing.T) {

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -78,6 +79,15 @@ func (t *Target) load() mark { return mark(t.mark.Load()) }
 
 // Addr returns the address and port. An IPv4 address is never in its IPv4-mapped form.
 func (t *Target) Addr() netip.AddrPort { return netip.AddrPortFrom(t.key.addr, uint16(t.key.port)) }
+
+// CompareAge orders targets by when they came into the table, the oldest first, and those that came together by address
+// and port.
+func CompareAge(a, b *Target) int {
+	if order := cmp.Compare(a.born, b.born); order != 0 {
+		return order
+	}
+	return a.Addr().Compare(b.Addr())
+}
 
 // Settings returns the settings that make the verdict, with the defaults filled in.
 func (t *Target) Settings() Settings { return settings(t.key.settings) }
