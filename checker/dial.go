@@ -80,6 +80,9 @@ func (p *dialProber) dismiss(*session) {}
 
 func (p *dialProber) poller() int { return -1 }
 
+// isBehind implements backend. Each check has a goroutine, so none waits but for its place.
+func (p *dialProber) isBehind() bool { return false }
+
 // setSweep sets the time at which expire looks through the line next. The caller holds mu.
 func (p *dialProber) setSweep(now time.Time) {
 	at, ok := p.queue.expiry()

@@ -17,6 +17,8 @@ const (
 	startBatch = 64
 	// eventBatch is how many events one epoll_pwait(2) fetches.
 	eventBatch = 256
+	// maxBehind is how many checks may wait for the loop to come round to them. That takes it less than 0.1 s.
+	maxBehind = 4096
 	// wakeEvent is the eventfd's number in epoll data. Carriers use numbers from 0 on.
 	wakeEvent = -1
 )
@@ -56,6 +58,7 @@ type loop struct {
 	incoming   []job
 	gone       []*waiter
 	dismissals []dismissal
+	startable  int  // checks that waited for their turn, and not for a place, when the loop looked last
 	sleeping   bool // the loop is in epoll_pwait and has to be woken
 	ended      bool // nothing more is accepted
 	failure    error
@@ -121,6 +124,12 @@ func (l *loop) submit(jobs []job) error {
 	l.incoming = append(l.incoming, jobs...)
 	l.rouse()
 	return nil
+}
+
+func (l *loop) isBehind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.ended && len(l.incoming)+l.startable > maxBehind
 }
 
 func (l *loop) cancel(w *waiter) {
@@ -256,6 +265,7 @@ func (l *loop) takeIn() bool {
 		clear(l.incoming)
 		l.incoming = l.incoming[:0]
 	}
+	l.startable = l.queue.backlog()
 	if len(l.gone) > 0 {
 		l.endGone()
 	}
@@ -322,7 +332,8 @@ const forever = time.Duration(1<<63 - 1)
 func (l *loop) goToSleep(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.dismissals) > 0 || l.ended || len(l.refused) > 0 || l.queue.startable() {
+	l.startable = l.queue.backlog()
+	if len(l.incoming) > 0 || len(l.gone) > 0 || len(l.dismissals) > 0 || l.ended || len(l.refused) > 0 || l.startable > 0 {
 		return 0
 	}
 	l.sleeping = true

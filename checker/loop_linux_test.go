@@ -2,9 +2,12 @@ package checker
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // slowCarrier postpones what is due, as one that sends SYNs again does, and counts.
@@ -47,4 +50,47 @@ func TestLapseInBatches(t *testing.T) {
 			t.Fatalf("turn %d: %d flights looked after, want %d", turn, c.again, want)
 		}
 	}
+}
+
+// A prober that cannot keep up takes no more checks until it has caught up, and all that it took are reported.
+func TestProberBehind(t *testing.T) {
+	target, _ := listen(t, "tcp4", "127.0.0.1:0")
+	forEachMethod(t, func(t *testing.T, m Method) {
+		const many = maxBehind + 1
+		stuck, reported := make(chan struct{}), make(chan int, 2*many)
+		p, err := NewProber(Config{Method: m, Pool: 2 * many}, func(reports []Report) {
+			<-stuck
+			for _, r := range reports {
+				reported <- r.Tag.(int)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		checks := []Check{{Tag: 0}} // has no target, so its report is what the prober gets stuck with
+		for i := range many {
+			checks = append(checks, Check{Target: target, Timeout: time.Minute, Tag: 1 + i})
+		}
+		if err := p.Submit(checks...); err != nil {
+			t.Fatal(err)
+		}
+		want := len(checks)
+		if m.actual() != MethodDial {
+			lab.UntilNil(t, func() error {
+				if err := p.Submit(Check{Tag: want}); err != ErrBusy {
+					if err == nil {
+						want++
+					}
+					return fmt.Errorf("a prober that is behind says %v, want %v", err, ErrBusy)
+				}
+				return nil
+			})
+		}
+		close(stuck)
+		lab.Until(t, "the prober to take checks again", func() bool { return p.Submit(Check{Tag: want}) == nil })
+		for range want + 1 {
+			<-reported
+		}
+	})
 }

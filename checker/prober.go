@@ -113,6 +113,8 @@ type Prober struct {
 
 type backend interface {
 	submit(jobs []job) error
+	// isBehind tells whether more checks wait than can be started within a moment, though not for places in the pool.
+	isBehind() bool
 	// cancel gives up the check of a waiter who is gone.
 	cancel(w *waiter)
 	// dismiss ends all checks of a session with ErrClosed. From then on submit refuses its checks.
@@ -149,9 +151,13 @@ func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 	return &Prober{backend: b, sources: s}, nil
 }
 
-// Submit queues checks and returns at once. Each of them is reported exactly once, unless the error
-// is ErrClosed: then none is.
+// Submit queues checks and returns at once. Each of them is reported exactly once, unless there is an error: then none is.
+// The error is ErrClosed, or ErrBusy where the prober is behind with its work although the pool has room. Without that, so
+// many checks could wait for their turn that the timeouts of all of them pass in line.
 func (p *Prober) Submit(checks ...Check) error {
+	if p.backend.isBehind() {
+		return ErrBusy
+	}
 	jobs := make([]job, len(checks))
 	for i, c := range checks {
 		jobs[i] = p.sources.job(c)

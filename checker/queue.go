@@ -45,7 +45,11 @@ func (q *queue) next() *fifo {
 	}
 }
 
-func (q *queue) startable() bool { return q.next() != nil }
+// backlog returns how many jobs could start now if there were time.
+func (q *queue) backlog() int {
+	n := min(q.regular.len(), q.limit-q.inFlight)
+	return n + max(0, min(q.doubtful.len(), q.limit-q.inFlight-n, max(1, q.limit/2)-q.suspects))
+}
 
 func (q *queue) empty() bool { return q.regular.head() == nil && q.doubtful.head() == nil }
 
@@ -157,6 +161,8 @@ type fifo struct {
 }
 
 func (f *fifo) push(w queued) { f.items = append(f.items, w) }
+
+func (f *fifo) len() int { return len(f.items) - f.front }
 
 func (f *fifo) head() *queued {
 	if f.front == len(f.items) {

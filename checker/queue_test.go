@@ -49,7 +49,7 @@ func TestQueue(t *testing.T) {
 	now = now.Add(time.Second)
 	pop("s3", true)
 	pop("", false)
-	if _, ok := q.expiry(); ok || q.startable() {
+	if _, ok := q.expiry(); ok || q.backlog() > 0 {
 		t.Error("the empty queue has something to do")
 	}
 	if q.inFlight != 4 || q.suspects != 1 {
@@ -103,7 +103,7 @@ func TestQueueExpire(t *testing.T) {
 func TestQueueOfOne(t *testing.T) {
 	q := queue{limit: 1}
 	q.push(job{Check: Check{Timeout: time.Second, Suspect: true}}, time.Now())
-	if !q.startable() {
+	if q.backlog() == 0 {
 		t.Error("a suspect cannot start in an empty pool of one")
 	}
 }
@@ -185,6 +185,31 @@ func TestWiden(t *testing.T) {
 		}
 		if q.inFlight != before.inFlight || q.suspects != before.suspects {
 			t.Errorf("%s: %d places and %d suspects, %d and %d before", name, q.inFlight, q.suspects, before.inFlight, before.suspects)
+		}
+	}
+}
+
+// Only those count as a backlog that wait for nothing but their turn.
+func TestQueueBacklog(t *testing.T) {
+	for _, tt := range []struct{ limit, inFlight, suspectsInFlight, regular, suspects, want int }{
+		{10, 0, 0, 0, 0, 0},
+		{10, 0, 0, 3, 0, 3},
+		{10, 0, 0, 30, 0, 10},
+		{10, 8, 0, 30, 0, 2},
+		{10, 10, 0, 30, 30, 0},
+		{10, 0, 0, 0, 30, 5},
+		{10, 4, 4, 0, 30, 1},
+		{10, 5, 5, 0, 30, 0},
+		{10, 5, 5, 3, 30, 3},
+		{10, 2, 0, 4, 30, 8},
+		{1, 0, 0, 0, 2, 1},
+	} {
+		q := queue{limit: tt.limit, inFlight: tt.inFlight, suspects: tt.suspectsInFlight}
+		for i := range tt.regular + tt.suspects {
+			q.push(job{Check: Check{Timeout: time.Second, Suspect: i >= tt.regular}}, time.Now())
+		}
+		if got := q.backlog(); got != tt.want {
+			t.Errorf("%+v: %d", tt, got)
 		}
 	}
 }

@@ -17,6 +17,8 @@ const (
 	// closedRetry is how long a prober is left alone that is closed although it is still the one to
 	// use. It is about to be replaced, and until then every probe would come right back.
 	closedRetry = 250 * time.Millisecond
+	// busyRetry is how long a prober is left alone that is behind with its work. It does a part of that meanwhile.
+	busyRetry = 10 * time.Millisecond
 	// keepReports is how many reports there is always room for, which takes 200 KB.
 	keepReports = 4096
 )
@@ -270,9 +272,11 @@ func (m *Monitor) send(now int64) {
 		if n == 0 {
 			return
 		}
+		if !m.submit(now) {
+			return
+		}
 		left -= n
 		m.bucket.spend(n)
-		m.submit(now)
 	}
 }
 
@@ -306,28 +310,43 @@ func (m *Monitor) popDue(now int64) *Target {
 	}
 }
 
-// submit hands the batch over to the prober. If that refuses it or panics, the targets are due again.
-func (m *Monitor) submit(now int64) {
+// submit hands the batch over to the prober. It reports false if that refuses it or panics: then the targets are due as
+// before, and the prober is left alone for a while.
+func (m *Monitor) submit(now int64) (accepted bool) {
 	l := &m.loop
-	accepted := false
+	wait := closedRetry
 	defer func() {
 		if !accepted {
-			l.resume = now + int64(closedRetry)
-			for i := range l.checks {
-				t := l.checks[i].Tag.(*Target)
-				t.inFlight = false
-				l.enqueue(t)
-			}
+			l.resume = now + int64(wait)
+			l.putBack()
 		}
 		clear(l.checks)
 		l.checks = l.checks[:0]
 	}()
-	accepted = m.prober.Submit(l.checks...) == nil
+	err := m.prober.Submit(l.checks...)
+	if errors.Is(err, checker.ErrBusy) {
+		wait = busyRetry
+	}
+	accepted = err == nil
 	if !accepted || m.late == nil {
-		return
+		return accepted
 	}
 	for i := range l.checks {
 		t := l.checks[i].Tag.(*Target)
 		m.late(time.Duration(max(0, now-t.due)))
 	}
+	return true
+}
+
+// putBack makes the targets of the batch due again, before the others that are.
+func (l *loop) putBack() {
+	fresh, routine := l.fresh, l.routine
+	l.fresh, l.routine = list{}, list{}
+	for i := range l.checks {
+		t := l.checks[i].Tag.(*Target)
+		t.inFlight = false
+		l.enqueue(t)
+	}
+	l.fresh.append(fresh)
+	l.routine.append(routine)
 }

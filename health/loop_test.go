@@ -758,3 +758,65 @@ type observerFunc func(*Target)
 func (f observerFunc) Checked(t *Target, _ checker.Report) { f(t) }
 func (f observerFunc) Changed(c Change)                    { f(c.Target) }
 func (f observerFunc) Froze(Freeze)                        {}
+
+// behind is a prober that has too much to do until an instant.
+type behind struct {
+	*network
+	until time.Time
+	asked int
+}
+
+func (p *behind) Submit(checks ...checker.Check) error {
+	if p.asked++; time.Now().Before(p.until) {
+		return checker.ErrBusy
+	}
+	return p.network.Submit(checks...)
+}
+
+// A prober that is behind is asked again soon, and gets the checks in the order in which they were due. No token is spent
+// on what it does not take.
+func TestProberBehind(t *testing.T) {
+	const ms, targets = time.Millisecond, 3 * batch
+	for name, tt := range map[string]struct {
+		behind time.Duration
+		rate   int
+		asked  int           // while it is behind
+		within time.Duration // the last check is sent so long after that
+	}{
+		"for a moment":    {busyRetry / 2, 0, 1, busyRetry},
+		"for long":        {100 * ms, 0, 10, busyRetry},
+		"a limit on rate": {100 * ms, 10 * targets, 10, busyRetry + 2*tick},
+		"never":           {0, 0, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var late []time.Duration
+				m := New(Options{Rate: tt.rate, Late: func(d time.Duration) { late = append(late, d) }})
+				defer m.Close()
+				for i := range targets {
+					m.Target(addr(i), plain, time.Hour)
+				}
+				p := &behind{network: newNetwork(t, m, always(checker.Answered, time.Second)), until: time.Now().Add(tt.behind)}
+				m.SetProber(p)
+				begun := time.Now()
+				time.Sleep(tt.behind + tt.within)
+				synctest.Wait()
+				i := 0
+				for _, checks := range p.batches {
+					for _, c := range checks {
+						if c.Target != addr(i) {
+							t.Fatalf("number %d is a check of %v", i, c.Target)
+						}
+						i++
+					}
+				}
+				if i != targets || len(late) != targets || late[0] > tt.behind+busyRetry || late[0] < tt.behind {
+					t.Errorf("%d checks within %v, %d in time, the first %v late", i, time.Since(begun), len(late), late[:min(1, len(late))])
+				}
+				if asked := p.asked - len(p.batches); asked != tt.asked {
+					t.Errorf("asked %d times while it was behind, want %d", asked, tt.asked)
+				}
+			})
+		})
+	}
+}

@@ -17,7 +17,7 @@ const defaultTargets = 65536
 type Prober interface {
 	// Submit takes checks and returns without waiting for them. It must not keep the slice. Every
 	// check has to come back exactly once through [Monitor.Deliver], its Tag unchanged; with an
-	// error none does, and they are sent again later.
+	// error none does, and they are sent again later: soon where it is [checker.ErrBusy].
 	Submit(checks ...checker.Check) error
 }
 
