@@ -92,7 +92,7 @@ type Monitor struct {
 	panicked func(any)
 	clock    clock
 
-	table    *table
+	table    table
 	size     atomic.Int64 // of table, changed with mu held
 	states   [states]atomic.Int64
 	damped   atomic.Int64
@@ -139,7 +139,6 @@ func newMonitor(o Options) *Monitor {
 		observer: o.Observer,
 		late:     o.Late,
 		panicked: o.Panic,
-		table:    newTable(),
 		closing:  make(chan struct{}),
 		done:     make(chan struct{}),
 		wake:     make(chan struct{}, 1),
@@ -168,7 +167,7 @@ func (m *Monitor) signal() {
 // tells which), Target returns nil. It takes no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
 	k := key{addr: addr.Addr().Unmap(), port: uint64(addr.Port()), settings: s}
-	if t := m.table.find(k); t != nil && t.want(keep) {
+	if t := m.table.get(&k); t != nil && t.want(keep) {
 		return t
 	}
 	return m.add(k, keep)
@@ -181,7 +180,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if t := m.table.find(k); t != nil {
+	if t := m.table.get(&k); t != nil {
 		// With mu held no target in the table is gone.
 		t.want(keep)
 		return t
@@ -192,7 +191,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 	now := m.now()
 	t := &Target{key: k, monitor: m, born: now, due: now, since: now, heard: now}
 	t.want(keep)
-	m.table.add(t)
+	m.table.put(t)
 	m.size.Add(1)
 	m.states[Unknown].Add(1)
 	m.added.push(t)
@@ -220,7 +219,7 @@ func (m *Monitor) forget(t *Target) bool {
 	if !t.wanted.CompareAndSwap(0, gone) {
 		return false
 	}
-	m.table.remove(t)
+	m.table.remove(&t.key)
 	m.size.Add(-1)
 	m.states[t.State()].Add(-1)
 	if t.Damped() {
@@ -290,7 +289,9 @@ func (m *Monitor) Counts() Counts {
 
 // All yields the targets in the table in no certain order, each at most once. Targets that come or go
 // meanwhile may be missing. To be looked at does not keep a target in the table.
-func (m *Monitor) All() iter.Seq[*Target] { return m.table.all() }
+func (m *Monitor) All() iter.Seq[*Target] {
+	return m.table.all()
+}
 
 // Close ends the probing and all waits, and returns when the goroutine has ended: no Observer and no
 // Prober is called after that. Targets keep their last verdicts, and Target still finds them. Close

@@ -1,9 +1,11 @@
 package health
 
 import (
+	"encoding/binary"
 	"hash/maphash"
 	"iter"
 	"math/bits"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 )
@@ -13,10 +15,9 @@ import (
 // "Linear Hashing", VLDB 1980). So no addition ever has to move all targets, and what the table needs for a target beside
 // the target itself are three words. It keeps the room for the most targets that it ever had.
 type table struct {
-	seed maphash.Seed
 	// buckets are in segments, each as large as all before it together. Those that are not in use yet are nil.
 	buckets [maxSegments]atomic.Pointer[[]chain]
-	inUse   atomic.Uint32 // buckets, at least firstBuckets
+	inUse   atomic.Uint32 // buckets, 0 before the first target came
 	splits  atomic.Uint32 // counts the beginnings and ends of splits: it is odd during one
 
 	// mu is held while the table is changed. No other lock is taken meanwhile.
@@ -42,15 +43,31 @@ const (
 	placesInBlock = 256
 )
 
-func newTable() *table {
-	t := &table{seed: maphash.MakeSeed()}
-	first := make([]chain, firstBuckets)
-	t.buckets[0].Store(&first)
-	t.inUse.Store(firstBuckets)
-	return t
+// tableSeed and tableKeys keep others from making up addresses with the same hash.
+var (
+	tableSeed = maphash.MakeSeed()
+	tableKeys = [...]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}
+)
+
+// hash returns the hash of a key: by multiplication, as in wyhash, which Go's own maps have where a CPU has no instructions
+// for AES. These would have the key in memory first, and that takes longer than all the rest.
+func (k *key) hash() uint32 {
+	rest := k.port
+	if k.addr.Is4() {
+		octets := k.addr.As4()
+		rest |= uint64(binary.BigEndian.Uint32(octets[:])) << 16
+	} else {
+		octets := k.addr.As16()
+		rest ^= mixed(binary.BigEndian.Uint64(octets[:8])^tableKeys[0], binary.BigEndian.Uint64(octets[8:])^tableKeys[1])
+	}
+	return uint32(mixed(rest^tableKeys[2], maphash.Comparable(tableSeed, k.settings)))
 }
 
-func (t *table) hash(k key) uint32 { return uint32(maphash.Comparable(t.seed, k)) }
+// mixed returns a number whose bits depend on all bits of two others.
+func mixed(a, b uint64) uint64 {
+	high, low := bits.Mul64(a, b)
+	return high ^ low
+}
 
 // bucketOf returns the number of the bucket that a hash is in, of so many.
 func bucketOf(hash, buckets uint32) uint32 {
@@ -70,9 +87,9 @@ func (t *table) bucket(i uint32) *chain {
 	return &(*t.buckets[segment].Load())[i]
 }
 
-// find returns the target with a key, nil if there is none. It allocates nothing.
-func (t *table) find(k key) *Target {
-	hash := t.hash(k)
+// get returns the target with a key, nil if there is none. It allocates nothing.
+func (t *table) get(k *key) *Target {
+	hash := k.hash()
 	splits := t.splits.Load()
 	if found := t.search(k, hash); found != nil {
 		return found
@@ -86,23 +103,32 @@ func (t *table) find(k key) *Target {
 	return t.search(k, hash)
 }
 
-func (t *table) search(k key, hash uint32) *Target {
-	for x := t.bucket(bucketOf(hash, t.inUse.Load())).Load(); x != nil; x = x.chained.Load() {
-		if x.key == k {
+func (t *table) search(k *key, hash uint32) *Target {
+	buckets := t.inUse.Load()
+	if buckets == 0 {
+		return nil
+	}
+	for x := t.bucket(bucketOf(hash, buckets)).Load(); x != nil; x = x.chained.Load() {
+		if x.key.is(k) {
 			return x
 		}
 	}
 	return nil
 }
 
-// add puts a target in whose key is not in the table.
-func (t *table) add(x *Target) {
+// put adds a target with a key that is not in the table.
+func (t *table) put(x *Target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.size++; t.size > int(t.inUse.Load()) {
+	switch t.size++; {
+	case t.inUse.Load() == 0:
+		first := make([]chain, firstBuckets)
+		t.buckets[0].Store(&first)
+		t.inUse.Store(firstBuckets)
+	case t.size > int(t.inUse.Load()):
 		t.split()
 	}
-	head := t.bucket(bucketOf(t.hash(x.key), t.inUse.Load()))
+	head := t.bucket(bucketOf(x.key.hash(), t.inUse.Load()))
 	x.chained.Store(head.Load())
 	head.Store(x)
 	t.takePlace(x)
@@ -119,7 +145,7 @@ func (t *table) split() {
 	from, to := t.bucket(buckets&(1<<(bits.Len32(buckets)-1)-1)), t.bucket(buckets)
 	for x := from.Load(); x != nil; {
 		next := x.chained.Load()
-		if bucketOf(t.hash(x.key), buckets+1) == buckets {
+		if bucketOf(x.key.hash(), buckets+1) == buckets {
 			from.Store(next)
 			x.chained.Store(to.Load())
 			to.Store(x)
@@ -132,14 +158,15 @@ func (t *table) split() {
 	t.splits.Add(1)
 }
 
-// remove takes a target out that is in the table. Whoever has come across it while he searches the chain goes on from it,
-// so it stays linked to the next.
-func (t *table) remove(x *Target) {
+// remove takes out the target with a key, which is in the table. Whoever has come across it while he searches the chain goes
+// on from it, so it stays linked to the next.
+func (t *table) remove(k *key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	link := t.bucket(bucketOf(t.hash(x.key), t.inUse.Load()))
-	for link.Load() != x {
-		link = &link.Load().chained
+	link := t.bucket(bucketOf(k.hash(), t.inUse.Load()))
+	x := link.Load()
+	for ; !x.key.is(k); x = link.Load() {
+		link = &x.chained
 	}
 	link.Store(x.chained.Load())
 	t.size--

@@ -32,22 +32,24 @@ func setOf(all iter.Seq[*Target]) map[*Target]int {
 // Whatever comes and goes, the table has what a map has.
 func TestTable(t *testing.T) {
 	for _, most := range []int{1, firstBuckets - 1, firstBuckets, firstBuckets + 1, 1000, 5000} {
-		table, want := newTable(), make(map[key]*Target)
+		var table table
+		want := make(map[key]*Target)
 		for range 4 * most {
 			k := keyOf(rand.IntN(most))
 			switch x := want[k]; {
 			case x == nil:
 				x = &Target{key: k}
-				table.add(x)
+				table.put(x)
 				want[k] = x
 			case rand.IntN(2) == 0:
-				table.remove(x)
+				table.remove(&x.key)
 				delete(want, k)
 			}
 		}
 		for i := range most {
-			if got := table.find(keyOf(i)); got != want[keyOf(i)] {
-				t.Fatalf("of %d: found %p for number %d, want %p", most, got, i, want[keyOf(i)])
+			k := keyOf(i)
+			if got := table.get(&k); got != want[k] {
+				t.Fatalf("of %d: found %p for number %d, want %p", most, got, i, want[k])
 			}
 		}
 		times := setOf(table.all())
@@ -65,15 +67,15 @@ func TestTable(t *testing.T) {
 // The places of those that have left are taken again, and so are their buckets.
 func TestTableKeepsItsRoom(t *testing.T) {
 	const many = 3000
-	table := newTable()
+	var table table
 	for range 4 {
 		var all []*Target
 		for i := range many {
 			all = append(all, &Target{key: keyOf(i)})
-			table.add(all[i])
+			table.put(all[i])
 		}
 		for _, x := range all {
-			table.remove(x)
+			table.remove(&x.key)
 		}
 	}
 	if n := table.inUse.Load(); n != many || table.taken != many || len(table.vacant) != many {
@@ -84,9 +86,9 @@ func TestTableKeepsItsRoom(t *testing.T) {
 // However many it has, nearly all chains are short.
 func TestTableChains(t *testing.T) {
 	for _, many := range []int{1000, 1500, 2047, 100_000} {
-		table := newTable()
+		var table table
 		for i := range many {
-			table.add(&Target{key: keyOf(i)})
+			table.put(&Target{key: keyOf(i)})
 		}
 		steps := 0
 		for i := range table.inUse.Load() {
@@ -105,11 +107,11 @@ func TestTableChains(t *testing.T) {
 // Who stays is always found, and comes once, while others come and go and buckets are split.
 func TestTableMeanwhile(t *testing.T) {
 	const stay, others, rounds = 300, 3000, 30
-	table := newTable()
+	var table table
 	var staying []*Target
 	for i := range stay {
 		staying = append(staying, &Target{key: keyOf(i)})
-		table.add(staying[i])
+		table.put(staying[i])
 	}
 	ended := make(chan struct{})
 	var readers sync.WaitGroup
@@ -130,7 +132,7 @@ func TestTableMeanwhile(t *testing.T) {
 	}
 	for range 3 {
 		until(func() error {
-			if x := staying[rand.IntN(stay)]; table.find(x.key) != x {
+			if x := staying[rand.IntN(stay)]; table.get(&x.key) != x {
 				return fmt.Errorf("%v is not found", x.key)
 			}
 			return nil
@@ -149,11 +151,11 @@ func TestTableMeanwhile(t *testing.T) {
 		var more []*Target
 		for i := range others * (round + 1) / rounds {
 			more = append(more, &Target{key: keyOf(stay + i)})
-			table.add(more[i])
+			table.put(more[i])
 		}
 		rand.Shuffle(len(more), func(i, j int) { more[i], more[j] = more[j], more[i] })
 		for _, x := range more {
-			table.remove(x)
+			table.remove(&x.key)
 		}
 	}
 	close(ended)
