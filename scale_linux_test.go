@@ -36,14 +36,20 @@ var scaleFor = flag.Duration("scale", 0,
 type scale struct {
 	targets  int
 	interval time.Duration
-	watched  bool // somebody looks at the status page and at the metrics of each target all the time
+	watched  onlookers
 }
 
+// onlookers are who looks meanwhile: at the first status page every 10 s, and at the metrics every 15 s.
+type onlookers int
+
+const (
+	nobody onlookers = iota
+	page             // the page, and the metrics of all targets together
+	series           // and the metrics of each target
+)
+
 func (s scale) String() string {
-	watched := ""
-	if s.watched {
-		watched = ", watched"
-	}
+	watched := [...]string{nobody: "", page: ", watched", series: ", with metrics of targets"}[s.watched]
 	return fmt.Sprintf("%d targets each %v%s", s.targets, s.interval, watched)
 }
 
@@ -57,9 +63,9 @@ func BenchmarkScale(b *testing.B) {
 	cases := []scale{small}
 	if *scaleFor > 0 {
 		for _, s := range []scale{{targets: 100_000, interval: 2 * time.Second}, {targets: 1_000_000, interval: 20 * time.Second}} {
-			cases = append(cases, s)
-			s.watched = true
-			cases = append(cases, s)
+			for _, s.watched = range []onlookers{nobody, page, series} {
+				cases = append(cases, s)
+			}
 		}
 	}
 	for _, s := range cases {
@@ -110,10 +116,10 @@ func (s scale) run(b *testing.B, long time.Duration) {
 	time.Sleep(s.interval)
 	looks := map[string]*quantiles{}
 	ended := make(chan struct{})
-	var watching sync.WaitGroup
-	if s.watched {
+	var watchers sync.WaitGroup
+	if s.watched != nobody {
 		looks["page"], looks["scrape"] = newQuantiles(), newQuantiles()
-		watching.Go(func() { lookOften(b, m.Monitor, looks, ended) })
+		watchers.Go(func() { s.look(b, m.Monitor, looks, ended) })
 	}
 	failed := failedChecks()
 	m.late.on.Store(true)
@@ -123,7 +129,7 @@ func (s scale) run(b *testing.B, long time.Duration) {
 	m.late.on.Store(false)
 	b.StopTimer()
 	close(ended)
-	watching.Wait()
+	watchers.Wait()
 	b.ReportMetric(float64(lab.HeapInUse()-m.heap)/float64(s.targets), "B/target")
 	if c := m.Counts(); c.Up != s.targets || failedChecks() > failed {
 		b.Errorf("%+v and %v failed checks, want all to be up, and no check to fail", c, failedChecks()-failed)
@@ -268,36 +274,44 @@ func (q *quantiles) at(part float64) float64 {
 	return math.Inf(1)
 }
 
-// lookOften looks at the first status page and at all metrics, one after the other, with a second in between. Both come over
-// HTTP, as CoreDNS serves them.
-func lookOften(b *testing.B, m *health.Monitor, took map[string]*quantiles, ended <-chan struct{}) {
+// look looks at the first status page and at the metrics again and again. Both come over HTTP, as CoreDNS serves them.
+func (s scale) look(b *testing.B, m *health.Monitor, took map[string]*quantiles, ended <-chan struct{}) {
 	registry := prometheus.NewRegistry()
 	monitor := func() *health.Monitor { return m }
-	registry.MustRegister(newTargetsCollector(monitor), newTargetCollector(monitor))
+	registry.MustRegister(newTargetsCollector(monitor))
+	if s.watched == series {
+		registry.MustRegister(newTargetCollector(monitor))
+	}
 	metrics := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	defer metrics.Close()
 	const address = "127.0.0.1:8053"
-	page, err := status.Open(address, func() *status.Subject { return &status.Subject{Monitor: m, Limit: m.Len() + 1} },
+	server, err := status.Open(address, func() *status.Subject { return &status.Subject{Monitor: m, Limit: m.Len() + 1} },
 		status.Listener{Infof: func(string, ...any) {}, Errorf: b.Errorf, Recovered: func(where string, reason any) { b.Error(where, reason) }})
 	if err != nil {
 		b.Error(err)
 		return
 	}
-	defer page.Close()
-	for {
-		for name, url := range map[string]string{"page": "http://" + address + "/", "scrape": metrics.URL} {
-			begun := time.Now()
-			if err := fetch(url); err != nil {
-				b.Error(err)
+	defer server.Close()
+	var looking sync.WaitGroup
+	every := func(pause time.Duration, name, url string) {
+		looking.Go(func() {
+			for {
+				begun := time.Now()
+				if err := fetch(url); err != nil {
+					b.Error(err)
+				}
+				took[name].add(time.Since(begun))
+				select {
+				case <-ended:
+					return
+				case <-time.After(pause):
+				}
 			}
-			took[name].add(time.Since(begun))
-			select {
-			case <-ended:
-				return
-			case <-time.After(time.Second):
-			}
-		}
+		})
 	}
+	every(10*time.Second, "page", "http://"+address+"/")
+	every(15*time.Second, "scrape", metrics.URL)
+	looking.Wait()
 }
 
 func fetch(url string) error {
