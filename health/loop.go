@@ -272,11 +272,12 @@ func (m *Monitor) send(now int64) {
 		if n == 0 {
 			return
 		}
+		m.bucket.spend(n) // first, so that no try takes the same tokens
 		if !m.submit(now) {
+			m.bucket.spend(-n)
 			return
 		}
 		left -= n
-		m.bucket.spend(n)
 	}
 }
 
