@@ -27,7 +27,10 @@ func anatomyFor(m *dns.Msg) *anatomy {
 
 // release keeps the space for the next answer.
 func (a *anatomy) release() {
-	a.forget()
+	a.ahead = a.ahead[:0]
+	if a.message != nil {
+		a.forget()
+	}
 	if max(cap(a.members), cap(a.pairs), cap(a.glue.records)) > ordinary {
 		giants.Put(a)
 	} else {
@@ -44,7 +47,7 @@ func (a *anatomy) forget() {
 	a.glue.reset()
 	*a = anatomy{
 		index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue, gone: a.gone, tally: a.tally,
-		order: a.order[:0], candidates: a.candidates[:0],
+		order: a.order[:0], candidates: a.candidates[:0], ahead: a.ahead[:0],
 	}
 }
 
@@ -73,6 +76,8 @@ type anatomy struct {
 	order []ranked // members in their new order, those of one RRset together
 
 	candidates []ranked // space for those of one pick
+
+	ahead []Verdict // on the first pairs, which were asked for already
 }
 
 // member is a record that leads to addresses.

@@ -156,6 +156,9 @@ const textOfPair = 256
 func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
 	a := anatomyFor(m)
 	defer a.release()
+	if addresses, stays := a.askAhead(m, q.Zone.Policy, source); stays {
+		return m, Result{Addresses: addresses}
+	}
 	filtered, result, valid := a.filter(m, q, source)
 	if !valid {
 		unsigned := *q

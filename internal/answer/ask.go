@@ -21,6 +21,7 @@ func (a *anatomy) ask(q *Query, source Source) {
 			s.down++
 		}
 	}
+	a.ahead = a.ahead[:0]
 }
 
 // pairs returns the number of addresses that the member leads to.
@@ -46,10 +47,7 @@ func (a *anatomy) askFor(which span, s *rrset, matter bool, source Source) (down
 	}
 	for i := which.from; i < which.to; i++ {
 		pair := &a.pairs[i]
-		v := source.Ask(pair.addr, pair.port)
-		if pair.other != 0 {
-			v = v.or(source.Ask(pair.addr, pair.other))
-		}
+		v := a.verdictOn(i, source)
 		pair.verdict, pair.down, pair.leaves = v, v.State == Down, false
 		if v.State != Unwatched {
 			if pair.glue != none {
