@@ -10,7 +10,7 @@ import (
 // permits tells which addresses may be probed. The longest prefix that holds an address decides; where none does, the
 // address may be probed.
 type permits struct {
-	rules bart.Table[bool]
+	rules bart.Fast[bool]
 }
 
 // neverProbed is denied unless a longer or equal prefix is allowed: what is not unicast to another

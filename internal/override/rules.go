@@ -45,7 +45,7 @@ func (d Decision) String() string {
 // port, else that for the longest prefix that holds the address. The nil pointer has no rules.
 type Rules struct {
 	endpoints map[netip.AddrPort]Decision
-	prefixes  bart.Table[Decision] // single addresses too
+	prefixes  bart.Fast[Decision] // single addresses too
 }
 
 // Of returns what the rules say of an address at a port. An IPv4 address is not to be in its IPv4-mapped form. It
