@@ -7,31 +7,55 @@ import (
 )
 
 // askAhead asks for the verdicts on the addresses of an answer that is as most are, A or AAAA records without addresses
-// beside them, for as long as nothing has to change: the addresses are up, or nobody watches them, and no TTL is too
-// long. It reports whether that holds for all of them, so that the message can go as it is without being dissected, and
-// how many there are. Otherwise the verdicts that it has are taken by [anatomy.ask].
+// beside them, for as long as nothing follows from them but TTLs: the addresses are up, or nobody watches them. Where that
+// holds for all of them, it returns what becomes of the message, which is not dissected for that, and how many there are.
+// Else it returns nil, and the verdicts that it has are taken by [anatomy.ask].
 //
-// Signatures do not matter, nor do other records, since only what changes has any effect on them. The number of records
-// is bounded, and so are the questions, and the text of the names: such a message cannot be excessive.
-func (a *anatomy) askAhead(m *dns.Msg, p *Policy, source Source) (addresses int, stays bool) {
+// The number of records is bounded, and so are the questions and the text of the names: such a message is not excessive.
+func (a *anatomy) askAhead(m *dns.Msg, p *Policy, source Source) (_ *dns.Msg, addresses int) {
 	if p.selects() || len(m.Answer)+len(m.Extra) > ordinary || slices.ContainsFunc(m.Extra, leads) {
-		return 0, false
+		return nil, 0
 	}
+	exceeds, watched, signed := false, true, false
 	for _, rr := range m.Answer {
 		h, addr, ok := address(rr)
-		switch {
-		case !ok && leads(rr), ok && h.Ttl > p.TTL:
-			return 0, false
-		case !ok:
+		if !ok {
+			if leads(rr) {
+				return nil, 0
+			}
+			_, isSignature := rr.(*dns.RRSIG)
+			signed = signed || isSignature
 			continue
 		}
 		v := source.Ask(addr, 0)
 		a.ahead = append(a.ahead, v)
 		if v.State != Up && v.State != Unwatched {
-			return 0, false
+			return nil, 0
+		}
+		exceeds, watched = exceeds || h.Ttl > p.TTL, watched && v.State == Up
+	}
+	switch {
+	case !exceeds:
+		return m, len(a.ahead)
+	case watched && !signed:
+		return withTTL(m, p.TTL), len(a.ahead)
+	default: // TTLs depend on the RRset, or signatures on TTLs
+		return nil, 0
+	}
+}
+
+// withTTL returns a message with copies of the address records in the answer whose TTL is too long.
+func withTTL(m *dns.Msg, limit uint32) *dns.Msg {
+	c := new(dns.Msg)
+	*c = *m
+	c.Answer = slices.Clone(m.Answer)
+	to := copiesFor(m)
+	for i, rr := range c.Answer {
+		if _, _, ok := address(rr); ok {
+			c.Answer[i] = to.capped(rr, limit)
 		}
 	}
-	return len(a.ahead), true
+	return c
 }
 
 // leads tells whether a record is of a type that leads to addresses.

@@ -156,8 +156,8 @@ const textOfPair = 256
 func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
 	a := anatomyFor(m)
 	defer a.release()
-	if addresses, stays := a.askAhead(m, q.Zone.Policy, source); stays {
-		return m, Result{Addresses: addresses}
+	if filtered, addresses := a.askAhead(m, q.Zone.Policy, source); filtered != nil {
+		return filtered, Result{Addresses: addresses}
 	}
 	filtered, result, valid := a.filter(m, q, source)
 	if !valid {
@@ -193,7 +193,7 @@ func (a *anatomy) filter(m *dns.Msg, q *Query, source Source) (_ *dns.Msg, _ Res
 	if !changed && !a.exceeds() {
 		return m, result, true
 	}
-	e := edit{anatomy: a, query: *q}
+	e := edit{anatomy: a, copies: copiesFor(m), query: *q}
 	m = e.make()
 	result.Removed, result.Outcome = e.removed, e.outcome
 	return m, result, !e.invalid

@@ -14,6 +14,7 @@ const speaker = "shaker"
 // edit makes a new message out of one that must not be changed.
 type edit struct {
 	*anatomy
+	copies
 	query   Query
 	removed int  // addresses, because they are down
 	left    bool // addresses have, for whatever reason
@@ -132,7 +133,7 @@ func (e *edit) lose(n int, loss bool) {
 func (e *edit) remaining(rr dns.RR, m *member) dns.RR {
 	s, pairs := &e.sets[m.set], e.pairsOf(m.own)
 	if !isService(s.rrtype) || !slices.ContainsFunc(pairs, hasLeft) {
-		return capped(rr, s.limit)
+		return e.capped(rr, s.limit)
 	}
 	for i := range pairs {
 		if pairs[i].leaves {
@@ -179,7 +180,7 @@ func (e *edit) extraSection() []dns.RR {
 				e.lose(1, r.loss)
 				continue
 			}
-			extra = append(extra, capped(rr, e.glue.sets[r.set].limit))
+			extra = append(extra, e.capped(rr, e.glue.sets[r.set].limit))
 			seals.note(len(e.sets)+r.set, extra[len(extra)-1:], len(extra))
 		case len(members) > 0 && members[0].index == i:
 			m := &members[0]
@@ -196,20 +197,42 @@ func (e *edit) extraSection() []dns.RR {
 	return seals.sealed(extra)
 }
 
+// copies are room for copies of address records, since many at once cost little more than one.
+type copies struct {
+	a    []dns.A
+	aaaa []dns.AAAA
+	size int // of the room to make, in records
+}
+
+// maxCopies bounds the size of copies. Somebody may keep a single one of them.
+const maxCopies = 16
+
+func copiesFor(m *dns.Msg) copies { return copies{size: min(len(m.Answer)+len(m.Extra), maxCopies)} }
+
 // capped returns rr, or a copy with a shorter TTL if its own is too long.
-func capped(rr dns.RR, limit uint32) dns.RR {
+func (to *copies) capped(rr dns.RR, limit uint32) dns.RR {
 	if rr.Header().Ttl <= limit {
 		return rr
 	}
 	switch rr := rr.(type) {
 	case *dns.A:
-		c := *rr
+		if len(to.a) == 0 {
+			to.a = make([]dns.A, to.size)
+		}
+		c := &to.a[0]
+		to.a = to.a[1:]
+		*c = *rr
 		c.Hdr.Ttl = limit
-		return &c
+		return c
 	case *dns.AAAA:
-		c := *rr
+		if len(to.aaaa) == 0 {
+			to.aaaa = make([]dns.AAAA, to.size)
+		}
+		c := &to.aaaa[0]
+		to.aaaa = to.aaaa[1:]
+		*c = *rr
 		c.Hdr.Ttl = limit
-		return &c
+		return c
 	default:
 		c := dns.Copy(rr)
 		c.Header().Ttl = limit

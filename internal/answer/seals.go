@@ -122,7 +122,7 @@ func (s *seals) other(rr dns.RR) (_ dns.RR, goes bool) {
 		seal.old = append(seal.old, sig)
 		return rr, true
 	}
-	return capped(rr, s.limitOf(n)), false
+	return s.capped(rr, s.limitOf(n)), false
 }
 
 // sealed returns the section with new signatures behind the RRsets that have lost theirs.
