@@ -70,6 +70,7 @@ type anatomy struct {
 	resolves bool // addresses were asked for that the message lacks
 	signed   bool // there are signatures
 	awaits   bool // there are verdicts to come
+	loses    bool // there are addresses that are down
 
 	gone  map[place]bool // addresses that leave an RRset of the answer, and whether that is because they are down
 	tally tally

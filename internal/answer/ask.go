@@ -3,7 +3,7 @@ package answer
 // ask gets the verdicts on all addresses where they could change the answer, and forgets what was decided by older ones.
 func (a *anatomy) ask(q *Query, source Source) {
 	p := q.Zone.Policy
-	a.asides, a.awaits = 0, false
+	a.asides, a.awaits, a.loses = 0, false, false
 	a.glue.forgetVerdicts()
 	for n := range a.sets {
 		s := &a.sets[n]
@@ -62,6 +62,7 @@ func (a *anatomy) askFor(which span, s *rrset, matter bool, source Source) (down
 			down++
 		}
 	}
+	a.loses = a.loses || down > 0
 	return down
 }
 

@@ -152,8 +152,12 @@ func (f *Fallback) addressesOf(rrtype uint16) (addrs []netip.Addr) {
 	return addrs
 }
 
-// decide tells what else follows from the fates of the RRsets, and reports whether anything changes.
+// decide tells what else follows from the fates of the RRsets, and reports whether anything changes. Nothing does where
+// nothing is down and all of the living are alike.
 func (a *anatomy) decide(q *Query) (changed bool) {
+	if !a.loses && !q.Zone.selects() {
+		return false
+	}
 	for n := range a.sets {
 		f := a.sets[n].fate
 		changed = changed || f != stays && f != sorted // whether that changes anything, its order tells

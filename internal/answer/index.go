@@ -3,7 +3,8 @@ package answer
 import (
 	"bytes"
 	"encoding/binary"
-	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
 	"slices"
 )
 
@@ -14,10 +15,9 @@ type rrsetIndex struct {
 	table []int32 // a hash table of numbers, none where there is room; empty while there are few keys
 
 	// What find was asked for last: RRsets come in one piece, nearly always.
-	owner  string
-	hash   uint64
-	folded []byte // space for the name in lower case
-	text   int    // octets in all names that it was asked for, those apart that were the same as the ones before
+	owner string
+	hash  uint64
+	text  int // octets in all names that it was asked for, those apart that were the same as the ones before
 }
 
 type rrsetKey struct {
@@ -29,8 +29,8 @@ type rrsetKey struct {
 // manyKeys is the number of RRsets from which on they are looked up in a table.
 const manyKeys = 16
 
-// nameSeed keeps others from making up names with the same hash.
-var nameSeed = maphash.MakeSeed()
+// nameKeys keep others from making up names with the same hash.
+var nameKeys = [...]uint64{rand.Uint64(), rand.Uint64()}
 
 func (x *rrsetIndex) find(owner string, rrtype uint16) (n int, found bool) {
 	if len(x.keys) == 0 {
@@ -104,28 +104,36 @@ func (x *rrsetIndex) enter(n int) {
 // reset forgets everything but the space.
 func (x *rrsetIndex) reset() {
 	clear(x.keys)
-	*x = rrsetIndex{keys: x.keys[:0], table: x.table[:0], folded: x.folded[:0]}
+	*x = rrsetIndex{keys: x.keys[:0], table: x.table[:0]}
 }
 
-// hashOf returns the hash of a name, whatever the case of its letters.
+// hashOf returns the hash of a name, whatever the case of its letters: that of eight octets after the other, by
+// multiplication as in wyhash. The last eight may overlap with those before.
 func (x *rrsetIndex) hashOf(owner string) uint64 {
 	if x.owner == owner && owner != "" {
 		return x.hash
 	}
-	size := (len(owner) + 7) &^ 7
-	x.folded = slices.Grow(x.folded[:0], size)[:size]
-	name, folded := []byte(owner), x.folded
-	for ; len(name) >= 8 && len(folded) >= 8; name, folded = name[8:], folded[8:] {
-		binary.LittleEndian.PutUint64(folded, lower(binary.LittleEndian.Uint64(name)))
+	hash := nameKeys[0] ^ uint64(len(owner))
+	name := []byte(owner)
+	for ; len(name) > 8; name = name[8:] {
+		hash = mixed(hash^lower(binary.LittleEndian.Uint64(name)), nameKeys[1])
 	}
-	if len(folded) >= 8 {
+	if len(owner) >= 8 {
+		name = []byte(owner)[len(owner)-8:]
+	} else {
 		var last [8]byte
-		copy(last[:], name)
-		binary.LittleEndian.PutUint64(folded, lower(binary.LittleEndian.Uint64(last[:])))
+		copy(last[:], owner)
+		name = last[:]
 	}
 	x.text += len(owner)
-	x.owner, x.hash = owner, maphash.Bytes(nameSeed, x.folded)
+	x.owner, x.hash = owner, mixed(hash^lower(binary.LittleEndian.Uint64(name)), nameKeys[1])
 	return x.hash
+}
+
+// mixed returns a number whose bits depend on all bits of two others.
+func mixed(a, b uint64) uint64 {
+	high, low := bits.Mul64(a, b)
+	return high ^ low
 }
 
 // sameName tells whether two names differ at most in the case of their ASCII letters (RFC 4343, section 3).

@@ -22,6 +22,9 @@ func isTCP(owner string) bool {
 		return true
 	}
 	label, _, _ := strings.Cut(owner[off:], ".")
+	if label == "" || label[0] != '_' {
+		return true
+	}
 	return !slices.ContainsFunc(otherProtocols, func(p string) bool { return strings.EqualFold(p, label) })
 }
 
