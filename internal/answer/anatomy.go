@@ -27,10 +27,10 @@ func anatomyFor(m *dns.Msg) *anatomy {
 
 // release keeps the space for the next answer.
 func (a *anatomy) release() {
-	a.ahead = a.ahead[:0]
 	if a.message != nil {
 		a.forget()
 	}
+	a.ahead = a.ahead[:0]
 	if max(cap(a.members), cap(a.pairs), cap(a.glue.records)) > ordinary {
 		giants.Put(a)
 	} else {
@@ -45,20 +45,31 @@ func (a *anatomy) forget() {
 	clear(a.gone)
 	a.index.reset()
 	a.glue.reset()
-	*a = anatomy{
-		index: a.index, sets: a.sets[:0], members: a.members[:0], pairs: a.pairs[:0], glue: a.glue, gone: a.gone, tally: a.tally,
-		order: a.order[:0], candidates: a.candidates[:0], ahead: a.ahead[:0],
-	}
+	a.sets, a.members, a.pairs = a.sets[:0], a.members[:0], a.pairs[:0]
+	a.order, a.candidates, a.ahead = a.order[:0], a.candidates[:0], a.ahead[:0]
+	a.findings = findings{}
 }
 
 // anatomy is the records of a message that a verdict may change, sorted by RRset.
 type anatomy struct {
-	message *dns.Msg
+	findings
 	index   rrsetIndex // of sets
 	sets    []rrset    // those of the answer section first
 	members []member   // of the answer section in its order, then of the additional section in its order
 	pairs   []pair     // those of one member are together
 	glue    glue
+	ahead   []Verdict // on the first pairs, which were asked for already
+
+	gone  map[place]bool // addresses that leave an RRset of the answer, and whether that is because they are down
+	tally tally
+	order []ranked // members in their new order, those of one RRset together
+
+	candidates []ranked // space for those of one pick
+}
+
+// findings are about a message as a whole.
+type findings struct {
+	message *dns.Msg
 
 	most      int // pairs that there may be
 	questions int // to the source, of which there may be so many
@@ -72,13 +83,7 @@ type anatomy struct {
 	awaits   bool // there are verdicts to come
 	loses    bool // there are addresses that are down
 
-	gone  map[place]bool // addresses that leave an RRset of the answer, and whether that is because they are down
-	tally tally
-	order []ranked // members in their new order, those of one RRset together
-
-	candidates []ranked // space for those of one pick
-
-	ahead []Verdict // on the first pairs, which were asked for already
+	instead [len(addressTypes)][]netip.Addr // the addresses of the fallback by their type, where they were needed
 }
 
 // member is a record that leads to addresses.
@@ -260,10 +265,10 @@ func (a *anatomy) addMember(i int, rr dns.RR, extra bool) {
 		}
 		a.addPair(pair{addr: addr, glue: none})
 	case *dns.SRV:
-		if extra || !isChecked(rr) {
+		if extra || !isReachable(rr) {
 			return // nothing brings SRV records along
 		}
-		h, a.services = &rr.Hdr, true
+		h = &rr.Hdr
 	case *dns.SVCB:
 		if !a.addHints(rr) {
 			return
@@ -282,6 +287,12 @@ func (a *anatomy) addMember(i int, rr dns.RR, extra bool) {
 	}
 	n, found := a.index.find(h.Name, h.Rrtype)
 	if !found {
+		if h.Rrtype == dns.TypeSRV {
+			if !isTCP(h.Name) {
+				return
+			}
+			a.services = true
+		}
 		n = a.index.add(h.Name, h.Rrtype)
 		a.sets = append(a.sets, rrset{rrtype: h.Rrtype})
 	}

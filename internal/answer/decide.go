@@ -2,6 +2,7 @@ package answer
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -67,7 +68,7 @@ func (a *anatomy) fall(n int, p *Policy, source Source) {
 	case f.keeps(s.rrtype) && !a.isRefuted(n, p, source):
 		s.fate = spared
 	default:
-		s.fate, s.instead, s.ttl = replaced, f.addressesOf(s.rrtype), p.TTL
+		s.fate, s.instead, s.ttl = replaced, a.insteadOf(s.rrtype, f), p.TTL
 	}
 }
 
@@ -140,6 +141,18 @@ func (a *anatomy) lives(owner string, rrtype uint16, source Source) bool {
 // records.
 func (f *Fallback) keeps(rrtype uint16) bool {
 	return f.Kind == FallbackAll || f.Kind == FallbackAddresses && !isAddress(rrtype)
+}
+
+// insteadOf returns the addresses of the fallback that take the place of an RRset of a type.
+func (a *anatomy) insteadOf(rrtype uint16, f *Fallback) []netip.Addr {
+	i := slices.Index(addressTypes[:], rrtype)
+	if i < 0 {
+		return nil
+	}
+	if a.instead[i] == nil {
+		a.instead[i] = f.addressesOf(rrtype)
+	}
+	return a.instead[i]
 }
 
 // addressesOf returns those of the type.

@@ -102,7 +102,7 @@ func (e *edit) answerSection(seals *seals) (answer []dns.RR, left int) {
 		switch {
 		case s.fate == replaced && !s.placed:
 			s.placed = true
-			answer = s.appendRecords(answer, rr.Header())
+			answer = s.appendRecords(answer, rr.Header(), &e.copies)
 		case s.remains(m):
 			if s.arranges {
 				rr, s.order.from = e.message.Answer[e.members[e.order[s.order.from].of].index], s.order.from+1
@@ -197,17 +197,28 @@ func (e *edit) extraSection() []dns.RR {
 	return seals.sealed(extra)
 }
 
-// copies are room for copies of address records, since many at once cost little more than one.
+// copies are room for address records, since many at once cost little more than one.
 type copies struct {
-	a    []dns.A
-	aaaa []dns.AAAA
-	size int // of the room to make, in records
+	a      []dns.A
+	aaaa   []dns.AAAA
+	octets []byte // of addresses
+	size   int    // of the room to make, in records
 }
 
 // maxCopies bounds the size of copies. Somebody may keep a single one of them.
 const maxCopies = 16
 
 func copiesFor(m *dns.Msg) copies { return copies{size: min(len(m.Answer)+len(m.Extra), maxCopies)} }
+
+// take cuts n things off the front of some, of which it makes size if there are not enough.
+func take[T any](from *[]T, n, size int) []T {
+	if len(*from) < n {
+		*from = make([]T, max(n, size))
+	}
+	taken := (*from)[:n:n]
+	*from = (*from)[n:]
+	return taken
+}
 
 // capped returns rr, or a copy with a shorter TTL if its own is too long.
 func (to *copies) capped(rr dns.RR, limit uint32) dns.RR {
@@ -216,23 +227,15 @@ func (to *copies) capped(rr dns.RR, limit uint32) dns.RR {
 	}
 	switch rr := rr.(type) {
 	case *dns.A:
-		if len(to.a) == 0 {
-			to.a = make([]dns.A, to.size)
-		}
-		c := &to.a[0]
-		to.a = to.a[1:]
-		*c = *rr
-		c.Hdr.Ttl = limit
-		return c
+		c := take(&to.a, 1, to.size)
+		c[0] = *rr
+		c[0].Hdr.Ttl = limit
+		return &c[0]
 	case *dns.AAAA:
-		if len(to.aaaa) == 0 {
-			to.aaaa = make([]dns.AAAA, to.size)
-		}
-		c := &to.aaaa[0]
-		to.aaaa = to.aaaa[1:]
-		*c = *rr
-		c.Hdr.Ttl = limit
-		return c
+		c := take(&to.aaaa, 1, to.size)
+		c[0] = *rr
+		c[0].Hdr.Ttl = limit
+		return &c[0]
 	default:
 		c := dns.Copy(rr)
 		c.Header().Ttl = limit
@@ -242,15 +245,23 @@ func (to *copies) capped(rr dns.RR, limit uint32) dns.RR {
 
 // appendRecords appends a record for each address that takes the place of those of the RRset, one of whose records has
 // the header h.
-func (s *rrset) appendRecords(answer []dns.RR, h *dns.RR_Header) []dns.RR {
+func (s *rrset) appendRecords(answer []dns.RR, h *dns.RR_Header, to *copies) []dns.RR {
 	header := *h
 	header.Ttl = min(h.Ttl, s.ttl)
 	header.Rdlength = 0
 	for _, addr := range s.instead {
+		n := addr.BitLen() / 8
+		octets := take(&to.octets, n, n*to.size)
 		if addr.Is4() {
-			answer = append(answer, &dns.A{Hdr: header, A: addr.AsSlice()})
+			*(*[4]byte)(octets) = addr.As4()
+			rr := take(&to.a, 1, to.size)
+			rr[0] = dns.A{Hdr: header, A: octets}
+			answer = append(answer, &rr[0])
 		} else {
-			answer = append(answer, &dns.AAAA{Hdr: header, AAAA: addr.AsSlice()})
+			*(*[16]byte)(octets) = addr.As16()
+			rr := take(&to.aaaa, 1, to.size)
+			rr[0] = dns.AAAA{Hdr: header, AAAA: octets}
+			answer = append(answer, &rr[0])
 		}
 	}
 	return answer

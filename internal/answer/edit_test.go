@@ -281,9 +281,10 @@ func TestEditExplainsTheEndOfTheChain(t *testing.T) {
 // Records that are handed out twice share nothing.
 func TestEditFallbackRecordsAreNew(t *testing.T) {
 	f := Fallback{Kind: FallbackAddresses, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
+	to := copies{size: 2}
 	appendRecords := func(h *dns.RR_Header) []dns.RR {
 		s := &rrset{judgement: judgement{instead: f.addressesOf(h.Rrtype), ttl: 30}}
-		return s.appendRecords(nil, h)
+		return s.appendRecords(nil, h, &to)
 	}
 	for _, rrtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
 		h := &dns.RR_Header{Name: "A.example.org.", Rrtype: rrtype, Class: dns.ClassINET, Ttl: 300, Rdlength: 99}

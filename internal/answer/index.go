@@ -36,7 +36,7 @@ func (x *rrsetIndex) find(owner string, rrtype uint16) (n int, found bool) {
 	if len(x.keys) == 0 {
 		return 0, false
 	}
-	return x.findKey(rrsetKey{owner, x.hashOf(owner), rrtype})
+	return x.findKey(x.keyOf(owner, rrtype))
 }
 
 func (x *rrsetIndex) findKey(key rrsetKey) (n int, found bool) {
@@ -70,7 +70,7 @@ func (x *rrsetIndex) after(at int) int { return (at + 1) & (len(x.table) - 1) }
 // add numbers an RRset that find does not know.
 func (x *rrsetIndex) add(owner string, rrtype uint16) (n int) {
 	n = len(x.keys)
-	x.keys = append(x.keys, rrsetKey{owner, x.hashOf(owner), rrtype})
+	x.keys = append(x.keys, x.keyOf(owner, rrtype))
 	switch {
 	case n+1 < manyKeys:
 	case 2*len(x.keys) > len(x.table):
@@ -105,6 +105,13 @@ func (x *rrsetIndex) enter(n int) {
 func (x *rrsetIndex) reset() {
 	clear(x.keys)
 	*x = rrsetIndex{keys: x.keys[:0], table: x.table[:0]}
+}
+
+// keyOf returns the key of an RRset. One name has one string in all keys, as far as possible: then nobody has to compare it
+// octet by octet.
+func (x *rrsetIndex) keyOf(owner string, rrtype uint16) rrsetKey {
+	hash := x.hashOf(owner)
+	return rrsetKey{x.owner, hash, rrtype}
 }
 
 // hashOf returns the hash of a name, whatever the case of its letters: that of eight octets after the other, by

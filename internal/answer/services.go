@@ -43,8 +43,11 @@ func Types(name string) []uint16 {
 func AddressTypes() []uint16 { return addressTypes[:] }
 
 // isChecked tells whether the addresses behind an SRV record can be checked.
-func isChecked(rr *dns.SRV) bool {
-	return rr.Hdr.Class == dns.ClassINET && rr.Hdr.Rrtype == dns.TypeSRV && rr.Port != 0 && rr.Target != "." && isTCP(rr.Hdr.Name)
+func isChecked(rr *dns.SRV) bool { return isReachable(rr) && isTCP(rr.Hdr.Name) }
+
+// isReachable tells whether an SRV record says where to find its service.
+func isReachable(rr *dns.SRV) bool {
+	return rr.Hdr.Class == dns.ClassINET && rr.Hdr.Rrtype == dns.TypeSRV && rr.Port != 0 && rr.Target != "."
 }
 
 func isService(rrtype uint16) bool { return rrtype == dns.TypeHTTPS || rrtype == dns.TypeSVCB }

@@ -16,7 +16,7 @@ func Standby(name string, rrtype uint16, addrs []netip.Addr, ttl uint32, q *Quer
 	m := new(dns.Msg)
 	m.Question = []dns.Question{{Name: name, Qtype: rrtype, Qclass: dns.ClassINET}}
 	s := rrset{judgement: judgement{instead: addrs, ttl: ttl}}
-	m.Answer = s.appendRecords(nil, &dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl})
+	m.Answer = s.appendRecords(nil, &dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET, Ttl: ttl}, &copies{size: len(addrs)})
 	a := anatomyFor(m)
 	defer a.release()
 	answered, _, _ := a.filter(m, &Query{Zone: q.Zone, Request: new(dns.Msg), Client: q.Client, Draw: q.Draw}, source)
