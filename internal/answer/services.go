@@ -171,10 +171,10 @@ func schemeOf(rr *dns.SVCB, qname string) (scheme string, port uint16) {
 
 // prefixOf returns the scheme and the port with which a name begins.
 func prefixOf(name string) (scheme string, port uint16) {
-	label, rest, _ := strings.Cut(name, ".")
-	if !strings.HasPrefix(label, "_") {
+	if !strings.HasPrefix(name, "_") {
 		return "", 0
 	}
+	label, rest, _ := strings.Cut(name, ".")
 	n, err := strconv.ParseUint(label[1:], 10, 16)
 	if err != nil {
 		return label, 0
