@@ -40,7 +40,7 @@ const address = "127.0.0.1:8053"
 
 // usual are the settings of targets.
 var usual = health.Settings{
-	Interval: 2 * time.Second, Fast: 500 * time.Millisecond, Timeout: time.Second, Rise: 2, Fall: 3,
+	Interval: 2 * time.Second, Fast: 500 * time.Millisecond, Timeout: time.Second, Tries: 4, Rise: 2, Fall: 3,
 	Damping: 30 * time.Second, DampingMax: 5 * time.Minute,
 }
 
