@@ -233,7 +233,7 @@ func (l *loop) concludeSpent(f *flight) {
 
 // conclude ends a check without a SYN-ACK.
 func (l *loop) conclude(f *flight) {
-	r, err, rtt := f.evidence.verdict()
+	r, rtt, err := f.evidence.verdict()
 	if r == Timeout && l.carrier.mayHaveLost(f, l.presence.now()) {
 		r, err = Inconclusive, ErrOverflow
 	}

@@ -39,7 +39,7 @@ func (p *dialProber) checkInTries(j *job, s schedule) Report {
 		places:  1,
 		results: make(chan dialed, 2*MaxTries),
 	}
-	r, err, rtt := c.carryOut()
+	r, rtt, err := c.carryOut()
 	c.timer.Stop()
 	cancel()
 	for len(c.live) > 0 {
@@ -50,13 +50,13 @@ func (p *dialProber) checkInTries(j *job, s schedule) Report {
 }
 
 // carryOut sends tries until there is a result.
-func (c *dialCheck) carryOut() (Result, error, time.Duration) {
+func (c *dialCheck) carryOut() (Result, time.Duration, error) {
 	c.send()
 	for {
 		over := false
 		select {
 		case <-c.ctx.Done():
-			return Inconclusive, ErrClosed, 0
+			return Inconclusive, 0, ErrClosed
 		case d := <-c.results:
 			c.take(d)
 		case <-c.timer.C:
@@ -71,7 +71,7 @@ func (c *dialCheck) carryOut() (Result, error, time.Duration) {
 		}
 		if over {
 			if end, err := c.proceed(); err != nil {
-				return Inconclusive, err, 0
+				return Inconclusive, 0, err
 			} else if end {
 				return c.evidence.verdict()
 			}

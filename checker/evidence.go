@@ -29,17 +29,17 @@ func (e *evidence) note(r Result, err error, rtt time.Duration) {
 
 // verdict returns what the check has found if nothing else comes back. Where a try failed on this machine, silence and
 // errors prove nothing.
-func (e *evidence) verdict() (r Result, err error, rtt time.Duration) {
+func (e *evidence) verdict() (r Result, rtt time.Duration, err error) {
 	switch {
 	case e.answered:
-		return Answered, nil, e.rtt
+		return Answered, e.rtt, nil
 	case e.refused != nil:
-		return Refused, e.refused, e.rtt
+		return Refused, e.rtt, e.refused
 	case e.fault != nil:
-		return Inconclusive, e.fault, 0
+		return Inconclusive, 0, e.fault
 	case e.unreachable != nil:
-		return Unreachable, e.unreachable, 0
+		return Unreachable, 0, e.unreachable
 	default:
-		return Timeout, ErrTimeout, 0
+		return Timeout, 0, ErrTimeout
 	}
 }

@@ -43,7 +43,7 @@ func TestEvidence(t *testing.T) {
 		for _, n := range tt.notes {
 			e.note(n.r, n.err, n.rtt)
 		}
-		if r, err, rtt := e.verdict(); (note{r, err, rtt}) != tt.want {
+		if r, rtt, err := e.verdict(); (note{r, err, rtt}) != tt.want {
 			t.Errorf("%s: %v (%v) in %d, want %v (%v) in %d", name, r, err, rtt, tt.want.r, tt.want.err, tt.want.rtt)
 		}
 	}
