@@ -8,6 +8,8 @@ const (
 	// lookEvery is how long the loop sleeps at most while a check is under way. A stop of this process is only
 	// noticed by as much as it is longer than the sleep in which it fell.
 	lookEvery = 25 * time.Millisecond
+	// forever is longer than any sleep.
+	forever = time.Duration(1<<63 - 1)
 )
 
 // presence is a clock that notes for how long this process was away: stopped, starved, suspended, or busy elsewhere. It

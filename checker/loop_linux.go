@@ -324,9 +324,6 @@ func (l *loop) expire() {
 	l.queue.expire(l.presence.now(), func(j job) { l.report(&j, Inconclusive, ErrBusy) })
 }
 
-// forever is longer than any sleep.
-const forever = time.Duration(1<<63 - 1)
-
 // goToSleep notes that from now on the loop has to be woken. It returns for how long epoll_pwait may sleep. If there is
 // work to do it returns 0 and notes nothing.
 func (l *loop) goToSleep(now time.Time) time.Duration {

@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestSchedule(t *testing.T) {
 			t.Errorf("%s: SYNs at %v, the end at %v (%v); want %v and %v", name, syns, end, err, tt.want, tt.timeout)
 		}
 	}
-	for _, tries := range []int{MaxTries, MaxTries + 1, 1 << 40} {
+	for _, tries := range []int{MaxTries, MaxTries + 1, math.MaxInt} {
 		if s := newSchedule(&Check{Tries: tries, Timeout: time.Second}); s.steps != MaxTries {
 			t.Errorf("%d tries are %d", tries, s.steps)
 		}
