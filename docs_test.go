@@ -154,6 +154,36 @@ func TestPageIntervals(t *testing.T) {
 	}
 }
 
+// What docs/scale.md has on paper follows from its cost of a check.
+func TestPageScale(t *testing.T) {
+	const (
+		perCheck = 8.4e-6 // seconds of CPU
+		shorter  = 0.9    // of the interval, on average
+		octets   = 300    // of heap a target
+	)
+	number := func(cell string) float64 {
+		digits, unit, _ := strings.Cut(cell, " ")
+		n, err := strconv.ParseFloat(digits, 64)
+		if err != nil {
+			t.Error(err)
+		}
+		return n * map[string]float64{"": 1, "million": 1e6, "GB": 1e9}[unit]
+	}
+	_, rest, _ := strings.Cut(pages(t)["docs/scale.md"], "| cores |")
+	rows := regexp.MustCompile(`(?m)^\| (\d+) \| (.*) \| (.*) \| (.*) \| (.*) \|$`).FindAllStringSubmatch(rest, -1)
+	for _, row := range rows {
+		checks := number(row[1]) / perCheck
+		for i, want := range []float64{checks, checks * 2 * shorter, checks * 20 * shorter, checks * 20 * shorter * octets} {
+			if got := number(row[2+i]); got < 0.93*want || got > 1.07*want {
+				t.Errorf("%s cores: %s, want %g", row[1], row[2+i], want)
+			}
+		}
+	}
+	if len(rows) != 3 {
+		t.Errorf("%d rows, want 3", len(rows))
+	}
+}
+
 // The metrics that pages name, with their labels and the values of these, are those of the README.
 func TestPageMetrics(t *testing.T) {
 	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
