@@ -161,10 +161,18 @@ func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
 	}
 	filtered, result, valid := a.filter(m, q, source)
 	if !valid {
-		unsigned := *q
-		unsigned.Signer = nil
-		filtered, result, _ = a.filter(m, &unsigned, source)
+		return a.filterUnsigned(m, q, source)
 	}
+	return filtered, result
+}
+
+// filterUnsigned is Filter where nobody can sign what would change. It is apart like [anatomy.edited].
+//
+//go:noinline
+func (a *anatomy) filterUnsigned(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
+	unsigned := *q
+	unsigned.Signer = nil
+	filtered, result, _ := a.filter(m, &unsigned, source)
 	return filtered, result
 }
 
@@ -193,8 +201,16 @@ func (a *anatomy) filter(m *dns.Msg, q *Query, source Source) (_ *dns.Msg, _ Res
 	if !changed && !a.exceeds() {
 		return m, result, true
 	}
-	e := edit{anatomy: a, copies: copiesFor(m), query: *q}
-	m = e.make()
+	return a.edited(q, result)
+}
+
+// edited returns the new message, what was done, and whether that is valid. It is apart because of the room it takes on the
+// stack, which the questions to the source would need as well.
+//
+//go:noinline
+func (a *anatomy) edited(q *Query, result Result) (*dns.Msg, Result, bool) {
+	e := edit{anatomy: a, copies: copiesFor(a.message), query: *q}
+	m := e.make()
 	result.Removed, result.Outcome = e.removed, e.outcome
 	return m, result, !e.invalid
 }
