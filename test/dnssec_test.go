@@ -26,7 +26,7 @@ type zoneKey struct {
 	base string // of the files with it
 }
 
-func newZoneKey(t *testing.T) *zoneKey {
+func newZoneKey(t testing.TB) *zoneKey {
 	t.Helper()
 	key := &dns.DNSKEY{Hdr: dns.RR_Header{Name: "example.org.", Rrtype: dns.TypeDNSKEY, Class: dns.ClassINET, Ttl: 300},
 		Flags: 257, Protocol: 3, Algorithm: dns.ECDSAP256SHA256}
