@@ -40,6 +40,8 @@ type policy struct {
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key
+
+	counters firstCounters
 }
 
 // defaultPolicy is a stanza without properties.
