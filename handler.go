@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 
-	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
@@ -15,14 +14,61 @@ import (
 	"github.com/coredns-shaker/shaker/internal/answer"
 )
 
-// ServeDNS implements plugin.Handler.
+// ServeDNS implements plugin.Handler. It is under all that the plugins below do, so that its frame has to be small.
 func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
+	p, way := s.enter(ctx, w, r)
+	if p != nil {
+		ctx, w = p, p
+	}
+	if way > sample {
+		return s.detour(ctx, w, r, way)
+	}
+	var here byte
+	before := placeOf(&here)
+	rcode, err := s.Next.ServeDNS(ctx, w, r)
+	return s.leave(p, way, placeOf(&here) != before, rcode, err)
+}
+
+// enter returns what is between a query and the plugins below, nil where its answer is of no interest, and how they are
+// called.
+//
+//go:noinline
+func (s *Shaker) enter(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (*pass, way) {
+	p := s.passFor(ctx, w, r)
+	way := s.wayFor(ctx, p)
+	if p != nil && way > sample {
+		p.written.Store(atOnce)
+	}
+	return p, way
+}
+
+// leave sends what the plugins below have written, and returns what they have. If the stack grew in the meantime, or does
+// so now, it is noted where that is of interest.
+//
+//go:noinline
+func (s *Shaker) leave(p *pass, way way, grew bool, rcode int, err error) (int, error) {
+	if p != nil {
+		var here byte
+		before := placeOf(&here)
+		if failure := p.sendWritten(); err == nil {
+			err = failure
+		}
+		grew = grew || placeOf(&here) != before
+	}
+	if way == sample {
+		s.growthOf(p).note(grew)
+	}
+	return rcode, err
+}
+
+// passFor returns what is between a query and the plugins below, nil where its answer is of no interest.
+func (s *Shaker) passFor(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) *pass {
 	if !concerns(r) {
-		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+		return nil
 	}
 	zone := s.policies.find(r.Question[0].Name)
 	if zone.policy == nil || s.instance.engine == nil {
-		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+		return nil
 	}
 	p := &pass{
 		ResponseWriter: w,
@@ -40,9 +86,9 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	case *lookup:
 		p.lookup = around
 	case aside:
-		return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+		return nil
 	}
-	return plugin.NextOrFailure(name, s.Next, p, p, r)
+	return p
 }
 
 // concerns tells whether the answer to r could hold addresses to filter.
@@ -74,6 +120,10 @@ type pass struct {
 	record   *record   // nil without the metadata plugin
 	recourse *recourse // nil as long as no fallback leads to another name
 
+	// written is the message that is to be sent when the plugins below have returned, nil as long as there is none, and
+	// atOnce from then on.
+	written atomic.Pointer[dns.Msg]
+
 	// These are of this query and of those within it, which a prefetch of cache may have let run on in
 	// another goroutine.
 	outcome atomic.Uint32
@@ -101,8 +151,8 @@ func (p *pass) ConnectionState() *tls.ConnectionState {
 	return nil
 }
 
-// WriteMsg implements dns.ResponseWriter. It passes on what has no addresses to filter.
-func (p *pass) WriteMsg(m *dns.Msg) error {
+// send sends an answer to the client, or what becomes of it. It passes on what has no addresses to filter.
+func (p *pass) send(m *dns.Msg) error {
 	if m == nil || m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0 {
 		return p.ResponseWriter.WriteMsg(m)
 	}
@@ -147,7 +197,7 @@ func (p *pass) Addr() netip.Addr {
 // count tells metrics, traces and metadata of an answer to a client.
 func (p *pass) count(r answer.Result) {
 	o := p.raise(r.Outcome)
-	counters := countersFor(p.Context, p.zone.name)
+	counters := p.zone.counters.countersFor(p.Context, p.zone.name)
 	if r.Removed > 0 {
 		counters.removed.Add(float64(r.Removed))
 		p.removed.Add(int64(r.Removed))

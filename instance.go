@@ -25,6 +25,8 @@ type instance struct {
 	// engine is set by the lease and stays when that ends: queries that arrive later are answered from the last verdicts.
 	engine   *engine
 	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
+	// coroutines are those of all handlers, nil before the lease. When that ends, queries do without.
+	coroutines *coroutines
 
 	watched    watch.Group        // the names of all server blocks
 	endWatches context.CancelFunc // nil before they begin
@@ -179,7 +181,9 @@ func (inst *instance) start() {
 	if inst.replaces != nil {
 		inst.watched.TakeOver(&inst.replaces.watched)
 	}
+	inst.coroutines = newCoroutines()
 	for _, block := range inst.handlers {
+		block.useCoroutines(inst.coroutines)
 		for _, zone := range block.policies {
 			zone.named = inst.settings.status.isSet()
 		}
@@ -210,6 +214,7 @@ func (inst *instance) end() {
 		inst.endWatches()
 		inst.watches.Wait()
 	}
+	inst.coroutines.close()
 	for _, block := range inst.handlers {
 		block.resolver.Close()
 	}

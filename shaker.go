@@ -31,6 +31,9 @@ type Shaker struct {
 	watches    []*watch.Watch
 	resolver   *resolve.Resolver // of names that SRV records lead to
 	dnssec     dnssecPlugin      // nil where the server block has none
+	coroutines *coroutines       // nil where queries are answered in their own goroutines
+	// filtered and passed are for queries whose answers are looked at, and for all others.
+	filtered, passed growth
 }
 
 // Name implements plugin.Handler.

@@ -67,3 +67,38 @@ func TestSharedRestartFailed(t *testing.T) {
 		t.Errorf("method %v, metrics of targets %v", shared.engine.method, shared.monitorOfEach() != nil)
 	}
 }
+
+// The coroutines of an instance end with its lease, also those of one whose reload failed.
+func TestSharedEndsCoroutines(t *testing.T) {
+	inst := new(instance)
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	next := sharedTake(t, inst)
+	last := new(instance)
+	shared.restarting(next)
+	if err := shared.lease(last); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		inst *instance
+		open bool
+		end  func(*instance)
+	}{
+		{inst, false, func(*instance) {}},
+		{last, true, func(*instance) { shared.restartFailed(next) }},
+		{next, true, shared.giveBack},
+	} {
+		k := tt.inst.coroutines.take()
+		if tt.open != (k != nil) {
+			t.Errorf("open %v", k != nil)
+		}
+		if k != nil {
+			k.serve(coroutinesCall(func() int { return 0 }))
+		}
+		tt.end(tt.inst)
+		if n := tt.inst.coroutines.made.Load(); n != 0 || tt.inst.coroutines.take() != nil {
+			t.Errorf("%d coroutines are left", n)
+		}
+	}
+}

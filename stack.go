@@ -1,0 +1,153 @@
+package shaker
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/coredns/coredns/plugin"
+
+	"github.com/miekg/dns"
+	"github.com/opentracing/opentracing-go"
+)
+
+// way is how the plugins below are called. What it is about is the stack, see [coroutines].
+type way uint8
+
+const (
+	// straight is from ServeDNS itself, whose frame is as small as can be. What they write is sent when their frames are
+	// gone, so that packing and sending fit on the stack again. All of that together lets a chain without shaker that has
+	// just enough room keep it.
+	straight way = iota
+	// sample is straight, and whether the stack grows is of interest.
+	sample
+	// onCoroutine is on a coroutine. What they write is sent from inside their calls.
+	onCoroutine
+	// traced is for a query with a trace, in which the next plugin gets a span of its own.
+	traced
+)
+
+// wayFor chooses the way for a query.
+func (s *Shaker) wayFor(ctx context.Context, p *pass) way {
+	if s.Next == nil || opentracing.SpanFromContext(ctx) != nil {
+		return traced
+	}
+	if s.coroutines == nil || p != nil && p.isWithin() {
+		return straight
+	}
+	switch {
+	case rand.Uint32()%sampleOf == 0:
+		return sample
+	case s.growthOf(p).isUsual():
+		return onCoroutine
+	default:
+		return straight
+	}
+}
+
+// isWithin tells whether the query is part of another one, on whose stack it is.
+func (p *pass) isWithin() bool { return p.outer != nil || p.lookup != nil }
+
+// detour has the next plugin serve a query by any way but straight.
+func (s *Shaker) detour(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, by way) (int, error) {
+	if by == onCoroutine {
+		if k := s.coroutines.take(); k != nil {
+			return k.serve(call{s.Next, ctx, w, r})
+		}
+	}
+	// It gives the next plugin a span. It also gives it a writer that tells those above who has written, but only the writer
+	// that is next to them is heard.
+	return plugin.NextOrFailure(name, s.Next, ctx, w, r)
+}
+
+// useCoroutines has queries answered on coroutines, unless somebody wants to see the stack of a panic: that of a coroutine
+// ends where it was called. Those who want to are `debug` and `errors { stacktrace }`, of which one speaks for all server
+// blocks that listen together.
+func (s *Shaker) useCoroutines(c *coroutines) {
+	for _, cfg := range configs(s.controller) {
+		if cfg.Debug || cfg.Stacktrace {
+			return
+		}
+	}
+	s.coroutines = c
+}
+
+// growth is whether the stacks of queries have to grow below, by samples of those that are served straight.
+type growth struct {
+	balance atomic.Int32 // of the samples of late: those where they did less the others
+}
+
+const (
+	// sampleOf is of how many queries one is a sample.
+	sampleOf = 128
+	// maxBalance bounds how many samples it takes to change our mind.
+	maxBalance = 8
+)
+
+// growthOf returns that of queries with, or without, a pass.
+func (s *Shaker) growthOf(p *pass) *growth {
+	if p == nil {
+		return &s.passed
+	}
+	return &s.filtered
+}
+
+func (g *growth) isUsual() bool { return g.balance.Load() > 0 }
+
+// note takes in a sample. Where two come at the same time, one may be lost.
+func (g *growth) note(grew bool) {
+	before := g.balance.Load()
+	if grew {
+		g.balance.CompareAndSwap(before, min(before+1, maxBalance))
+	} else {
+		g.balance.CompareAndSwap(before, max(before-1, -maxBalance))
+	}
+}
+
+// placeOf returns where a variable is, as a number that does not follow when the stack that it is on moves.
+func placeOf(variable *byte) uintptr { return uintptr(unsafe.Pointer(variable)) }
+
+// atOnce stands for the message that was written when there is none any more, and what is written is sent at once.
+var atOnce = new(dns.Msg)
+
+// WriteMsg implements dns.ResponseWriter. The first message is sent when the plugins below have returned, unless they do
+// more than to write it. Until then they must not change it; those of CoreDNS do not. Whether it could be sent, they do
+// not learn: that is told in place of them.
+func (p *pass) WriteMsg(m *dns.Msg) error {
+	if m != nil && p.written.CompareAndSwap(nil, m) {
+		return nil
+	}
+	return errors.Join(p.sendWritten(), p.send(m))
+}
+
+// sendWritten sends the message that was written, if there is one. What is written from now on is sent at once.
+func (p *pass) sendWritten() error {
+	if m := p.written.Swap(atOnce); m != nil && m != atOnce {
+		return p.send(m)
+	}
+	return nil
+}
+
+// Write implements dns.ResponseWriter.
+func (p *pass) Write(wire []byte) (int, error) {
+	failure := p.sendWritten()
+	n, err := p.ResponseWriter.Write(wire)
+	return n, errors.Join(failure, err)
+}
+
+// Close implements dns.ResponseWriter.
+func (p *pass) Close() error { return errors.Join(p.sendWritten(), p.ResponseWriter.Close()) }
+
+// TsigTimersOnly implements dns.ResponseWriter. It is about what is written after it.
+func (p *pass) TsigTimersOnly(b bool) {
+	_ = p.sendWritten()
+	p.ResponseWriter.TsigTimersOnly(b)
+}
+
+// Hijack implements dns.ResponseWriter. From now on the plugins below do with the connection what they like.
+func (p *pass) Hijack() {
+	_ = p.sendWritten()
+	p.ResponseWriter.Hijack()
+}
