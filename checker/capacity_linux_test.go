@@ -89,8 +89,8 @@ func (c *capacity) deliver(reports []Report) {
 
 // note looks at what is in flight. It runs in the loop's goroutine, as deliver does.
 func (c *capacity) note() {
-	c.inFlight = len(c.loop.flights)
-	for _, f := range c.loop.flights {
+	c.inFlight = c.loop.flights.len()
+	for f := range c.loop.flights.all() {
 		c.sent[f.job.Tag.(int)] = f.stepped
 	}
 }

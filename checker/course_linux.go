@@ -24,7 +24,7 @@ func (l *loop) begin(j *job, now time.Time) {
 func (l *loop) takeSpare() *flight {
 	last := len(l.spares) - 1
 	if last < 0 {
-		return &flight{position: notFlying}
+		return new(flight)
 	}
 	f := l.spares[last]
 	l.spares = l.spares[:last]
@@ -43,7 +43,7 @@ func (l *loop) depart(t *try, now time.Time) {
 	t.sent = now
 	f.sent++
 	f.stepped, f.over = now, now.Add(f.schedule.length())
-	if f.position != notFlying {
+	if f.isLookedAfter() {
 		l.flights.postpone(f, f.nextDue())
 		return
 	}
@@ -71,13 +71,14 @@ func (l *loop) leave(f *flight) {
 // lapse looks after the flights that were due at the last look at the answers.
 func (l *loop) lapse(looked time.Time) {
 	for n := range startBatch { // some SYNs are sent; the rest has its turn after another look
-		if len(l.flights) == 0 || l.flights[0].due.After(looked) {
+		f := l.flights.due(looked)
+		if f == nil {
 			return
 		}
 		if n == 0 {
 			l.presence.compareBoot()
 		}
-		l.lookAfter(l.flights[0], looked)
+		l.lookAfter(f, looked)
 	}
 }
 
@@ -243,7 +244,7 @@ func (l *loop) conclude(f *flight) {
 // finish reports on a check, whatever it is waiting for, and gives back all that it holds.
 func (l *loop) finish(f *flight, r Result, err error, rtt time.Duration) {
 	l.reports = append(l.reports, Report{Tag: f.job.Tag, Result: r, RTT: rtt, Tries: f.sent, Err: err})
-	if f.position != notFlying {
+	if f.isLookedAfter() {
 		l.leave(f)
 	}
 	for f.tries != nil {
@@ -251,6 +252,6 @@ func (l *loop) finish(f *flight, r Result, err error, rtt time.Duration) {
 	}
 	l.queue.narrow(f.places - 1)
 	l.queue.release(&f.job)
-	*f = flight{position: notFlying}
+	*f = flight{}
 	l.spares = append(l.spares, f)
 }

@@ -1,9 +1,6 @@
 package checker
 
-import (
-	"container/heap"
-	"time"
-)
+import "time"
 
 // flight is a check under way. It is used for one check after the other.
 type flight struct {
@@ -18,12 +15,15 @@ type flight struct {
 	over     time.Time // when its step is over, or its wait for the pace
 	paced    bool      // it waits for the pace, and its next SYN leaves then
 	due      time.Time // when it has to be looked after: when over, or when a try's SYN is to be repeated
-	position int       // in flights; notFlying if it is not there
+	evidence evidence  // what has come back, apart from what ends the check at once
 
-	evidence evidence // what has come back, apart from what ends the check at once
+	// For flights alone.
+	slot       int     // where it is
+	prev, next *flight // its neighbours there; nil if it is not in flights
 }
 
-const notFlying = -1
+// isLookedAfter tells whether f is in flights.
+func (f *flight) isLookedAfter() bool { return f.next != nil }
 
 // try is one SYN of a check. Its carrier uses it for one SYN after the other.
 type try struct {
@@ -81,50 +81,4 @@ func (f *flight) nextDue() time.Time {
 		}
 	}
 	return due
-}
-
-// flights is a heap. The flight that is due next comes first.
-type flights []*flight
-
-func (f *flights) add(x *flight) { heap.Push(f, x) }
-
-func (f *flights) remove(x *flight) {
-	heap.Remove(f, x.position)
-	x.position = notFlying
-}
-
-// postpone makes x due at another time.
-func (f *flights) postpone(x *flight, due time.Time) {
-	if x.due != due {
-		x.due = due
-		heap.Fix(f, x.position)
-	}
-}
-
-// Len implements heap.Interface.
-func (f flights) Len() int { return len(f) }
-
-// Less implements heap.Interface.
-func (f flights) Less(i, j int) bool { return f[i].due.Before(f[j].due) }
-
-// Swap implements heap.Interface.
-func (f flights) Swap(i, j int) {
-	f[i], f[j] = f[j], f[i]
-	f[i].position, f[j].position = i, j
-}
-
-// Push implements heap.Interface.
-func (f *flights) Push(x any) {
-	added := x.(*flight)
-	added.position = len(*f)
-	*f = append(*f, added)
-}
-
-// Pop implements heap.Interface.
-func (f *flights) Pop() any {
-	last := len(*f) - 1
-	x := (*f)[last]
-	(*f)[last] = nil
-	*f = (*f)[:last]
-	return x
 }

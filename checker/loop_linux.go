@@ -84,6 +84,7 @@ func (l *loop) open(o *Config, pool int, deliver func([]Report)) error {
 	l.finished = make(chan struct{})
 	l.queue.limit = pool
 	l.presence = newPresence(o.clocks())
+	l.flights.epoch = l.presence.seen
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
@@ -281,7 +282,7 @@ func (l *loop) takeIn() bool {
 func (l *loop) endSession(s *session) {
 	l.carrier.flush() // so that it is known what has left
 	var own []*flight
-	for _, f := range l.flights {
+	for f := range l.flights.all() {
 		if f.job.waiter.of(s) {
 			own = append(own, f)
 		}
@@ -335,8 +336,8 @@ func (l *loop) goToSleep(now time.Time) time.Duration {
 	}
 	l.sleeping = true
 	sleep := forever
-	if len(l.flights) > 0 {
-		sleep = min(lookEvery, l.flights[0].due.Sub(now))
+	if due, ok := l.flights.next(); ok {
+		sleep = min(lookEvery, due.Sub(now))
 	}
 	if next, ok := l.queue.expiry(); ok {
 		sleep = min(sleep, next.Sub(now))
@@ -421,7 +422,7 @@ func (l *loop) shutDown(rest []job, failure error) {
 		l.reports[len(l.reports)-1].Tries = f.sent
 	}
 	l.carrier.abandon(cutShort)
-	for _, f := range l.flights {
+	for f := range l.flights.all() {
 		cutShort(f)
 	}
 	l.queue.drain(func(j job) { give(&j) })

@@ -37,12 +37,14 @@ func TestLapseInBatches(t *testing.T) {
 	var l loop
 	c := &slowCarrier{loop: &l}
 	l.carrier = c
-	now := time.Now()
+	sent := time.Now()
+	now := sent.Add(time.Second)
+	l.flights.epoch = sent
 	const flights = 3*startBatch + 1
 	for range flights {
-		f := &flight{position: notFlying, schedule: schedule{last: time.Minute, steps: 1}}
-		f.link(&try{repeat: now})
-		l.depart(f.tries, now)
+		f := &flight{schedule: schedule{last: time.Minute, steps: 1}}
+		f.link(&try{repeat: sent.Add(time.Millisecond)})
+		l.depart(f.tries, sent)
 	}
 	for turn := 1; turn <= 5; turn++ {
 		l.lapse(now)

@@ -481,7 +481,7 @@ func (p *rawProber) abandon(each func(*flight)) {
 			continue
 		}
 		for i := range conn.pending {
-			if f := conn.out[i].probe.flight; f.position == notFlying {
+			if f := conn.out[i].probe.flight; !f.isLookedAfter() {
 				each(f)
 			}
 		}
