@@ -29,7 +29,7 @@ func TestCheckCancelledInLineForPort(t *testing.T) {
 	shared := c.session.prober
 	shared.Close()
 	prober := shared.backend.(*rawProber)
-	flights, lines, ports := prober.flights.len(), len(prober.lines), len(prober.byPath)
+	flights, lines, ports := prober.flights.len(), len(prober.lines), prober.byPath.len()
 	if flights+lines+ports != 0 {
 		t.Errorf("%d in flight, %d lines, %d ports in use after all gave up", flights, lines, ports)
 	}

@@ -2,8 +2,6 @@ package checker
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -38,12 +36,12 @@ type rawProber struct {
 	conns   [2]*rawConn // by event number; that of IPv6 is nil where the system has none
 	reserve portReserve
 	routes  *routes
-	secret  [32]byte
-	begun   time.Time
+	secret  sipKey
+	begun   time.Time // by presence
 
 	probes   []*probe         // by their id
 	vacant   []int32          // ids of those that are in none of the maps
-	byPath   map[path]int32   // ids of those whose SYN has a port
+	byPath   paths            // ids of those whose SYN has a port
 	lines    map[path][]int32 // probes for which no port is free, by their path without one
 	freed    []path           // on which a port has become free
 	nextPort uint16
@@ -58,21 +56,14 @@ type probe struct {
 	try
 	at      path       // without a source port while in line
 	source  netip.Addr // invalid for IPv6 where the kernel chooses
+	hash    uint64     // of at, if that has a source port
 	isn     uint32
 	retries uint8
-}
-
-// path is what tells apart the probes whose SYNs are on their way.
-type path struct {
-	addr         [16]byte
-	port, source uint16
 }
 
 func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	p := &rawProber{
 		egress: o.egress(),
-		begun:  time.Now(),
-		byPath: make(map[path]int32),
 		lines:  make(map[path][]int32),
 	}
 	defer func() {
@@ -80,7 +71,9 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 			p.closeAll()
 		}
 	}()
-	rand.Read(p.secret[:])
+	var secret [16]byte
+	rand.Read(secret[:])
+	p.secret = sipKeyFrom(secret)
 	if err := p.egress.verify(); err != nil {
 		return nil, err
 	}
@@ -100,6 +93,7 @@ func newRawProber(o Config, deliver func([]Report)) (_ backend, err error) {
 	if err := p.open(&o, poolSize(MethodRaw, o.Pool), deliver); err != nil {
 		return nil, err
 	}
+	p.begun = p.presence.seen
 	if err := p.watchAll(); err != nil {
 		p.closeDescriptors()
 		return nil, err
@@ -140,11 +134,11 @@ func (p *rawProber) launch(f *flight, old *try, now time.Time) error {
 	var pr *probe
 	if old != nil {
 		pr = p.probes[old.id]
-		p.changePort(pr)
+		p.changePort(pr, now)
 	} else {
 		pr = p.takeVacant()
 		pr.at = newPath(f.job.Target, 0)
-		if f.sent > 0 && len(p.lines[pr.at]) > 0 || !p.assignPort(pr) {
+		if f.sent > 0 && len(p.lines[pr.at]) > 0 || !p.assignPort(pr, now) {
 			return p.awaitPort(f, pr, source, now)
 		}
 	}
@@ -191,34 +185,26 @@ func (p *rawProber) takeVacant() *probe {
 	return pr
 }
 
-func newPath(target netip.AddrPort, source uint16) path {
-	return path{addr: target.Addr().As16(), port: target.Port(), source: source}
+// isn returns the sequence number for a SYN that leaves at now, on a path with that hash. It is a sum of a secret and a
+// clock, for two reasons. Nobody can guess it, so only who sees the SYN can forge an answer to it (RFC 6528). And it is
+// far from the last one on the same path, after 66 µs and for four seconds. The check before may have left half a
+// handshake behind, if its answer was late. A SYN within the window of that, of up to 64 KiB, is answered with a RST, as
+// if the target refused.
+func (p *rawProber) isn(hash uint64, now time.Time) uint32 {
+	return uint32(hash) + uint32(now.Sub(p.begun))
 }
 
-// isn returns the sequence number for a SYN that leaves now. It is a sum of a secret and a clock, for two reasons.
-// Nobody can guess it, so only who sees the SYN can forge an answer to it (RFC 6528). And it is far from the last
-// one on the same path, after 66 µs and for four seconds. The check before may have left half a handshake behind, if
-// its answer was late. A SYN within the window of that, of up to 64 KiB, is answered with a RST, as if the target
-// refused.
-func (p *rawProber) isn(at path) uint32 {
-	var b [len(p.secret) + len(at.addr) + 4]byte
-	n := copy(b[:], p.secret[:])
-	n += copy(b[n:], at.addr[:])
-	binary.BigEndian.PutUint16(b[n:], at.port)
-	binary.BigEndian.PutUint16(b[n+2:], at.source)
-	sum := sha256.Sum256(b[:])
-	return binary.BigEndian.Uint32(sum[:]) + uint32(time.Since(p.begun))
-}
-
-// assignPort gives pr, which has none, a port that no other probe of the target has, and a sequence number.
-func (p *rawProber) assignPort(pr *probe) bool {
+// assignPort gives pr, which has none or is to change it, a port that no other probe of the target has, and a sequence
+// number.
+func (p *rawProber) assignPort(pr *probe, now time.Time) bool {
 	at := pr.at
 	for range reservedPorts {
 		at.source = p.reserve.ports[p.nextPort%reservedPorts]
 		p.nextPort++
-		if _, taken := p.byPath[at]; !taken {
-			p.byPath[at] = pr.id
-			pr.at, pr.isn = at, p.isn(at)
+		hash := p.secret.hash(&at)
+		if p.onPath(hash, &at) == nil {
+			p.byPath.add(hash, pr.id)
+			pr.at, pr.hash, pr.isn = at, hash, p.isn(hash, now)
 			return true
 		}
 	}
@@ -227,22 +213,32 @@ func (p *rawProber) assignPort(pr *probe) bool {
 
 // changePort gives pr another port if there is one, and another sequence number in any case. No answer to its last SYN
 // is taken for one to the next.
-func (p *rawProber) changePort(pr *probe) {
-	before := pr.at
-	if p.assignPort(pr) {
-		p.release(before)
+func (p *rawProber) changePort(pr *probe, now time.Time) {
+	before := *pr
+	if p.assignPort(pr, now) {
+		p.release(&before)
 	} else {
-		pr.isn = p.isn(before)
+		pr.isn = p.isn(pr.hash, now)
 	}
 }
 
-// release makes a port free.
-func (p *rawProber) release(at path) {
-	delete(p.byPath, at)
+// release makes the port of pr free.
+func (p *rawProber) release(pr *probe) {
+	p.byPath.remove(pr.hash, pr.id)
 	if len(p.lines) > 0 {
+		at := pr.at
 		at.source = 0
 		p.freed = append(p.freed, at)
 	}
+}
+
+// onPath returns the probe that has the path with that hash, or nil.
+func (p *rawProber) onPath(hash uint64, at *path) *probe {
+	id, ok := p.byPath.find(hash, func(id int32) bool { return p.probes[id].at == *at })
+	if !ok {
+		return nil
+	}
+	return p.probes[id]
 }
 
 // send puts pr's SYN into the next batch.
@@ -346,7 +342,7 @@ func (p *rawProber) noteDrops(now time.Time) {
 func (p *rawProber) cutOff(t *try) {
 	pr := p.probes[t.id]
 	if pr.at.source != 0 {
-		p.release(pr.at)
+		p.release(pr)
 	} else {
 		p.leaveLine(pr)
 	}
@@ -372,7 +368,7 @@ func (p *rawProber) advance(at path) {
 		return
 	}
 	pr := p.probes[line[0]]
-	if !p.assignPort(pr) {
+	if !p.assignPort(pr, p.presence.now()) {
 		return
 	}
 	if line = line[1:]; len(line) > 0 {
@@ -443,11 +439,12 @@ func (p *rawProber) takeAnswer(conn *rawConn, i int, now time.Time) {
 
 // find returns the probe whose SYN has left that port for target, or nil.
 func (p *rawProber) find(target netip.AddrPort, port uint16) *probe {
-	id, ok := p.byPath[newPath(target, port)]
-	if !ok || p.probes[id].sent.IsZero() {
+	at := newPath(target, port)
+	pr := p.onPath(p.secret.hash(&at), &at)
+	if pr == nil || pr.sent.IsZero() {
 		return nil
 	}
-	return p.probes[id]
+	return pr
 }
 
 // readErrors takes in ICMP errors. One only counts if it quotes the sequence number of a SYN in flight.

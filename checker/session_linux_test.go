@@ -115,8 +115,8 @@ func TestEndLeavesNothingInFlight(t *testing.T) {
 			t.Errorf("after the end: %v, %v", r.Result, r.Err)
 		}
 		second.end()
-		if p, ok := second.prober.backend.(*rawProber); ok && p.flights.len()+len(p.lines)+len(p.byPath) != 0 {
-			t.Errorf("%d in flight, %d lines, %d ports in use", p.flights.len(), len(p.lines), len(p.byPath))
+		if p, ok := second.prober.backend.(*rawProber); ok && p.flights.len()+len(p.lines)+p.byPath.len() != 0 {
+			t.Errorf("%d in flight, %d lines, %d ports in use", p.flights.len(), len(p.lines), p.byPath.len())
 		}
 		if len(shared.probers) != 0 {
 			t.Errorf("%d probers are left", len(shared.probers))

@@ -181,9 +181,9 @@ func TestLabTriesWithoutPort(t *testing.T) {
 				t.Errorf("%v: %d SYNs, want %d at least", addr, n, 4*reservedPorts)
 			}
 			p.Close()
-			if raw := p.backend.(*rawProber); len(raw.byPath)+len(raw.lines)+raw.flights.len()+raw.queue.inFlight+raw.queue.suspects != 0 {
+			if raw := p.backend.(*rawProber); raw.byPath.len()+len(raw.lines)+raw.flights.len()+raw.queue.inFlight+raw.queue.suspects != 0 {
 				t.Errorf("%d ports, %d lines, %d flights, %d places and %d suspects are left",
-					len(raw.byPath), len(raw.lines), raw.flights.len(), raw.queue.inFlight, raw.queue.suspects)
+					raw.byPath.len(), len(raw.lines), raw.flights.len(), raw.queue.inFlight, raw.queue.suspects)
 			}
 		}
 	})
