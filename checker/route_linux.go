@@ -15,11 +15,8 @@ type routes struct {
 	egress  egress
 	changes int // netlink socket that tells of such changes
 	asking  int // UDP socket that is connected to ask, and never sends
-	source  map[[4]byte][4]byte
+	source  sourceTable
 }
-
-// rememberedRoutes bounds the memory that addresses which come and go can take.
-const rememberedRoutes = 1 << 18
 
 // routeGroups are the multicast groups of rtnetlink(7) whose messages may mean another source address.
 var routeGroups = []int{
@@ -27,7 +24,7 @@ var routeGroups = []int{
 }
 
 func newRoutes(e egress) (*routes, error) {
-	r := &routes{egress: e, asking: -1, source: make(map[[4]byte][4]byte)}
+	r := &routes{egress: e, asking: -1, source: newSourceTable()}
 	var err error
 	r.changes, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -66,22 +63,19 @@ func (r *routes) forget() {
 			break
 		}
 	}
-	clear(r.source)
+	r.source.forget()
 }
 
 // to returns the source address for packets to dst.
 func (r *routes) to(dst [4]byte) ([4]byte, error) {
-	if src, ok := r.source[dst]; ok {
+	if src, ok := r.source.get(dst); ok {
 		return src, nil
 	}
 	src, err := r.ask(dst)
 	if err != nil {
 		return src, err
 	}
-	if len(r.source) >= rememberedRoutes {
-		clear(r.source)
-	}
-	r.source[dst] = src
+	r.source.put(dst, src)
 	return src, nil
 }
 
