@@ -27,7 +27,7 @@ const (
 type carrier interface {
 	// launch sends a SYN of f, or makes it ready for flush, and links its try to f. That takes the place of old, a
 	// further try of f, where it is not nil: old is given up, whatever comes of it. An error is this machine's,
-	// unless it is ECONNREFUSED; then there is no try.
+	// unless it is ECONNREFUSED; then there is no try. now may be a batch of SYNs ago.
 	launch(f *flight, old *try, now time.Time) error
 	// flush sends what launch and repeat have made ready.
 	flush()
@@ -368,11 +368,11 @@ func (l *loop) handle(event *unix.EpollEvent, now time.Time) (all bool) {
 
 // startChecks has the SYNs of checks in line sent, as far as there are places.
 func (l *loop) startChecks() {
+	if l.queue.empty() {
+		return
+	}
+	now := l.presence.now()
 	for range startBatch {
-		if l.queue.empty() {
-			return
-		}
-		now := l.presence.now()
 		j, expired, ok := l.queue.pop(now)
 		switch {
 		case !ok:

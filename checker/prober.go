@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -109,9 +110,11 @@ func (o *Config) sources() (s sources, err error) {
 type Prober struct {
 	backend backend
 	sources sources
+	buffers sync.Pool // of *[]job, for Submit
 }
 
 type backend interface {
+	// submit copies what it wants of jobs.
 	submit(jobs []job) error
 	// isBehind tells whether more checks wait than can be started within a moment, though not for places in the pool.
 	isBehind() bool
@@ -158,11 +161,21 @@ func (p *Prober) Submit(checks ...Check) error {
 	if p.backend.isBehind() {
 		return ErrBusy
 	}
-	jobs := make([]job, len(checks))
-	for i, c := range checks {
-		jobs[i] = p.sources.job(c)
-		jobs[i].invalid = jobs[i].invalid || c.Target.Port() == 0
+	buffer, ok := p.buffers.Get().(*[]job)
+	if !ok {
+		buffer = new([]job)
 	}
+	jobs := (*buffer)[:0]
+	for _, c := range checks {
+		j := p.sources.job(c)
+		j.invalid = j.invalid || c.Target.Port() == 0
+		jobs = append(jobs, j)
+	}
+	defer func() {
+		clear(jobs) // what the backend wants of it is copied
+		*buffer = jobs
+		p.buffers.Put(buffer)
+	}()
 	return p.backend.submit(jobs)
 }
 

@@ -84,17 +84,18 @@ func (p *socketProber) cutOff(t *try) {
 }
 
 // launch implements carrier.
-func (p *socketProber) launch(f *flight, old *try, now time.Time) error {
+func (p *socketProber) launch(f *flight, old *try, _ time.Time) error {
 	s, err := p.socketFor(&f.job, old)
 	if err != nil {
 		return err
 	}
+	sent := p.presence.now()
 	if err := s.connect(&f.job); err != nil && err != unix.EINPROGRESS {
 		p.discard(s)
 		return os.NewSyscallError("connect", err)
 	}
 	f.link(&s.try)
-	p.depart(&s.try, now)
+	p.depart(&s.try, sent)
 	return nil
 }
 
