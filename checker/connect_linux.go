@@ -17,9 +17,11 @@ type socket struct {
 	origin origin
 }
 
-// origin is what a socket cannot change once it is made: its family and its source address.
+// origin is what a socket cannot change any more: its family and its source address, and the interface of the link-local
+// address that it has connected to, which Linux binds it to (tcp_v6_connect in net/ipv6/tcp_ipv6.c).
 type origin struct {
 	v6     bool
+	scope  uint32
 	source netip.Addr
 }
 

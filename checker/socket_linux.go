@@ -102,7 +102,7 @@ func (p *socketProber) launch(f *flight, old *try, _ time.Time) error {
 // socketFor returns a socket for another SYN of a check. It is that of old, if that is not nil.
 func (p *socketProber) socketFor(j *job, old *try) (*socket, error) {
 	if old == nil {
-		return p.acquire(origin{v6: j.Target.Addr().Is6(), source: j.Source})
+		return p.acquire(origin{v6: j.Target.Addr().Is6(), scope: j.scope, source: j.Source})
 	}
 	s := p.sockets[old.id]
 	if err := s.reset(); err != nil {
