@@ -2,6 +2,7 @@ package checker
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -30,13 +31,30 @@ const wireTargets = 4096
 // overLoopback has its targets in 127/8, all of them one listener.
 func overLoopback(b *testing.B) wire {
 	b.Helper()
-	at, l := listen(b, "tcp4", "0.0.0.0:0")
+	at, l := listenAsService(b)
 	acceptAll(b, l, closeConn)
 	w := wire{source: netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	for i := range wireTargets {
 		w.targets = append(w.targets, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i >> 8), byte(i)}), at.Port()))
 	}
 	return w
+}
+
+// listenAsService listens on a port as services have it: none of those that the kernel gives to whoever wants just any.
+func listenAsService(b *testing.B) (netip.AddrPort, *net.TCPListener) {
+	b.Helper()
+	var kernels ephemeral
+	kernels.begin()
+	defer kernels.close()
+	for port := kernels.known.from - 1; port >= 1024; port-- {
+		l, err := net.Listen("tcp4", fmt.Sprintf("0.0.0.0:%d", port))
+		if err == nil {
+			b.Cleanup(func() { l.Close() })
+			return l.Addr().(*net.TCPAddr).AddrPort(), l.(*net.TCPListener)
+		}
+	}
+	b.Fatal("no port is free below those that the kernel chooses from")
+	return netip.AddrPort{}, nil
 }
 
 // acceptAll has a thread of its own take what arrives in the accept queue, in the cheapest way there is: checks that

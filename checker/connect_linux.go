@@ -92,16 +92,18 @@ func (s *socket) connect(j *job) error { return connectTo(s.fd, j.Target, j.scop
 // that connects falls silent.
 func (s *socket) reset() error { return disconnect(s.fd) }
 
-// connectedToItself tells whether the kernel chose the very port that is being checked as source port.
-// Then the socket has answered its own SYN (RFC 9293, section 3.5, simultaneous open), and nobody
-// listens. The kernel never chooses a well-known port.
+// mayHaveReachedItself tells whether the socket has, or may have, the address that is being checked.
+func (s *socket) mayHaveReachedItself() bool {
+	return !s.origin.source.IsValid() || s.origin.source == s.flight.job.Target.Addr().WithZone("")
+}
+
+// connectedToItself tells whether the kernel chose the very port that is being checked as source port, and the address
+// as source address. Then the socket has answered its own SYN (RFC 9293, section 3.5, simultaneous open), and nobody
+// listens.
 func (s *socket) connectedToItself() bool {
 	target := s.flight.job.Target
-	if target.Port() < 1024 {
-		return false
-	}
 	local, ok := localAddr(s.fd, s.origin.v6)
-	return ok && local == target
+	return ok && local == netip.AddrPortFrom(target.Addr().WithZone(""), target.Port())
 }
 
 // connectTo calls connect(2). This function and those below exist because x/sys allocates socket addresses, and has

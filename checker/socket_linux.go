@@ -31,6 +31,7 @@ type socketProber struct {
 	idling    int // sockets in idle
 	leastIdle int // the fewest of them since the last trim
 	trimAt    time.Time
+	ephemeral ephemeral
 }
 
 func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
@@ -56,13 +57,20 @@ func (p *socketProber) handle(event *unix.EpollEvent, now time.Time) (all bool) 
 	if event.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		result, err, over = s.takeError(event.Events)
 	}
-	if result == Answered && s.connectedToItself() {
+	if result == Answered && p.hasReachedItself(s, now) {
 		result, err = Refused, unix.ECONNREFUSED
 	}
 	if over {
 		p.take(&s.try, result, err, now)
 	}
 	return true
+}
+
+// hasReachedItself tells whether s is connected to itself. The kernel is only asked where that may be.
+func (p *socketProber) hasReachedItself(s *socket, turn time.Time) bool {
+	const wellKnown = 1024 // the kernel chooses no port below
+	port := s.flight.job.Target.Port()
+	return port >= wellKnown && s.mayHaveReachedItself() && p.ephemeral.mayHaveChosen(port, turn) && s.connectedToItself()
 }
 
 // repeat implements carrier. The kernel does that.
@@ -128,7 +136,11 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 			}
 		}
 	}
+	p.ephemeral.begin()
 	s, err := openSocket(o, p.egress)
+	if isErrno(err, descriptorErrnos) && p.ephemeral.close() {
+		s, err = openSocket(o, p.egress) // with the descriptor that this has made free
+	}
 	if err != nil {
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			// From now on jobs wait for one of the sockets that there are. tidy lifts the limit again.
@@ -212,4 +224,5 @@ func (p *socketProber) abandon(func(*flight)) {
 			unix.Close(s.fd)
 		}
 	}
+	p.ephemeral.close()
 }
