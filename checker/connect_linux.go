@@ -15,6 +15,7 @@ type socket struct {
 
 	fd     int
 	origin origin
+	idle   *idleSockets // where it is between two checks
 }
 
 // origin is what a socket cannot change any more: its family and its source address, and the interface of the link-local

@@ -65,7 +65,7 @@ func (p *starved) flush() {
 func newStarvedProber(t *testing.T, wait func()) (*Prober, *collector) {
 	t.Helper()
 	c := newCollector()
-	p := &socketProber{pool: 1, idle: make(map[origin][]*socket)}
+	p := &socketProber{pool: 1, idle: make(map[origin]*idleSockets)}
 	if err := p.open(&Config{}, 1, c.deliver); err != nil {
 		t.Fatal(err)
 	}

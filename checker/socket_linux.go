@@ -27,16 +27,17 @@ type socketProber struct {
 	pool      int // the queue's limit, while the process has descriptors to spare
 	sockets   []*socket
 	vacant    []int32 // indexes of sockets that are nil
-	idle      map[origin][]*socket
-	idling    int // sockets in idle
-	leastIdle int // the fewest of them since the last trim
+	idle      map[origin]*idleSockets
+	latest    *idleSockets // those that were wanted last, or nil
+	idling    int          // sockets in idle
+	leastIdle int          // the fewest of them since the last trim
 	trimAt    time.Time
 	ephemeral ephemeral
 }
 
 func newSocketProber(o Config, deliver func([]Report)) (backend, error) {
 	pool := poolSize(MethodSocket, o.Pool)
-	p := &socketProber{egress: o.egress(), pool: pool, idle: make(map[origin][]*socket)}
+	p := &socketProber{egress: o.egress(), pool: pool, idle: make(map[origin]*idleSockets)}
 	if err := p.egress.verify(); err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (p *socketProber) cutOff(t *try) {
 		p.discard(s)
 		return
 	}
-	p.idle[s.origin] = append(p.idle[s.origin], s)
+	s.idle.sockets = append(s.idle.sockets, s)
 	p.idling++
 }
 
@@ -125,11 +126,12 @@ func (p *socketProber) flush() {}
 
 // acquire takes an idle socket, or opens a new one.
 func (p *socketProber) acquire(o origin) (*socket, error) {
-	if s := p.takeIdle(o); s != nil {
+	idle := p.idleOf(o)
+	if s := p.takeIdle(idle); s != nil {
 		return s, nil
 	}
 	if p.size() >= p.queue.limit {
-		for other := range p.idle {
+		for _, other := range p.idle {
 			if s := p.takeIdle(other); s != nil {
 				p.discard(s)
 				break
@@ -148,6 +150,8 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 		}
 		return nil, err
 	}
+	s.idle = idle
+	idle.open++
 	if len(p.vacant) > 0 {
 		s.id = p.vacant[len(p.vacant)-1]
 		p.vacant = p.vacant[:len(p.vacant)-1]
@@ -164,14 +168,35 @@ func (p *socketProber) acquire(o origin) (*socket, error) {
 	return s, nil
 }
 
-func (p *socketProber) takeIdle(o origin) *socket {
-	stack := p.idle[o]
-	if len(stack) == 0 {
+// idleSockets are those of one origin that wait for a check.
+type idleSockets struct {
+	origin  origin
+	open    int // sockets of the origin, idle or not
+	sockets []*socket
+}
+
+// idleOf returns the idle sockets of an origin, which may be none. As a rule it is the same origin again.
+func (p *socketProber) idleOf(o origin) *idleSockets {
+	if p.latest != nil && p.latest.origin == o {
+		return p.latest
+	}
+	idle := p.idle[o]
+	if idle == nil {
+		idle = &idleSockets{origin: o}
+		p.idle[o] = idle
+	}
+	p.latest = idle
+	return idle
+}
+
+func (p *socketProber) takeIdle(idle *idleSockets) *socket {
+	last := len(idle.sockets) - 1
+	if last < 0 {
 		return nil
 	}
-	s := stack[len(stack)-1]
-	stack[len(stack)-1] = nil
-	p.idle[o] = stack[:len(stack)-1]
+	s := idle.sockets[last]
+	idle.sockets[last] = nil
+	idle.sockets = idle.sockets[:last]
 	p.idling--
 	p.leastIdle = min(p.leastIdle, p.idling)
 	return s
@@ -194,18 +219,19 @@ func (p *socketProber) tidy(now time.Time) (next time.Time) {
 
 func (p *socketProber) trim() {
 	surplus := p.leastIdle
-	for o := range p.idle {
+	for o, idle := range p.idle {
 		for ; surplus > 0; surplus-- {
-			s := p.takeIdle(o)
+			s := p.takeIdle(idle)
 			if s == nil {
 				break
 			}
 			p.discard(s)
 		}
-		if len(p.idle[o]) == 0 {
+		if idle.open == 0 {
 			delete(p.idle, o)
 		}
 	}
+	p.latest = nil // which may have gone
 	p.queue.limit = p.pool
 	p.leastIdle = p.idling
 }
@@ -213,6 +239,7 @@ func (p *socketProber) trim() {
 // discard closes a socket that is in no list. Closing takes it out of the epoll set, see epoll(7).
 func (p *socketProber) discard(s *socket) {
 	unix.Close(s.fd)
+	s.idle.open--
 	p.sockets[s.id] = nil
 	p.vacant = append(p.vacant, s.id)
 }

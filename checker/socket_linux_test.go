@@ -7,7 +7,7 @@ import (
 
 // A peak's sockets are closed when they were not needed for a while; those in use since stay.
 func TestTrim(t *testing.T) {
-	p := &socketProber{pool: 8, idle: make(map[origin][]*socket)}
+	p := &socketProber{pool: 8, idle: make(map[origin]*idleSockets)}
 	p.queue.limit = 3
 	t.Cleanup(func() {
 		for _, s := range p.sockets {
@@ -23,7 +23,9 @@ func TestTrim(t *testing.T) {
 		}
 		s.id = int32(i)
 		p.sockets = append(p.sockets, s)
-		p.idle[s.origin] = append(p.idle[s.origin], s)
+		s.idle = p.idleOf(s.origin)
+		s.idle.open++
+		s.idle.sockets = append(s.idle.sockets, s)
 		p.idling++
 	}
 	now := time.Now()
@@ -40,11 +42,14 @@ func TestTrim(t *testing.T) {
 	}
 	p.tidy(now.Add(trimEvery - 1))
 	expectOpen("too early", 5)
-	used := p.takeIdle(origin{})
-	p.idle[used.origin] = append(p.idle[used.origin], used)
+	used := p.takeIdle(p.idleOf(origin{}))
+	used.idle.sockets = append(used.idle.sockets, used)
 	p.idling++
 	p.tidy(now.Add(trimEvery))
 	expectOpen("one was needed at a time", 1)
 	p.tidy(now.Add(2 * trimEvery))
 	expectOpen("and none after that", 0)
+	if len(p.idle) != 0 || p.latest != nil {
+		t.Errorf("%d origins without a socket are left, and %v", len(p.idle), p.latest)
+	}
 }
