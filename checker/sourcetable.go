@@ -17,8 +17,8 @@ type sourceTable struct {
 // sourceEntry is vacant where its target is 0.
 type sourceEntry struct{ target, source uint32 }
 
-// rememberedRoutes bounds the memory that addresses which come and go can take.
-const rememberedRoutes = 1 << 18
+// rememberedRoutes bounds the memory that addresses which come and go can take. A million targets have room, with 16 MB.
+const rememberedRoutes = 1 << 20
 
 // leastSources is how many entries the smallest table has.
 const leastSources = 64
