@@ -154,13 +154,9 @@ func NewProber(o Config, deliver func([]Report)) (*Prober, error) {
 	return &Prober{backend: b, sources: s}, nil
 }
 
-// Submit queues checks and returns at once. Each of them is reported exactly once, unless there is an error: then none is.
-// The error is ErrClosed, or ErrBusy where the prober is behind with its work although the pool has room. Without that, so
-// many checks could wait for their turn that the timeouts of all of them pass in line.
+// Submit queues checks and returns at once. Each of them is reported exactly once, unless the error
+// is ErrClosed: then none is.
 func (p *Prober) Submit(checks ...Check) error {
-	if p.backend.isBehind() {
-		return ErrBusy
-	}
 	buffer, ok := p.buffers.Get().(*[]job)
 	if !ok {
 		buffer = new([]job)
@@ -178,6 +174,10 @@ func (p *Prober) Submit(checks ...Check) error {
 	}()
 	return p.backend.submit(jobs)
 }
+
+// Behind tells whether more than 4096 checks wait for their turn although the pool has room for them. It is for who has more
+// checks than can be carried out, and better sends them later: in line, the timeouts of all of them could pass.
+func (p *Prober) Behind() bool { return p.backend.isBehind() }
 
 // Close ends the prober. Checks that are not finished are reported as Inconclusive with ErrClosed.
 // When Close returns, all sockets are closed, and deliver is not called any more. Closing twice does no

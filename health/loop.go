@@ -268,16 +268,17 @@ func (m *Monitor) send(now int64) {
 		return
 	}
 	for left := m.bucket.tokens(now); left > 0; {
+		if busy, ok := m.prober.(interface{ Behind() bool }); ok && busy.Behind() {
+			l.resume = now + int64(busyRetry)
+			return
+		}
 		n := m.fill(min(left, batch), now)
 		if n == 0 {
 			return
 		}
-		m.bucket.spend(n) // first, so that no try takes the same tokens
-		if !m.submit(now) {
-			m.bucket.spend(-n)
-			return
-		}
 		left -= n
+		m.bucket.spend(n)
+		m.submit(now)
 	}
 }
 
@@ -311,43 +312,28 @@ func (m *Monitor) popDue(now int64) *Target {
 	}
 }
 
-// submit hands the batch over to the prober. It reports false if that refuses it or panics: then the targets are due as
-// before, and the prober is left alone for a while.
-func (m *Monitor) submit(now int64) (accepted bool) {
+// submit hands the batch over to the prober. If that refuses it or panics, the targets are due again.
+func (m *Monitor) submit(now int64) {
 	l := &m.loop
-	wait := closedRetry
+	accepted := false
 	defer func() {
 		if !accepted {
-			l.resume = now + int64(wait)
-			l.putBack()
+			l.resume = now + int64(closedRetry)
+			for i := range l.checks {
+				t := l.checks[i].Tag.(*Target)
+				t.inFlight = false
+				l.enqueue(t)
+			}
 		}
 		clear(l.checks)
 		l.checks = l.checks[:0]
 	}()
-	err := m.prober.Submit(l.checks...)
-	if errors.Is(err, checker.ErrBusy) {
-		wait = busyRetry
-	}
-	accepted = err == nil
+	accepted = m.prober.Submit(l.checks...) == nil
 	if !accepted || m.late == nil {
-		return accepted
+		return
 	}
 	for i := range l.checks {
 		t := l.checks[i].Tag.(*Target)
 		m.late(time.Duration(max(0, now-t.due)))
 	}
-	return true
-}
-
-// putBack makes the targets of the batch due again, before the others that are.
-func (l *loop) putBack() {
-	fresh, routine := l.fresh, l.routine
-	l.fresh, l.routine = list{}, list{}
-	for i := range l.checks {
-		t := l.checks[i].Tag.(*Target)
-		t.inFlight = false
-		l.enqueue(t)
-	}
-	l.fresh.append(fresh)
-	l.routine.append(routine)
 }

@@ -13,11 +13,12 @@ import (
 // defaultTargets is the bound of the table where none is given.
 const defaultTargets = 65536
 
-// Prober sends probes. [checker.Prober] is one.
+// Prober sends probes. [checker.Prober] is one. One that has a method Behind as well, as that has, gets no probes while it
+// returns true.
 type Prober interface {
 	// Submit takes checks and returns without waiting for them. It must not keep the slice. Every
 	// check has to come back exactly once through [Monitor.Deliver], its Tag unchanged; with an
-	// error none does, and they are sent again later: soon where it is [checker.ErrBusy].
+	// error none does, and they are sent again later.
 	Submit(checks ...checker.Check) error
 }
 
