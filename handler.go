@@ -36,7 +36,7 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 func (s *Shaker) enter(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (*pass, way) {
 	p := s.passFor(ctx, w, r)
 	way := s.wayFor(ctx, p)
-	if p != nil && way > sample {
+	if p != nil && (way > sample || s.writesAtOnce) {
 		p.written.Store(atOnce)
 	}
 	return p, way

@@ -184,6 +184,7 @@ func (inst *instance) start() {
 	inst.coroutines = newCoroutines()
 	for _, block := range inst.handlers {
 		block.useCoroutines(inst.coroutines)
+		block.watchStrangers()
 		for _, zone := range block.policies {
 			zone.named = inst.settings.status.isSet()
 		}

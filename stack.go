@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"unsafe"
 
@@ -74,6 +77,23 @@ func (s *Shaker) useCoroutines(c *coroutines) {
 	s.coroutines = c
 }
 
+// watchStrangers has messages sent as they are written if any plugin is not one of CoreDNS's own. Those leave a message alone
+// that they have written; of others nobody knows. The servers have to be made by now.
+func (s *Shaker) watchStrangers() {
+	for _, cfg := range configs(s.controller) {
+		s.writesAtOnce = s.writesAtOnce || slices.ContainsFunc(cfg.Handlers(), isStranger)
+	}
+}
+
+// isStranger tells whether a handler is neither of CoreDNS nor of this plugin.
+func isStranger(h plugin.Handler) bool {
+	t := reflect.TypeOf(h)
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return !strings.HasPrefix(t.PkgPath(), "github.com/coredns/coredns/plugin/") && t != reflect.TypeFor[Shaker]()
+}
+
 // growth is whether the stacks of queries have to grow below, by samples of those that are served straight.
 type growth struct {
 	balance atomic.Int32 // of the samples of late: those where they did less the others
@@ -113,8 +133,8 @@ func placeOf(variable *byte) uintptr { return uintptr(unsafe.Pointer(variable)) 
 var atOnce = new(dns.Msg)
 
 // WriteMsg implements dns.ResponseWriter. The first message is sent when the plugins below have returned, unless they do
-// more than to write it. Until then they must not change it; those of CoreDNS do not. Whether it could be sent, they do
-// not learn: that is told in place of them.
+// more than to write it, or there is one that may change it until then. Whether it could be sent, they do not learn: that is
+// told in place of them.
 func (p *pass) WriteMsg(m *dns.Msg) error {
 	if m != nil && p.written.CompareAndSwap(nil, m) {
 		return nil
