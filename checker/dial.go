@@ -9,6 +9,7 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -175,35 +176,34 @@ func (p *dialProber) check(j *job) Report {
 	if j.invalid {
 		return j.newReport(Inconclusive, ErrTarget)
 	}
-	schedule := newSchedule(&j.Check)
-	if schedule.steps > 1 {
-		return p.checkInTries(j, schedule)
-	}
-	ctx := p.ctx
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
 	if waiter := j.waiter; waiter != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
 		defer context.AfterFunc(waiter.ctx, func() {
 			if waiter.gone() {
 				cancel()
 			}
 		})()
 	}
-	d := p.dial(ctx, j, j.Timeout)
-	if d.result == Timeout {
-		if _, err := schedule.advance(lateBy(d.took - j.Timeout)); err != nil {
-			d.result, d.err = Inconclusive, err
-		}
+	return p.carryOut(ctx, j)
+}
+
+// dialSocket is the socket of a dial, once it has one.
+type dialSocket struct {
+	conn  atomic.Pointer[syscall.RawConn]
+	began atomic.Pointer[time.Time] // when it was about to connect
+}
+
+// isAnswered tells whether something has come back, or the dial has ended, though it may not have told yet: where this
+// process gets little of the CPU, a timer may come before an answer that has been there for long.
+func (s *dialSocket) isAnswered() bool {
+	conn := s.conn.Load()
+	if conn == nil {
+		return false
 	}
-	report := Report{Tag: j.Tag, Result: d.result, Err: d.err}
-	if d.left {
-		report.Tries = 1
-	}
-	if d.result == Answered || d.result == Refused {
-		report.RTT = d.took
-	}
-	return report
+	answered := false
+	err := (*conn).Control(func(fd uintptr) { answered = isWritable(fd) })
+	return answered || err != nil // it is closed
 }
 
 // lateBy returns for how long this process was away if something came so much too late.
@@ -223,10 +223,14 @@ type dialed struct {
 	took   time.Duration
 }
 
-// dial connects, and resets the connection where that worked. A timeout of 0 is none.
-func (p *dialProber) dial(ctx context.Context, j *job, timeout time.Duration) dialed {
-	dialer := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: func(_, _ string, conn syscall.RawConn) error {
-		return p.prepare(conn, j.orderly)
+// dial connects, and resets the connection where that worked.
+func (p *dialProber) dial(ctx context.Context, j *job, socket *dialSocket) dialed {
+	dialer := net.Dialer{KeepAlive: -1, Control: func(_, _ string, conn syscall.RawConn) error {
+		err := p.prepare(conn, j.orderly)
+		now := time.Now()
+		socket.began.Store(&now)
+		socket.conn.Store(&conn)
+		return err
 	}}
 	if j.Source.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(j.Source, 0))

@@ -6,3 +6,6 @@ import "syscall"
 func lingerZero(fd uintptr) {
 	syscall.SetsockoptLinger(syscall.Handle(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
 }
+
+// isWritable tells nothing here.
+func isWritable(uintptr) bool { return false }

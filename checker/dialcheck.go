@@ -2,11 +2,12 @@ package checker
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
-// dialCheck is a check of several tries. Each is a dial in a goroutine of its own, and belongs to the check's goroutine in
-// all else.
+// dialCheck is a check, of one or more tries. Each is a dial in a goroutine of its own, and belongs to the check's goroutine
+// in all else.
 type dialCheck struct {
 	*dialProber
 	ctx      context.Context // of the check
@@ -26,20 +27,21 @@ type dialCheck struct {
 // liveDial is a dial that is under way.
 type liveDial struct {
 	number int
+	socket *dialSocket
 	cancel context.CancelFunc
 	ended  chan struct{}
 }
 
-// checkInTries carries out a check of several tries. When it returns, all of its dials have ended.
-func (p *dialProber) checkInTries(j *job, s schedule) Report {
-	ctx, cancel := context.WithCancel(p.ctx)
+// carryOut carries out a check. When it returns, all of its dials have ended.
+func (p *dialProber) carryOut(ctx context.Context, j *job) Report {
+	ctx, cancel := context.WithCancel(ctx)
 	c := &dialCheck{
-		dialProber: p, ctx: ctx, job: j, schedule: s,
+		dialProber: p, ctx: ctx, job: j, schedule: newSchedule(&j.Check),
 		timer:   time.NewTimer(j.Timeout),
 		places:  1,
 		results: make(chan dialed, 2*MaxTries),
 	}
-	r, rtt, err := c.carryOut()
+	r, rtt, err := c.sendTries()
 	c.timer.Stop()
 	cancel()
 	for len(c.live) > 0 {
@@ -49,8 +51,8 @@ func (p *dialProber) checkInTries(j *job, s schedule) Report {
 	return Report{Tag: j.Tag, Result: r, RTT: rtt, Tries: c.sent, Err: err}
 }
 
-// carryOut sends tries until there is a result.
-func (c *dialCheck) carryOut() (Result, time.Duration, error) {
+// sendTries sends tries until there is a result.
+func (c *dialCheck) sendTries() (Result, time.Duration, error) {
 	c.send()
 	for {
 		over := false
@@ -69,7 +71,11 @@ func (c *dialCheck) carryOut() (Result, time.Duration, error) {
 		if c.evidence.answered || c.evidence.refused != nil || c.isSpent() {
 			return c.evidence.verdict()
 		}
-		if over {
+		switch {
+		case !over:
+		case c.isAnswered():
+			c.timer.Reset(sameMoment) // its dial is about to return
+		default:
 			if end, err := c.proceed(); err != nil {
 				return Inconclusive, 0, err
 			} else if end {
@@ -138,6 +144,11 @@ func (c *dialCheck) note(d dialed) {
 	}
 }
 
+// isAnswered tells whether something has come back to a try, though its dial has not returned yet.
+func (c *dialCheck) isAnswered() bool {
+	return slices.ContainsFunc(c.live, func(one liveDial) bool { return one.socket.isAnswered() })
+}
+
 // isSpent tells whether nothing can come back any more.
 func (c *dialCheck) isSpent() bool { return len(c.live) == 0 && c.schedule.isLast() && !c.paced }
 
@@ -148,7 +159,12 @@ func (c *dialCheck) proceed() (end bool, err error) {
 		c.send()
 		return false, nil
 	}
-	more, err := c.schedule.advance(lateBy(time.Since(c.stepped) - c.schedule.length()))
+	rest := c.rest()
+	if rest > 0 {
+		c.timer.Reset(rest)
+		return false, nil
+	}
+	more, err := c.schedule.advance(lateBy(-rest))
 	if !more || err != nil {
 		return true, err
 	}
@@ -161,6 +177,20 @@ func (c *dialCheck) proceed() (end bool, err error) {
 	}
 	c.send()
 	return false, nil
+}
+
+// rest returns how much of the step is left. The step begins when its dial connects, which may be late where this process
+// gets little of the CPU.
+func (c *dialCheck) rest() time.Duration {
+	began := c.stepped
+	if last := len(c.live) - 1; last >= 0 && c.live[last].number == c.number {
+		at := c.live[last].socket.began.Load()
+		if at == nil {
+			return sameMoment // it has yet to
+		}
+		began = *at
+	}
+	return c.schedule.length() - time.Since(began)
 }
 
 // send begins a step. Its try takes the place of the oldest if there is no other.
@@ -178,11 +208,11 @@ func (c *dialCheck) dialOn() {
 	ctx, cancel := context.WithCancel(c.ctx)
 	c.sent++
 	c.number++
-	one := liveDial{number: c.number, cancel: cancel, ended: make(chan struct{})}
+	one := liveDial{number: c.number, socket: new(dialSocket), cancel: cancel, ended: make(chan struct{})}
 	c.live = append(c.live, one)
 	c.spawn(func() {
 		defer close(one.ended)
-		d := c.dial(ctx, c.job, 0)
+		d := c.dial(ctx, c.job, one.socket)
 		d.number = one.number
 		c.results <- d
 	})
