@@ -35,11 +35,12 @@ type liveDial struct {
 // carryOut carries out a check. When it returns, all of its dials have ended.
 func (p *dialProber) carryOut(ctx context.Context, j *job) Report {
 	ctx, cancel := context.WithCancel(ctx)
+	schedule := newSchedule(&j.Check)
 	c := &dialCheck{
-		dialProber: p, ctx: ctx, job: j, schedule: newSchedule(&j.Check),
+		dialProber: p, ctx: ctx, job: j, schedule: schedule,
 		timer:   time.NewTimer(j.Timeout),
 		places:  1,
-		results: make(chan dialed, 2*MaxTries),
+		results: make(chan dialed, 2*schedule.steps+2),
 	}
 	r, rtt, err := c.sendTries()
 	c.timer.Stop()
