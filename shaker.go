@@ -32,6 +32,7 @@ type Shaker struct {
 	resolver   *resolve.Resolver // of names that SRV records lead to
 	dnssec     dnssecPlugin      // nil where the server block has none
 	coroutines *coroutines       // nil where queries are answered in their own goroutines
+	samples    bool              // some queries are samples, from which growth is learned
 	// writesAtOnce is set where a plugin may still change a message that it has written.
 	writesAtOnce bool
 	// filtered and passed are for queries whose answers are looked at, and for all others.

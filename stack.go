@@ -41,7 +41,7 @@ func (s *Shaker) wayFor(ctx context.Context, p *pass) way {
 		return straight
 	}
 	switch {
-	case rand.Uint32()%sampleOf == 0:
+	case s.samples && rand.Uint32()%sampleOf == 0:
 		return sample
 	case s.growthOf(p).isUsual():
 		return onCoroutine
@@ -74,7 +74,7 @@ func (s *Shaker) useCoroutines(c *coroutines) {
 			return
 		}
 	}
-	s.coroutines = c
+	s.coroutines, s.samples = c, true
 }
 
 // watchStrangers has messages sent as they are written if any plugin is not one of CoreDNS's own. Those leave a message alone

@@ -294,7 +294,7 @@ func deepen(levels int) (sum int) {
 func TestStackLearns(t *testing.T) {
 	levels := 0
 	s := stackZone(t, straight, func(w dns.ResponseWriter) (int, error) { deepen(levels); return dns.RcodeSuccess, nil })
-	s.coroutines = newCoroutines()
+	s.coroutines, s.samples = newCoroutines(), true
 	t.Cleanup(s.coroutines.close)
 	w := new(stackWriter)
 	for _, levels = range []int{0, 100, 0, 100} {
