@@ -46,7 +46,7 @@ const (
 // tableSeed and tableKeys keep others from making up addresses with the same hash.
 var (
 	tableSeed = maphash.MakeSeed()
-	tableKeys = [...]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64()}
+	tableKeys = [...]uint64{rand.Uint64(), rand.Uint64(), rand.Uint64(), rand.Uint64()}
 )
 
 // hash returns the hash of a key: by multiplication, as in wyhash, which Go's own maps have where a CPU has no instructions
@@ -60,7 +60,10 @@ func (k *key) hash() uint32 {
 		octets := k.addr.As16()
 		rest ^= mixed(binary.BigEndian.Uint64(octets[:8])^tableKeys[0], binary.BigEndian.Uint64(octets[8:])^tableKeys[1])
 	}
-	return uint32(mixed(rest^tableKeys[2], maphash.Comparable(tableSeed, k.settings)))
+	hash := mixed(rest^tableKeys[2], maphash.Comparable(tableSeed, k.settings))
+	// Addresses side by side make products that are as far apart from each other, all of them. By chance that can be such
+	// that many have the same last bits.
+	return uint32(mixed(hash, tableKeys[3]))
 }
 
 // mixed returns a number whose bits depend on all bits of two others.
