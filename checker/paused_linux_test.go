@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -199,7 +198,7 @@ func TestLabQuota(t *testing.T) {
 			for _, tries := range []int{1, 4} {
 				c := startStoppable(t, m, tries, targets, burning+"=1")
 				children = append(children, c)
-				lifts = append(lifts, limitCPU(t, c.cmd.Process.Pid, 5))
+				lifts = append(lifts, lab.LimitCPU(t, c.cmd.Process.Pid, 5))
 			}
 		}
 		before := wire.Counts(targets...).From.SYNACK
@@ -209,52 +208,6 @@ func TestLabQuota(t *testing.T) {
 			c.expectGood(t)
 		}
 	})
-}
-
-// limitCPU gives a process so many hundredths of a CPU, by a control group of its own, until lift is called. It skips the
-// test where there can be none, as in many containers. There is no remedy within the test's reach.
-func limitCPU(t *testing.T, pid, percent int) (lift func()) {
-	t.Helper()
-	const period = 100_000 // microseconds, as by default
-	text, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Skip(err)
-	}
-	own, unified := "", false
-	for line := range strings.Lines(string(text)) {
-		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		switch controllers := strings.Split(fields[1], ","); {
-		case slices.Contains(controllers, "cpu"):
-			own, unified = "/sys/fs/cgroup/cpu"+fields[2], false
-		case fields[1] == "" && own == "":
-			own, unified = "/sys/fs/cgroup"+fields[2], true
-		}
-	}
-	group := fmt.Sprintf("%s/checker-test-%d", strings.TrimSuffix(own, "/"), pid)
-	if err := os.Mkdir(group, 0o755); err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		lab.UntilNil(t, func() error { // the process may take a moment to leave
-			if err := os.Remove(group); !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-			return nil
-		})
-	})
-	set := func(name, value string) error { return os.WriteFile(group+"/"+name, []byte(value), 0) }
-	name, limited, free := "cpu.cfs_quota_us", fmt.Sprint(period*percent/100), "-1"
-	if unified {
-		name, limited, free = "cpu.max", fmt.Sprintf("%d %d", period*percent/100, period), "max"
-	}
-	if err := errors.Join(set(name, limited), set("cgroup.procs", fmt.Sprint(pid))); err != nil {
-		t.Skip(err)
-	}
-	return func() {
-		if err := set(name, free); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 func (c *stoppable) signal(t *testing.T, s unix.Signal) {

@@ -1,11 +1,7 @@
 package test
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -92,49 +88,10 @@ func TestLabShareOfCPU(t *testing.T) {
 	})
 	t.Run("quota", func(t *testing.T) {
 		lab.Run(t, func(t *testing.T, l *lab.Lab) {
-			enter, remove, err := newQuota(5)
-			if err != nil {
-				t.Skipf("no group with a quota can be made, signals do the same above: %v; it takes root and a cgroup file system that can be written", err)
-			}
-			t.Cleanup(func() { lab.UntilNil(t, remove) }) // once its process has ended
 			p := newPausing(t, l)
-			if err := enter(p.PID()); err != nil {
-				t.Fatal(err)
-			}
+			lab.LimitCPU(t, p.PID(), 5)
 			time.Sleep(10 * time.Second)
 			p.noneDown()
 		})
 	})
-}
-
-// newQuota makes a group of processes that get so many percent of one CPU together. enter moves a process into it.
-func newQuota(percent int) (enter func(pid int) error, remove func() error, err error) {
-	name := "shaker-test-" + strconv.Itoa(os.Getpid())
-	for _, kind := range []struct{ root, quota, value string }{
-		{"/sys/fs/cgroup", "cpu.max", fmt.Sprintf("%d 100000", percent*1000)},
-		{"/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", strconv.Itoa(percent * 1000)},
-	} {
-		group := filepath.Join(kind.root, name)
-		if err = os.Mkdir(group, 0o755); err != nil {
-			continue
-		}
-		remove = func() error { return os.Remove(group) }
-		if err = tell(filepath.Join(group, kind.quota), kind.value); err != nil {
-			remove()
-			continue
-		}
-		enter = func(pid int) error { return tell(filepath.Join(group, "cgroup.procs"), strconv.Itoa(pid)) }
-		return enter, remove, nil
-	}
-	return nil, nil, err
-}
-
-// tell writes to a file that the kernel has made.
-func tell(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
 }
