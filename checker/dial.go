@@ -176,16 +176,7 @@ func (p *dialProber) check(j *job) Report {
 	if j.invalid {
 		return j.newReport(Inconclusive, ErrTarget)
 	}
-	ctx, cancel := context.WithCancel(p.ctx)
-	defer cancel()
-	if waiter := j.waiter; waiter != nil {
-		defer context.AfterFunc(waiter.ctx, func() {
-			if waiter.gone() {
-				cancel()
-			}
-		})()
-	}
-	return p.carryOut(ctx, j)
+	return p.carryOut(j)
 }
 
 // dialSocket is the socket of a dial, once it has one.

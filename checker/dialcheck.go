@@ -33,8 +33,15 @@ type liveDial struct {
 }
 
 // carryOut carries out a check. When it returns, all of its dials have ended.
-func (p *dialProber) carryOut(ctx context.Context, j *job) Report {
-	ctx, cancel := context.WithCancel(ctx)
+func (p *dialProber) carryOut(j *job) Report {
+	ctx, cancel := context.WithCancel(p.ctx)
+	if waiter := j.waiter; waiter != nil {
+		defer context.AfterFunc(waiter.ctx, func() {
+			if waiter.gone() {
+				cancel()
+			}
+		})()
+	}
 	schedule := newSchedule(&j.Check)
 	c := &dialCheck{
 		dialProber: p, ctx: ctx, job: j, schedule: schedule,
