@@ -524,7 +524,11 @@ func TestWords(t *testing.T) {
 
 // To find a page takes memory for those up to its end, and not for all.
 func TestPagesTakeLittleMemory(t *testing.T) {
-	const targets, most = 30_000, 512 << 10 // octets; all of them would be megabytes
+	const targets = 30_000
+	most := uint64(64 << 10) // octets
+	if lab.RaceEnabled {
+		most *= 2 // its build allocates as much more
+	}
 	n := newServer(t, "")
 	fill(n, targets)
 	for _, query := range []string{"", "zone=www.example.org", "prefix=10.0.0.0/8&port=443&state=unknown", "page=1000000&zone=org."} {
@@ -532,14 +536,18 @@ func TestPagesTakeLittleMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, matches := q.find(n.Monitor, true)
-		runtime.ReadMemStats(&after)
-		if matches != targets {
-			t.Errorf("%q: %d match, want %d", query, matches, targets)
+		took := uint64(math.MaxUint64)
+		for range 5 { // other goroutines may allocate something meanwhile, but not each time
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, matches := q.find(n.Monitor, true)
+			runtime.ReadMemStats(&after)
+			if matches != targets {
+				t.Errorf("%q: %d match, want %d", query, matches, targets)
+			}
+			took = min(took, after.TotalAlloc-before.TotalAlloc)
 		}
-		if took := after.TotalAlloc - before.TotalAlloc; took > most && q.page == 1 {
+		if took > most && q.page == 1 {
 			t.Errorf("%q: %d octets are allocated, want %d at most", query, took, most)
 		}
 	}
