@@ -15,7 +15,14 @@ import (
 
 // docs/status.md lists the fields of the JSON and the parameters, in their order.
 func TestDocumentedFields(t *testing.T) {
-	page, err := os.ReadFile("../../docs/status.md")
+	expectTables(t, "../../docs/status.md", []reflect.Type{reflect.TypeFor[view](), reflect.TypeFor[target]()}, targetsPage.parameters)
+}
+
+// expectTables checks that a page of the documentation has a row for each of these fields of JSON, then for each of these
+// parameters, and no other rows that begin with code.
+func expectTables(t *testing.T, path string, objects []reflect.Type, parameters []parameter) {
+	t.Helper()
+	page, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,17 +31,17 @@ func TestDocumentedFields(t *testing.T) {
 	for _, match := range rows.FindAllStringSubmatch(string(page), -1) {
 		got = append(got, strings.Split(strings.Trim(match[1], "`"), "`, `")...)
 	}
-	for _, fields := range []reflect.Type{reflect.TypeFor[view](), reflect.TypeFor[target]()} {
+	for _, fields := range objects {
 		for field := range fields.Fields() {
 			tag, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			want = append(want, tag)
 		}
 	}
-	for _, p := range htmlFormat.parameters {
+	for _, p := range parameters {
 		want = append(want, p.name)
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("docs/status.md has\n%q, want\n%q", got, want)
+		t.Errorf("%s has\n%q, want\n%q", path, got, want)
 	}
 }
 

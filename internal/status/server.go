@@ -4,14 +4,15 @@ package status
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	golog "log"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,12 +149,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("The query is longer than %d octets.", maxQuery), http.StatusRequestURITooLong)
 	case subject == nil:
 		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
-	case r.URL.Path == "/":
-		h.answer(w, subject, &htmlFormat, r.URL.RawQuery)
-	case r.URL.Path == "/targets":
-		h.answer(w, subject, &jsonFormat, r.URL.RawQuery)
+	case formats[r.URL.Path] != nil:
+		h.answer(w, subject, formats[r.URL.Path], r.URL.RawQuery)
 	default:
-		http.Error(w, fmt.Sprintf("There is no %q, want / or /targets.", r.URL.Path), http.StatusNotFound)
+		http.Error(w, fmt.Sprintf("There is no %q, want one of %s.", r.URL.Path, strings.Join(paths, ", ")), http.StatusNotFound)
 	}
 }
 
@@ -179,25 +178,21 @@ func hostOf(hostPort string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(hostPort, "["), "]")
 }
 
-// format is a form in which targets are told of.
+// formats are what clients can ask for, by path.
+var formats = map[string]*format{
+	"/":             &targetsPage,
+	"/targets":      &targetsJSON,
+	"/targets.json": &targetsJSON,
+}
+
+var paths = slices.Sorted(maps.Keys(formats))
+
+// format is something to tell, in a form for people or for programs.
 type format struct {
 	contentType string
 	parameters  []parameter
 	// write writes what the query asks for, or what is wrong with it.
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
-}
-
-var jsonFormat = format{
-	contentType: "application/json",
-	parameters:  parameters,
-	write: func(to *bytes.Buffer, _ http.Header, subject *Subject, q *query, problem error) error {
-		if problem != nil {
-			return json.NewEncoder(to).Encode(failure{version, problem.Error()})
-		}
-		v := subject.view()
-		v.list(subject, q, false)
-		return json.NewEncoder(to).Encode(v)
-	},
 }
 
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.

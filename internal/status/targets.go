@@ -1,9 +1,12 @@
 package status
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"runtime"
@@ -45,6 +48,9 @@ type query struct {
 	given url.Values // what is not empty
 }
 
+// filters are the names of the parameters that choose targets.
+var filters = []string{"state", "prefix", "zone", "port"}
+
 // parameter is one of a query.
 type parameter struct {
 	name string
@@ -82,6 +88,19 @@ var parameters = []parameter{
 		q.size, err = number(value, 1, maxPageSize)
 		return err
 	}},
+}
+
+var targetsJSON = format{
+	contentType: "application/json",
+	parameters:  parameters,
+	write: func(to *bytes.Buffer, _ http.Header, subject *Subject, q *query, problem error) error {
+		if problem != nil {
+			return json.NewEncoder(to).Encode(failure{version, problem.Error()})
+		}
+		v := subject.view()
+		v.list(subject, q, false)
+		return json.NewEncoder(to).Encode(v)
+	},
 }
 
 // readQuery reads the part of a URL behind the question mark. A parameter without value, as forms send it, is none.

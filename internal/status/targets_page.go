@@ -2,89 +2,38 @@ package status
 
 import (
 	"bytes"
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
 	"fmt"
-	"html/template"
-	"maps"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
 
-// refreshEvery is how often the page loads itself again, in seconds, unless the client wants another pace.
-const refreshEvery = 10
-
-//go:embed page.html
-var pageSource string
-
-// pageTemplate is parsed for the first page: most servers have none.
-var pageTemplate = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("status").Funcs(template.FuncMap{
-		"number": groupDigits,
-		"local":  localTime,
-	}).Parse(pageSource))
-})
-
-// styleHash lets the browser apply the style of the page, and none that somebody has slipped in.
-var styleHash = func() string {
-	_, style, _ := strings.Cut(pageSource, "<style>")
-	style, _, _ = strings.Cut(style, "</style>")
-	sum := sha256.Sum256([]byte(style))
-	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
-}()
-
-var htmlFormat = format{
+var targetsPage = format{
 	contentType: "text/html; charset=utf-8",
 	parameters: append(slices.Clone(parameters), parameter{"refresh", func(q *query, value string) (err error) {
 		q.Refresh, err = number(value, 0, 3600)
 		return err
 	}}),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
-		v := subject.view()
+		p := &page{frame: subject.frame(header, "targets", "/", q, problem), view: subject.view()}
+		p.JSON = "targets?" + q.kept(append(slices.Clone(filters), "size")...).Encode()
 		if problem == nil {
-			v.list(subject, q, true)
-			if q.Refresh > 0 {
-				header.Set("Refresh", strconv.Itoa(q.Refresh))
-			}
+			p.list(subject, q, true)
 		}
-		return pageTemplate().Execute(to, &page{v, q, problem, subject.notices(v), subject.Shaker})
+		return pageTemplates().ExecuteTemplate(to, "targets.html", p)
 	},
 }
 
-// notices are what somebody should know before he believes the rest.
-func (s *Subject) notices(v *view) (all []string) {
-	if !v.Frozen.IsZero() {
-		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all hosts fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
-	}
-	if v.Counts.Total >= s.Limit {
-		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))
-	}
-	for _, r := range s.Rules {
-		if _, modified, failed := r.File.Report(); failed {
-			all = append(all, fmt.Sprintf("The overrides in %s cannot be used. Those of %s are in force.", r.File.Path(), localTime(modified)))
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all) // a file may be in several stanzas
-}
-
-// page is what the page for people shows.
+// page is what the page of targets shows.
 type page struct {
+	frame
 	*view
-	Query   *query
-	Problem error
-	Notices []string
-	Shaker  string // its version
 }
 
 // state is a state and the number of targets in it, with a link to them. The empty state is that of all.
@@ -107,33 +56,8 @@ func (p *page) States() []state {
 	return states
 }
 
-// kept returns those of the parameters that are given.
-func (q *query) kept(names ...string) url.Values {
-	kept := make(url.Values)
-	for _, name := range names {
-		if value := q.given.Get(name); value != "" {
-			kept.Set(name, value)
-		}
-	}
-	return kept
-}
-
-// link returns the query with another value in it, as a link from the page to itself. Such links also work behind a proxy
-// that has the page below a path.
-func (q *query) link(name, value string) string {
-	values := maps.Clone(q.given)
-	values.Set(name, value)
-	if value == "" {
-		values.Del(name)
-	}
-	return "?" + values.Encode()
-}
-
-// Value returns what a field of the form has in it.
-func (p *page) Value(name string) string { return p.Query.given.Get(name) }
-
 // Filtered tells whether not all targets are wanted.
-func (p *page) Filtered() bool { return len(p.Query.kept("state", "prefix", "zone", "port")) > 0 }
+func (p *page) Filtered() bool { return len(p.Query.kept(filters...)) > 0 }
 
 // First and Last are the numbers of the first and the last target on the page.
 func (p *page) First() int { return (p.Page-1)*p.Size + 1 }
@@ -146,19 +70,6 @@ func (p *page) Turn(by int) string {
 		return ""
 	}
 	return p.Query.link("page", strconv.Itoa(page))
-}
-
-// Refreshes links to the same page with or without being loaded again and again.
-func (p *page) Refreshes(yes bool) string {
-	if yes {
-		return p.Query.link("refresh", "")
-	}
-	return p.Query.link("refresh", "0")
-}
-
-// JSON links to what programs get.
-func (p *page) JSON() string {
-	return "targets?" + p.Query.kept("state", "prefix", "zone", "port", "size").Encode()
 }
 
 // Various tells whether the targets on the page are not all checked in the same way.
@@ -211,15 +122,6 @@ func (t target) Cause() string {
 // Begin is when the state began.
 func (t target) Begin(now time.Time) string { return shortTime(t.Since, now) }
 
-// shortTime has the date if that is not today.
-func shortTime(t, now time.Time) string {
-	t = t.Local()
-	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
-		return t.Format(time.TimeOnly)
-	}
-	return t.Format("2006-01-02 15:04")
-}
-
 // For tells how long the state lasts.
 func (t target) For(now time.Time) string {
 	switch d := now.Sub(t.Since); {
@@ -236,18 +138,6 @@ func (t target) For(now time.Time) string {
 
 // Milliseconds is the round trip.
 func (t target) Milliseconds() string { return strconv.FormatFloat(t.RoundTrip*1e3, 'f', 2, 64) }
-
-// localTime is how the log writes it.
-func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
-
-// groupDigits writes a number with a narrow space before every third digit from the right.
-func groupDigits(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:]
-	}
-	return s
-}
 
 // bar is the slots of a history that look the same, as the path of an SVG.
 type bar struct{ Class, Path string }
