@@ -16,7 +16,9 @@ import (
 
 // A server of files goes away under a file of overrides. Queries are answered by the rules in force, people are told, and
 // neither a reload nor the end waits for the file.
-func TestOverridesHang(t *testing.T) {
+func TestOverridesHang(t *testing.T) { lab.Apart(t, testOverridesHang) }
+
+func testOverridesHang(t *testing.T) {
 	hanging, release := lab.HangingDir(t)
 	// within waits for what must not wait for ever.
 	within := func(what string, do func() error) error {

@@ -55,16 +55,16 @@ func TestLabLoss(t *testing.T) {
 					}
 					return nil
 				})
-				count := func() (checks, tries, downs float64) {
-					return p.counted("coredns_shaker_checks_total"), p.counted("coredns_shaker_tries_total"),
-						p.counted("coredns_shaker_state_changes_total", `state="down"`)
+				count := func() (checks, unheld, tries, downs float64) {
+					return p.counted("coredns_shaker_checks_total"), p.counted("coredns_shaker_checks_total", `result="inconclusive"`),
+						p.counted("coredns_shaker_tries_total"), p.counted("coredns_shaker_state_changes_total", `state="down"`)
 				}
 				web.Lose(tt.percent)
 				web.FilterOut(fmt.Sprintf("meta l4proto tcp numgen random mod 100 < %d drop", tt.percent))
-				checks, tries, downs := count()
+				checks, unheld, tries, downs := count()
 				time.Sleep(*lossTime / faster)
-				checksNow, triesNow, downsNow := count()
-				checks, tries, downs = checksNow-checks, triesNow-tries, downsNow-downs
+				checksNow, unheldNow, triesNow, downsNow := count()
+				checks, unheld, tries, downs = checksNow-checks, unheldNow-unheld, triesNow-tries, downsNow-downs
 
 				lost := 1 - math.Pow(1-float64(tt.percent)/100, 2)
 				want := checks * math.Pow(lost, float64(3*tt.tries))
@@ -72,8 +72,10 @@ func TestLabLoss(t *testing.T) {
 				if checks < targets*lossTime.Seconds()/4 {
 					t.Errorf("only %.0f checks", checks)
 				}
-				// Both directions lose something, as it should be.
-				if more := tries/checks - 1; tt.tries > 1 && (more < lost*0.7 || more > lost*1.6) {
+				// Both directions lose something, as it should be. On a machine that has no time for its checks, nobody can tell.
+				if unheld > checks/100 {
+					t.Logf("%.0f checks were inconclusive", unheld)
+				} else if more := tries/checks - 1; tt.tries > 1 && (more < lost*0.7 || more > lost*1.6) {
 					t.Errorf("%.3f further tries a check, with a loss of %.3f", more, lost)
 				}
 				if want > 50 && downs < want/2 || downs > want+5*math.Sqrt(want)+2 {

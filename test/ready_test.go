@@ -13,7 +13,9 @@ import (
 
 // A reload does not make CoreDNS unready for the names that were resolved before, even if they cannot be just now. Names
 // that are new, and those whose targets are checked in another way, have to be looked up first.
-func TestReadyAcrossReloads(t *testing.T) {
+func TestReadyAcrossReloads(t *testing.T) { lab.Apart(t, testReadyAcrossReloads) }
+
+func testReadyAcrossReloads(t *testing.T) {
 	f, ready := newFarm(t, "127.0.19.1", "127.0.19.2"), local(t)
 	var hangs atomic.Bool
 	goOn := make(chan struct{})

@@ -163,7 +163,9 @@ two 300 IN A 127.0.7.2
 }
 
 // The ready plugin waits, for all server blocks, and says for whom.
-func TestWatchNotReady(t *testing.T) {
+func TestWatchNotReady(t *testing.T) { lab.Apart(t, testWatchNotReady) }
+
+func testWatchNotReady(t *testing.T) {
 	b := newWatchQueries(t, "127.0.6.8", "127.0.6.9")
 	ready := local(t)
 	start(t, fmt.Sprintf(`a.test:0 {

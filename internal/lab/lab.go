@@ -53,6 +53,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -89,6 +90,28 @@ func Run(t *testing.T, f func(t *testing.T, l *Lab)) {
 	}
 }
 
+// Apart runs f in a process of its own, at the same time as other tests: for those that need CoreDNS for themselves and
+// mostly wait. The code before it runs in both processes, as with [Run].
+func Apart(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	switch inside := os.Getenv(insideEnv); inside {
+	case t.Name():
+		fmt.Println(reached)
+		f(t)
+	case "":
+		t.Parallel()
+		// The parent is the thread that starts the process (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		again(t, func(cmd *exec.Cmd) error {
+			endWithParent(cmd)
+			return cmd.Start()
+		})
+	default:
+		t.Fatalf("lab: Apart of %s cannot be nested in, or stand beside, that of %s", t.Name(), inside)
+	}
+}
+
 // rerun runs the test once more in a process whose network namespace is new.
 func rerun(t *testing.T) {
 	t.Helper()
@@ -97,30 +120,35 @@ func rerun(t *testing.T) {
 		Skip(t, err)
 	}
 	defer ns.close()
+	again(t, ns.start)
+}
 
+// again runs the test once more in a process that start starts.
+func again(t *testing.T, start func(*exec.Cmd) error) {
+	t.Helper()
 	binary, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := &relay{to: t.Output(), name: t.Name()}
-	cmd := exec.Command(binary, arguments(t)...)
+	cmd := exec.CommandContext(t.Context(), binary, arguments(t)...)
 	cmd.Env = append(os.Environ(), insideEnv+"="+t.Name(),
 		// The race detector's runtime sleeps for a second at the end of each process, unless told otherwise.
 		"GORACE=atexit_sleep_ms=100 "+os.Getenv("GORACE"))
 	cmd.Stdout, cmd.Stderr = out, out
 	// A process that the test left behind must not hold this one by its output.
 	cmd.WaitDelay = patience
-	if err = ns.start(cmd); err == nil {
+	if err = start(cmd); err == nil {
 		err = cmd.Wait()
 	}
 	out.flush()
 	switch {
 	case err != nil:
-		t.Fatalf("lab: the test failed in its namespace: %v", err)
+		t.Fatalf("lab: the test failed in its own process: %v", err)
 	case !out.reached:
-		t.Fatal("lab: the test did not run in its namespace: is its name the same each time, and Run always reached?")
+		t.Fatal("lab: the test did not run in its own process: is its name the same each time, and Run or Apart always reached?")
 	case out.skipped:
-		t.Skip("lab: the test skipped in its namespace")
+		t.Skip("lab: the test skipped in its own process")
 	}
 }
 
