@@ -1,6 +1,7 @@
 package answer
 
 import (
+	"iter"
 	"net/netip"
 
 	"github.com/gaissmai/bart"
@@ -66,6 +67,9 @@ func (t *Tiers) Of(addr netip.Addr) int {
 	return t.n
 }
 
+// All returns every prefix with its tier, from 0, in the order of their addresses, IPv4 first.
+func (t *Tiers) All() iter.Seq2[netip.Prefix, int] { return t.table.AllSorted() }
+
 // Weights are numbers from 1 to 1000 that prefixes have. The zero value has none.
 type Weights struct {
 	table bart.Table[int]
@@ -90,6 +94,9 @@ func (w *Weights) Of(addr netip.Addr) int {
 	}
 	return 1
 }
+
+// All returns every prefix that has a weight, with it, in the order of their addresses, IPv4 first.
+func (w *Weights) All() iter.Seq2[netip.Prefix, int] { return w.table.AllSorted() }
 
 // Order is an order of addresses. The zero value is Unsorted.
 type Order uint8
