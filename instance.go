@@ -41,7 +41,8 @@ type processSettings struct {
 	freeze  setting[freeze]
 	status  setting[string] // the address of the status page
 	// targetMetrics is set if any stanza asks for metrics of each target.
-	targetMetrics bool
+	targetMetrics      bool
+	targetMetricsPlace string // of the first that does
 	// overrides are the files that stanzas name, by their path.
 	overrides map[string]*override.File
 }
@@ -216,11 +217,15 @@ func (inst *instance) end() {
 		inst.watches.Wait()
 	}
 	inst.coroutines.close()
-	for _, block := range inst.handlers {
-		block.resolver.Close()
-	}
+	inst.closeResolvers()
 	for _, file := range inst.settings.overrides {
 		file.Stop()
+	}
+}
+
+func (inst *instance) closeResolvers() {
+	for _, block := range inst.handlers {
+		block.resolver.Close()
 	}
 }
 

@@ -28,34 +28,35 @@ var properties = []struct {
 	usage string // of its arguments
 	many  bool   // may be given several times
 	parse func(*stanza, []string) error
+	print func(printed) []string // what is in force, so that reading it again leads to the same, see describe.go
 }{
-	{"port", "[any] PORT...", false, (*stanza).port},
-	{"interval", "DURATION [FAST]", false, (*stanza).interval},
-	{"timeout", "DURATION", false, (*stanza).timeout},
-	{"tries", "COUNT", false, (*stanza).tries},
-	{"rise", "COUNT", false, (*stanza).rise},
-	{"fall", "COUNT", false, (*stanza).fall},
-	{"damping", "off | DURATION [MAX]", false, (*stanza).damping},
-	{"hold", "DURATION", false, (*stanza).hold},
-	{"prefer", "CIDR...", true, (*stanza).prefer},
-	{"fallback", "[NAME...] [all | nodata | servfail | ADDRESS...]", false, (*stanza).fallback},
-	{"panic", "PERCENT", false, (*stanza).panic},
-	{"ttl", "DURATION", false, (*stanza).ttl},
-	{"sort", "rtt | client [BITS4 BITS6]", false, (*stanza).sort},
-	{"pick", "COUNT", false, (*stanza).pick},
-	{"weight", "COUNT CIDR...", true, (*stanza).weight},
-	{"idle", "DURATION", false, (*stanza).idle},
-	{"allow", "CIDR...", true, (*stanza).allow},
-	{"deny", "CIDR...", true, (*stanza).deny},
-	{"probe", "CIDR at CIDR [PORT]", true, (*stanza).probe},
-	{"overrides", "FILE", false, (*stanza).overrides},
-	{"watch", "NAME...", true, (*stanza).watch},
-	{"source", "ADDRESS...", false, (*stanza).source},
-	{"method", "socket | raw | dial", false, (*stanza).method},
-	{"freeze", "off | PERCENT [MAX]", false, (*stanza).freeze},
-	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit},
-	{"metrics", "targets", false, (*stanza).metrics},
-	{"status", "ADDRESS", false, (*stanza).status},
+	{"port", "[any] PORT...", false, (*stanza).port, printed.port},
+	{"interval", "DURATION [FAST]", false, (*stanza).interval, printed.interval},
+	{"timeout", "DURATION", false, (*stanza).timeout, printed.timeout},
+	{"tries", "COUNT", false, (*stanza).tries, printed.tries},
+	{"rise", "COUNT", false, (*stanza).rise, printed.rise},
+	{"fall", "COUNT", false, (*stanza).fall, printed.fall},
+	{"damping", "off | DURATION [MAX]", false, (*stanza).damping, printed.damping},
+	{"hold", "DURATION", false, (*stanza).hold, printed.hold},
+	{"prefer", "CIDR...", true, (*stanza).prefer, printed.prefer},
+	{"fallback", "[NAME...] [all | nodata | servfail | ADDRESS...]", false, (*stanza).fallback, printed.fallback},
+	{"panic", "PERCENT", false, (*stanza).panic, printed.panic},
+	{"ttl", "DURATION", false, (*stanza).ttl, printed.ttl},
+	{"sort", "rtt | client [BITS4 BITS6]", false, (*stanza).sort, printed.sort},
+	{"pick", "COUNT", false, (*stanza).pick, printed.pick},
+	{"weight", "COUNT CIDR...", true, (*stanza).weight, printed.weight},
+	{"idle", "DURATION", false, (*stanza).idle, printed.idle},
+	{"allow", "CIDR...", true, (*stanza).allow, printed.allow},
+	{"deny", "CIDR...", true, (*stanza).deny, printed.deny},
+	{"probe", "CIDR at CIDR [PORT]", true, (*stanza).probe, printed.probe},
+	{"overrides", "FILE", false, (*stanza).overrides, printed.overrides},
+	{"watch", "NAME...", true, (*stanza).watch, printed.watch},
+	{"source", "ADDRESS...", false, (*stanza).source, printed.source},
+	{"method", "socket | raw | dial", false, (*stanza).method, printed.method},
+	{"freeze", "off | PERCENT [MAX]", false, (*stanza).freeze, printed.freeze},
+	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit, printed.limit},
+	{"metrics", "targets", false, (*stanza).metrics, printed.metrics},
+	{"status", "ADDRESS", false, (*stanza).status, printed.status},
 }
 
 // property reads one property. Errors name it, its value and what would be right.
@@ -471,7 +472,9 @@ func (s *stanza) metrics(args []string) error {
 	if args[0] != "targets" {
 		return fmt.Errorf("%q is not possible, want targets", args[0])
 	}
-	s.process.targetMetrics = true
+	if !s.process.targetMetrics {
+		s.process.targetMetrics, s.process.targetMetricsPlace = true, place(s.Controller)
+	}
 	return single(args)
 }
 

@@ -1,6 +1,7 @@
 package shaker
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
@@ -47,10 +48,18 @@ func setupRead(t *testing.T, path, corefile string) (blocks []zonePolicies, proc
 	return blocks, process
 }
 
-// setupValidate takes a Corefile through caddy's own loader and returns its error.
+// setupValidate takes a Corefile through caddy's own loader and returns its error, which has to be that of Check as well.
 func setupValidate(path, corefile string) error {
-	return caddy.ValidateAndExecuteDirectives(
-		caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: path, ServerTypeName: "dns"}, nil, true)
+	input := caddy.CaddyfileInput{Contents: []byte(corefile), Filepath: path, ServerTypeName: "dns"}
+	err := caddy.ValidateAndExecuteDirectives(input, nil, true)
+	if err == nil {
+		return nil
+	}
+	var printed bytes.Buffer
+	if checked := Check(&printed, input); fmt.Sprint(checked) != err.Error() || printed.Len() > 0 {
+		return fmt.Errorf("Check returns %w, want %w, and prints %q", checked, err, &printed)
+	}
+	return err
 }
 
 func setupPrefixes(words string) (prefixes []netip.Prefix) {
