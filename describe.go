@@ -35,7 +35,7 @@ func describeBlocks(corefile caddy.Input, inst *instance) ([]byte, error) {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		lines := describeListeners(block)
+		lines := describeAround(block)
 		if s := handlers[i]; s != nil {
 			lines = append(lines, s.describe(process)...)
 			process = nil
@@ -61,9 +61,9 @@ func serverBlocks(corefile caddy.Input) ([]caddyfile.ServerBlock, error) {
 	return nil, nil
 }
 
-// describeListeners writes what decides which queries get to a server block, beside its keys.
-func describeListeners(block caddyfile.ServerBlock) (lines []string) {
-	for _, directive := range []string{"bind", "view"} {
+// describeAround writes what decides, beside its keys, which queries get to a server block, and by which names.
+func describeAround(block caddyfile.ServerBlock) (lines []string) {
+	for _, directive := range []string{"bind", "view", "rewrite", "autopath"} {
 		lines = append(lines, verbatim(block.Tokens[directive])...)
 	}
 	return lines

@@ -344,7 +344,7 @@ func TestPageFreeze(t *testing.T) {
 	t.Fatal("the README does not explain freeze")
 }
 
-// Go code that README.md and docs show is code of this file, which compiles.
+// Go code that README.md and docs show is code of this file or of the examples, which compiles.
 func TestPageCode(t *testing.T) {
 	unindented := func(code string) string {
 		lines := strings.Split(strings.TrimSpace(code), "\n")
@@ -353,7 +353,7 @@ func TestPageCode(t *testing.T) {
 		}
 		return strings.Join(lines, "\n")
 	}
-	source := unindented(readFile(t, "docs_test.go"))
+	source := unindented(readFile(t, "docs_test.go")) + unindented(readFile(t, "example_test.go"))
 	blocks := 0
 	for path := range pages(t) {
 		if path != "README.md" && !strings.HasPrefix(path, "docs/") {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -154,6 +155,14 @@ dns://example.org.:53 {
     }
 }
 `},
+		{"rewrite", "example.org {\n\trewrite name suffix .example.org .example.net answer auto\n\tshaker example.net\n}\n", `
+dns://example.org.:53 {
+    rewrite name suffix .example.org .example.net answer auto
+    # DIR/Corefile:3
+    shaker example.net. {
+    }
+}
+`},
 		{"none", ".:1053 {\n}\n", "\ndns://.:1053 {\n    # no shaker: answers pass as they are\n}\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,5 +230,43 @@ func TestCheckLeavesNothing(t *testing.T) {
 	server := start(t, text)
 	if err := server.reload("example.org:0 {\nbind 127.0.0.1\nshaker\n}\n"); err != nil {
 		t.Error("a reload after a check:", err)
+	}
+}
+
+// The page about checks shows what is printed of its Corefile.
+func TestCheckPage(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("it shows the default method on Linux")
+	}
+	text, want := fenceWith(t, "corefile", "view internal"), fenceWith(t, "txt", "view internal")
+	t.Chdir(t.TempDir())
+	makeZones(t, text)
+	if got := checkPrint(t, "Corefile", text); got != want {
+		t.Errorf("docs/check.md shows\n%s\nwant\n%s", want, got)
+	}
+}
+
+// Every Corefile that we show makes the same policies when what is printed of it is read.
+func TestCheckShownCorefiles(t *testing.T) {
+	corefiles := shownCorefiles(t)
+	lab.CaptureLog(t)
+	rules := readFile(t, "overrides.example")
+	t.Chdir(t.TempDir())
+	lab.FileIn(t, ".", "overrides.example", rules)
+	for place, text := range corefiles {
+		t.Run(place, func(t *testing.T) {
+			makeZones(t, text)
+			if strings.Contains(text, " geoip ") {
+				text = strings.ReplaceAll(text, "GeoLite2-City.mmdb", geoDatabase(t))
+			}
+			text = onLoopback(text, "127.0.0.1:1053", 1053)
+			if strings.Contains(text, " key file ") {
+				text = strings.ReplaceAll(text, "Kexample.org.+013+45330", newZoneKey(t).base)
+			}
+			printed := checkPrint(t, "Corefile", text)
+			if again := checkPrint(t, "Corefile", printed); checkComment.ReplaceAllString(again, "") != checkComment.ReplaceAllString(printed, "") {
+				t.Errorf("read again it is\n%s\nwant\n%s", again, printed)
+			}
+		})
 	}
 }
