@@ -71,6 +71,8 @@ func TestCheck(t *testing.T) {
 		{"no such file", dir, "", []string{"-conf", "nowhere"}, "", "open nowhere: ", 1},
 		{"no such format", dir, "", []string{"-conf", "good", "-log-format", "xml"}, "", "xml", 1},
 		{"too much", dir, "", []string{"-conf", "good", "better"}, "", "extra command line arguments: [better]\n", 1},
+		{"version", dir, "", []string{"-conf", "good", "-version"}, "CoreDNS-", "", 0},
+		{"plugins", dir, "", []string{"-conf", "good", "-plugins"}, "acl\n", "", 0},
 		{"standard input", dir, "example.com {\n    shaker\n}\n", []string{"-conf", "stdin"}, "dns://example.com.:53 {\n", "", 0},
 		{"in place", inPlace, "", nil, "dns://example.net.:1053 {\n    # Corefile:2, for example.net.\n", "", 0},
 		{"none", dir, "", nil, "dns://.:53 {\n    # no shaker: answers pass as they are\n}\n", "", 0},

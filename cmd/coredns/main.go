@@ -35,12 +35,15 @@ func main() {
 	coremain.GitCommit = cmp.Or(coremain.GitCommit, "shaker "+shaker.Version())
 	onlyCheck := flag.Bool("check", false, "Check the Corefile, print the policies of shaker, and serve nothing")
 	flag.Parse()
-	if *onlyCheck {
+	if *onlyCheck && !isOn("version") && !isOn("plugins") { // which come first at a start as well
 		check()
 		return
 	}
 	coremain.Run()
 }
+
+// isOn tells whether a flag of CoreDNS is given that has no value.
+func isOn(name string) bool { return flag.Lookup(name).Value.String() == "true" }
 
 // check reads the Corefile as coremain.Run does, and heeds the same flags. The policies are all that goes to standard
 // output; with -quiet there is nothing. It does not return after an error.
