@@ -58,7 +58,7 @@ func TestCheckBlocks(t *testing.T) {
 (thresholds) {
 	rise 4
 }
-example.org:1053 Example.net:1054 {
+example.org:1053 example.net:1054 {
 	bind 127.0.0.1 ::1
 	import stanza.conf
 	shaker {
