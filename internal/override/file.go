@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
@@ -32,25 +33,34 @@ type File struct {
 	path  string
 	tell  Listener
 	read  func(path string) reading // may take for ever
+	now   func() time.Time          // by the clock on the wall, which may be set
 	rules atomic.Pointer[Rules]     // in force, never nil
 
 	mu       sync.Mutex // protects what follows
 	last     reading    // the newest one
 	judged   reading    // the newest one that was put into force or rejected
-	modified time.Time  // when the rules in force were written
-	failed   bool       // what was judged is not in force
+	content  string     // that the rules in force are from
+	modified time.Time  // when that was written
+	problem  string     // why what was judged is not in force, "" where it is
 	restless restless
 
 	end   context.CancelFunc // nil while nothing reads
 	ended sync.WaitGroup
 }
 
-// Listener is told what happens to a file. None of its functions may be nil.
+// Listener is told what happens to a file, one thing at a time. Its functions must not ask the file, which waits for them.
+// Infof, Errorf and Recovered may not be nil.
 type Listener struct {
 	Infof, Errorf func(format string, args ...any)
 	// Recovered is told of a panic while the file was read, which cost that reading only. It is called where the panic
 	// is recovered, so the stack can still be read.
 	Recovered func(where string, reason any)
+	// Changed is told of each change that has a line in the log of its own, and that line. Of more than ten at a time
+	// the log has only how many.
+	Changed func(line string, change Change)
+	// InForce is told that a file that was changed, or could not be used, is in force, and Rejected that one is not. Each
+	// gets the line in the log.
+	InForce, Rejected func(line string)
 }
 
 // reading is what a look at the file has found.
@@ -75,10 +85,10 @@ type restless struct {
 
 // Open reads the file for the first time, when any mistake is an error. It takes no longer than five seconds: whoever
 // starts CoreDNS, or has it reload, waits for this.
-func Open(path string, tell Listener) (*File, error) { return open(path, tell, read) }
+func Open(path string, tell Listener) (*File, error) { return open(path, tell, read, time.Now) }
 
-func open(path string, tell Listener, read func(path string) reading) (*File, error) {
-	f := &File{path: path, tell: tell, read: read}
+func open(path string, tell Listener, read func(path string) reading, now func() time.Time) (*File, error) {
+	f := &File{path: path, tell: tell, read: read, now: now}
 	var r reading
 	select {
 	case r = <-f.look():
@@ -88,11 +98,11 @@ func open(path string, tell Listener, read func(path string) reading) (*File, er
 	if r.failure != "" {
 		return nil, fmt.Errorf("%s, want a file of rules, which may be empty", r.failure)
 	}
-	rules, err := Parse([]byte(r.content))
+	rules, err := Parse(r.content, f.now())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f.last, f.judged, f.modified = r, r, r.modified
+	f.last, f.judged, f.content, f.modified = r, r, r.content, r.modified
 	f.rules.Store(rules)
 	return f, nil
 }
@@ -122,8 +132,16 @@ func read(path string) reading {
 	return reading{content: string(content), modified: info.ModTime()}
 }
 
-// Path returns where the file is.
+// Path returns where the file is, as it was opened.
 func (f *File) Path() string { return f.path }
+
+// AbsPath returns the same for those who may be in another directory. Symbolic links are kept.
+func (f *File) AbsPath() string {
+	if path, err := filepath.Abs(f.path); err == nil {
+		return path
+	}
+	return f.path // the working directory is gone
+}
 
 // Rules returns the rules in force.
 func (f *File) Rules() *Rules {
@@ -133,8 +151,12 @@ func (f *File) Rules() *Rules {
 	return f.rules.Load()
 }
 
-// Start has the file read again and again, until Stop is called.
+// Start has the file read again and again, until Stop is called. It tells of lines that had run out before.
 func (f *File) Start() {
+	if rules := f.rules.Load(); rules.ended > 0 {
+		f.tell.Infof("Overrides in %s that had ended before: %d, the last at %s. Their lines may be removed",
+			f.path, rules.ended, timeString(rules.since))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f.end = cancel
 	f.ended.Go(func() { pprof.Do(ctx, pprof.Labels("shaker", "overrides"), f.follow) })
@@ -165,6 +187,7 @@ func (f *File) follow(ctx context.Context) {
 			look = nil
 			f.takeSafely(r)
 		case now := <-ticks.C:
+			f.turnSafely()
 			switch {
 			case look == nil:
 				look, began = f.look(), now
@@ -193,6 +216,43 @@ func (f *File) recover() {
 	if reason := recover(); reason != nil {
 		f.tell.Recovered("while "+f.path+" was read", reason)
 	}
+}
+
+func (f *File) turnSafely() {
+	defer f.recover()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.turn()
+}
+
+// turn has those of the rules in force end that have run out, whether the file can be read or not. Where the clock was set
+// back, they hold again. It returns the time. The caller holds mu.
+func (f *File) turn() (now time.Time) {
+	now = f.now()
+	if f.rules.Load().holdAt(now) {
+		return now
+	}
+	rules, err := Parse(f.content, now)
+	if err != nil {
+		panic(err) // it was in force
+	}
+	if more := f.tellChanges(f.rules.Swap(rules), now); more > 0 {
+		f.tell.Infof("And %d more overrides changed because rules end by themselves", more)
+	}
+	return now
+}
+
+// tellChanges tells what the rules in force have changed, and returns how many changes are left untold.
+func (f *File) tellChanges(before *Rules, now time.Time) (more int) {
+	changes, more := f.rules.Load().Difference(before, now, maxLines)
+	for _, change := range changes {
+		line := "Override: " + change.String()
+		f.tell.Infof("%s", line)
+		if f.tell.Changed != nil {
+			f.tell.Changed(line, change)
+		}
+	}
+	return more
 }
 
 func (f *File) takeSafely(r reading) {
@@ -232,7 +292,7 @@ func (f *File) takeRestless(r reading) {
 	if f.restless.since.IsZero() {
 		f.restless.since = now
 	}
-	switch _, err := Parse([]byte(r.content)); {
+	switch _, err := Parse(r.content, f.now()); {
 	case r.failure != "" || err != nil:
 		f.restless.broken = r
 	case r.content != "":
@@ -250,7 +310,7 @@ func (f *File) takeRestless(r reading) {
 	switch {
 	case was.usable.content != "":
 		f.judge(was.usable)
-	case !f.failed: // or each mistake would be told
+	case f.problem == "": // or each mistake would be told
 		f.judge(was.broken)
 	}
 }
@@ -258,7 +318,7 @@ func (f *File) takeRestless(r reading) {
 // judge puts a reading into force, or rejects it. The caller holds mu.
 func (f *File) judge(r reading) {
 	if r.same(f.judged) {
-		if !f.failed {
+		if f.problem == "" {
 			f.modified = r.modified
 		}
 		return
@@ -268,37 +328,55 @@ func (f *File) judge(r reading) {
 		f.reject(r.failure)
 		return
 	}
-	rules, err := Parse([]byte(r.content))
+	now := f.turn() // what has run out is told as such
+	rules, err := Parse(r.content, now)
 	if err != nil {
 		f.reject(f.path + ": " + err.Error())
 		return
 	}
-	before, failed := f.rules.Swap(rules), f.failed
-	f.modified, f.failed = r.modified, false
-	if rules.Equal(before) && !failed {
+	before, problem := f.rules.Swap(rules), f.problem
+	f.content, f.modified, f.problem = r.content, r.modified, ""
+	if rules.equal(before) && problem == "" {
 		return
 	}
-	changes, more := rules.Difference(before, maxLines)
-	for _, change := range changes {
-		f.tell.Infof("Override: %s", change)
-	}
 	rest := ""
-	if more > 0 {
+	if more := f.tellChanges(before, now); more > 0 {
 		rest = fmt.Sprintf(", %d more changed", more)
 	}
-	f.tell.Infof("Overrides in force from %s: %d%s", f.path, rules.Size(), rest)
+	line := fmt.Sprintf("Overrides in force from %s: %d%s", f.path, rules.Size(), rest)
+	f.tell.Infof("%s", line)
+	if f.tell.InForce != nil {
+		f.tell.InForce(line)
+	}
 }
 
 // reject leaves the rules as they are. The caller holds mu.
 func (f *File) reject(reason string) {
-	f.failed = true
-	f.tell.Errorf("Overrides stay as they were: %s", reason)
+	f.problem = reason
+	line := "Overrides stay as they were: " + reason
+	f.tell.Errorf("%s", line)
+	if f.tell.Rejected != nil {
+		f.tell.Rejected(line)
+	}
 }
 
 // Report returns how many rules are in force, when they were written, and whether they are older than the file because
 // that cannot be used.
 func (f *File) Report() (rules int, modified time.Time, failed bool) {
+	s := f.Snapshot()
+	return s.Rules.Size(), s.Modified, s.Problem != ""
+}
+
+// Snapshot is a file at one moment.
+type Snapshot struct {
+	Rules    *Rules    // in force, never nil
+	Modified time.Time // when they were written, without those that have run out since
+	Problem  string    // why the file cannot be used, so that the rules are older, "" where it can
+}
+
+// Snapshot returns what is known of the file.
+func (f *File) Snapshot() Snapshot {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.rules.Load().Size(), f.modified, f.failed
+	return Snapshot{f.rules.Load(), f.modified, f.problem}
 }

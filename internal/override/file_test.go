@@ -218,7 +218,7 @@ func TestFilePanic(t *testing.T) {
 				panic("read fault")
 			}
 			return read(path)
-		})
+		}, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +240,7 @@ func TestFilePanic(t *testing.T) {
 			t.Errorf("%d rules, failed %v; want 2", rules, failed)
 		}
 		panics.Store(true)
-		if _, err := open(path, log.listener(), f.read); err == nil || !strings.Contains(err.Error(), "could not be read") {
+		if _, err := open(path, log.listener(), f.read, time.Now); err == nil || !strings.Contains(err.Error(), "could not be read") {
 			t.Errorf("a panic in the first look: error %v", err)
 		}
 	})
@@ -297,7 +297,7 @@ func TestFileHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := new(record)
 		h := newHangingFile("192.0.2.1 down\n")
-		f, err := open("/net/overrides", log.listener(), h.read)
+		f, err := open("/net/overrides", log.listener(), h.read, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +346,7 @@ func TestFileHangs(t *testing.T) {
 func TestFileHangsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHangingFile("192.0.2.1 down\n")
-		f, err := open("/net/overrides", new(record).listener(), h.read)
+		f, err := open("/net/overrides", new(record).listener(), h.read, time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -365,7 +365,7 @@ func TestFileHangsNobody(t *testing.T) {
 			t.Errorf("%d looks after Stop", n)
 		}
 		began = time.Now()
-		_, err = open("/net/overrides", new(record).listener(), h.read)
+		_, err = open("/net/overrides", new(record).listener(), h.read, time.Now)
 		if want := "/net/overrides has not been read within 5s, so its file system hangs, want a file of rules, which may be empty"; err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}

@@ -8,7 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
+
+// noon is when rules are read in tests.
+var noon = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 
 const sample = `
 # Ours, the most general first.
@@ -30,7 +34,7 @@ const sample = `
 `
 
 func TestRules(t *testing.T) {
-	rules, err := Parse([]byte(sample))
+	rules, err := Parse(sample, noon)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +95,7 @@ func TestParseMistakes(t *testing.T) {
 		{"::/64 down", `"::/64" holds IPv4-mapped addresses`},
 		{"\xff down", `"\xff" is neither a CIDR`},
 	} {
-		_, err := Parse([]byte("# one\n192.0.2.1 up\n" + tt.line + "\n192.0.2.2 up"))
+		_, err := Parse("# one\n192.0.2.1 up\n"+tt.line+"\n192.0.2.2 up", noon)
 		if err == nil || !strings.HasPrefix(err.Error(), "line 3: "+tt.want) {
 			t.Errorf("%q: error %v, want one of line 3 that begins with %s", tt.line, err, tt.want)
 		}
@@ -116,7 +120,7 @@ func TestParseForms(t *testing.T) {
 		"no UTF-8 in a comment":     "192.0.2.7 down # Stra\xdfe\n192.0.2.8 up",
 		"nothing legible commented": "192.0.2.7 down # \x00\n192.0.2.8 up",
 	} {
-		rules, err := Parse([]byte(text))
+		rules, err := Parse(text, noon)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -142,7 +146,7 @@ func TestParseOtherEncodings(t *testing.T) {
 		{"an invisible space", "192.0.2.7\u200b down", `line 1: "192.0.2.7\u200b" is neither a CIDR`},
 		{"wide digits", "１92.0.2.7 down", `line 1: "１92.0.2.7" is neither a CIDR`},
 	} {
-		if _, err := Parse([]byte(tt.content)); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
+		if _, err := Parse(tt.content, noon); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s: error %v, want one that begins with %s", tt.name, err, tt.want)
 		}
 	}
@@ -153,7 +157,7 @@ func TestParseQuotesLittle(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	for _, line := range []string{long, long + " down", "192.0.2.7 " + long, "192.0.2.7 down " + long, "192.0.2.7 down" + strings.Repeat(" ü", 1<<19),
 		"\xff" + long + " down", "[fe80::1%" + long + "]:80 down", "fe80::1%" + long + " down"} {
-		_, err := Parse([]byte(line))
+		_, err := Parse(line, noon)
 		if err == nil || len(err.Error()) > 400 || !strings.Contains(err.Error(), `"... `) {
 			t.Errorf("%.20q: error %.1000v", line, err)
 		}
@@ -186,7 +190,7 @@ func TestLeftOverAuto(t *testing.T) {
 		{"192.0.2.7 auto,0.0.0.0/0 down,2001:db8::/32 down", "down down down", 2},
 		{"192.0.2.7 auto,::/0 down", "auto auto auto", 2},
 	} {
-		rules, err := Parse([]byte(strings.ReplaceAll(tt.lines, ",", "\n")))
+		rules, err := Parse(strings.ReplaceAll(tt.lines, ",", "\n"), noon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +234,7 @@ func TestLeftOverAutoAgainstNaive(t *testing.T) {
 			want[rule] = decided
 			fmt.Fprintln(&text, rule, decided)
 		}
-		rules, err := Parse([]byte(text.String()))
+		rules, err := Parse(text.String(), noon)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,6 +262,14 @@ func TestDifference(t *testing.T) {
 		more          int
 	}{
 		{"nothing", "192.0.2.1 down", "192.0.2.1 down", nil, 0},
+		{"until", "192.0.2.1 down,192.0.2.2 down until 2026-11-26T13:00:00Z # a,192.0.2.3 up until 2026-11-26T13:00:00Z",
+			"192.0.2.1 down until 2026-11-26T13:00:00Z # b,192.0.2.2 down until 2026-11-26T14:00:00Z # c,192.0.2.3 up # d",
+			[]string{"192.0.2.1 is down until 2026-11-26T13:00:00Z, was down (b)",
+				"192.0.2.2 is down until 2026-11-26T14:00:00Z, was down until 2026-11-26T13:00:00Z (c)",
+				"192.0.2.3 is up, was up until 2026-11-26T13:00:00Z (d)"}, 0},
+		{"another reason", "192.0.2.1 down # a", "192.0.2.1 down # b", nil, 0},
+		{"reasons", "192.0.2.1 down # a,192.0.2.3 down # a,192.0.2.4 down # a", "192.0.2.0/31 up # b,192.0.2.3 auto # done",
+			[]string{"192.0.2.0/31 is up, was auto (b)", "192.0.2.1 is up, was down (b)", "192.0.2.3 is auto, was down (done)"}, 1},
 		{"each kind", "192.0.2.1 down,192.0.2.2 down,192.0.2.3:80 up,2001:db8::/32 auto,192.0.2.5 auto",
 			"192.0.2.2 down,192.0.2.3:80 down,192.0.2.4 up,2001:db8::/32 auto",
 			[]string{"192.0.2.1 is auto, was down", "192.0.2.4 is up, was auto", "192.0.2.3:80 is down, was up"}, 0},
@@ -282,13 +294,18 @@ func TestDifference(t *testing.T) {
 		{"no exception left", "192.0.2.7:443 up,192.0.2.7 down", "192.0.2.7 down", []string{"192.0.2.7:443 is down, was up"}, 0},
 	} {
 		parse := func(lines string) *Rules {
-			rules, err := Parse([]byte(strings.ReplaceAll(lines, ",", "\n")))
+			rules, err := Parse(strings.ReplaceAll(lines, ",", "\n"), noon)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return rules
 		}
-		if got, more := parse(tt.after).Difference(parse(tt.before), 3); !slices.Equal(got, tt.want) || more != tt.more {
+		changes, more := parse(tt.after).Difference(parse(tt.before), noon, 3)
+		var got []string
+		for _, change := range changes {
+			got = append(got, change.String())
+		}
+		if !slices.Equal(got, tt.want) || more != tt.more {
 			t.Errorf("%s: got %q and %d more, want %q and %d more", tt.name, got, more, tt.want, tt.more)
 		}
 	}
@@ -311,8 +328,11 @@ func naiveDecision(o *Rules, target netip.AddrPort) Decision {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(sample))
 	f.Add([]byte("0.0.0.0/0 down\n::/0 up\n192.0.2.7 auto"))
+	f.Add([]byte("192.0.2.7 down until 2026-11-26T12:00:00.5Z # kernel\tupdate \x00\xff\u202e\r192.0.2.7:443 up until 2026-11-26T12:00:00Z\r\n"))
+	f.Add([]byte("[2001:db8::7]:443 up until 9999-12-31T23:59:59-00:01\n::/0 down until 0000-01-01t00:00:00z#" + strings.Repeat("\x01", 99)))
+	f.Add([]byte("192.0.2.7 down until 2026-02-30T00:00:00Z\n192.0.2.8 down until\n192.0.2.9 down until 2026-11-26 12:00:00Z"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		rules, err := Parse(content)
+		rules, err := Parse(string(content), noon)
 		if err != nil {
 			return
 		}
@@ -331,8 +351,21 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%s is %v, want %v", target, got, want)
 			}
 		}
-		if lines, more := rules.Difference(rules, 10); lines != nil || more > 0 {
-			t.Errorf("the same rules differ: %q", lines)
+		if changes, more := rules.Difference(rules, noon, 10); changes != nil || more > 0 {
+			t.Errorf("the same rules differ: %v", changes)
+		}
+		// What is printed is read again as the same.
+		sorted := rules.Sorted()
+		if len(sorted) != rules.Size() {
+			t.Errorf("%d rules are %d", rules.Size(), len(sorted))
+		}
+		for _, rule := range sorted {
+			again, err := Parse(rule.String(), noon)
+			if err != nil {
+				t.Errorf("%q: %v", rule.String(), err)
+			} else if got := again.Sorted(); len(got) != 1 || got[0] != rule {
+				t.Errorf("%q became %q", rule, got)
+			}
 		}
 	})
 }

@@ -51,7 +51,7 @@ func newFleet(t *testing.T, n int) *server {
 	began := time.Now()
 	settings := usual
 	settings.Interval = 9 * time.Second
-	f.subject.Rules = about(openRules(t, "10.0.0.9 down\n10.0.0.17 up\n"), settings)
+	f.subject.Rules = about(openRules(t, "10.0.0.9 down until 2000-01-01T00:07:00Z # kernel update\n10.0.0.17 up\n"), settings)
 	f.Monitor.SetProber(prober{f.Monitor, func(c checker.Check) checker.Report {
 		host, minute := c.Target.Addr().As16()[15], int(time.Since(began).Minutes())
 		switch {
@@ -165,7 +165,7 @@ func TestPage(t *testing.T) {
 		want := [][]string{
 			{"State", "Target", "Names and notes", "Since", "Last result", "Round trip", "Last 5 minutes"},
 			{"down", "10.0.0.3:443", "www.shop.example, shop.example", "4 min", "refused", "", "Slots of 10s: 30 refused"},
-			{"down", "10.0.0.9:443", "api.shop.example override: down, rule 10.0.0.9", "2 min", "timeout", "0.53 ms", "timeout"},
+			{"down", "10.0.0.9:443", "api.shop.example override: down until " + shortTime(time.Now().Add(2*time.Minute+time.Second), time.Now()) + ", rule 10.0.0.9 (kernel update)", "2 min", "timeout", "0.53 ms", "timeout"},
 			{"down", "10.0.0.14:587", "mail.shop.example", " s", "unreachable no route to host", "0.72 ms", "unreachable"},
 			{"unknown", "10.0.0.21:5432", "db.shop.example", "4 min", "inconclusive too many open files", "", "Slots of 10s: 30 inconclusive"},
 			{"up", "10.0.0.1:443", "www.shop.example, shop.example", "4 min", "answered", "0.24 ms", "Slots of 10s: 30 answered"},

@@ -129,7 +129,7 @@ func (v *view) endpoints() (all []string) {
 func TestJSON(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newServer(t, "10.0.0.1=answered 10.0.0.2=refused")
-		file := openRules(t, "10.0.0.0/24 down\n10.0.0.2 auto\n[2001:db8::1]:443 up\n")
+		file := openRules(t, "10.0.0.0/24 down until 2026-11-26T17:00:00.0005+01:00 # <kernel>\tupdate\n10.0.0.2 auto\n[2001:db8::1]:443 up\n")
 		forced, other := file.Path(), usual
 		other.Rise = 7 // none of the targets is about this one
 		n.subject.Rules = append(about(file, usual), about(file, other)...)
@@ -149,7 +149,7 @@ func TestJSON(t *testing.T) {
 			`"matches":3,"page":1,"pages":1,"size":100,"history_slot_seconds":10,"targets":[` +
 			`{"address":"10.0.0.1","port":443,` + settings + `,"state":"up","since":"2000-01-01T00:00:00Z",` +
 			`"checked":"CHECKED","result":"answered","round_trip_seconds":0.001,"names":["www.example.org."],` +
-			`"overrides":[{"rule":"10.0.0.0/24","says":"down","file":"FILE"}],"history":` + slots("answered") + `},` +
+			`"overrides":[{"rule":"10.0.0.0/24","says":"down","until":"2026-11-26T16:00:00Z","reason":"\u003ckernel\u003e update","file":"FILE"}],"history":` + slots("answered") + `},` +
 			`{"address":"10.0.0.2","port":443,` + settings + `,"state":"down","since":"2000-01-01T00:00:00Z",` +
 			`"checked":"CHECKED","result":"refused","names":[],` +
 			`"overrides":[{"rule":"10.0.0.2","says":"auto","file":"FILE"}],"history":` + slots("refused") + `},` +
@@ -263,7 +263,7 @@ func TestAnswered(t *testing.T) {
 				if got := fmt.Sprint(v.Targets[0].Answered); got != tt.answered {
 					t.Errorf("answered as %s, want %s", got, tt.answered)
 				}
-				if got := strings.ReplaceAll(fmt.Sprint(v.Targets[0].Overrides), file.Path(), "FILE"); got != tt.overrides {
+				if got := short(v.Targets[0].Overrides, file.Path()); got != tt.overrides {
 					t.Errorf("overrides %s, want %s", got, tt.overrides)
 				}
 				if got := rows(documentOf(t, n.do("GET", "/?"+query)))[1][1]; got != tt.row {
@@ -281,6 +281,15 @@ func TestAnswered(t *testing.T) {
 			}
 		})
 	}
+}
+
+// short writes rules that are all in one file, which is FILE.
+func short(rules []rule, file string) string {
+	words := []string{}
+	for _, r := range rules {
+		words = append(words, fmt.Sprintf("{%s %s %s}", r.Rule, r.Says, strings.ReplaceAll(r.File, file, "FILE")))
+	}
+	return "[" + strings.Join(words, " ") + "]"
 }
 
 // A target that flaps is marked, and so is everything while verdicts are frozen.

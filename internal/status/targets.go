@@ -19,6 +19,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/least"
+	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/prefix"
 )
 
@@ -256,9 +257,15 @@ type target struct {
 }
 
 type rule struct {
-	Rule string `json:"rule"`
-	Says string `json:"says"`
-	File string `json:"file"`
+	Rule   string    `json:"rule"`
+	Says   string    `json:"says"`
+	Until  time.Time `json:"until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+	File   string    `json:"file,omitempty"` // left out where it is told beside the rules
+}
+
+func newRule(r override.Rule, file string) rule {
+	return rule{r.What, r.Says.String(), instant(r.Until), r.Reason, file}
 }
 
 type slot struct {
@@ -344,9 +351,9 @@ func newTarget(t *health.Target, rules []Rules) target {
 
 // addRule adds what a file decides about an address and port, unless it is there already.
 func (t *target) addRule(r *Rules, about netip.AddrPort) {
-	line, says := r.File.Rules().Find(about.Addr(), about.Port())
-	if found := (rule{line, says.String(), r.File.Path()}); line != "" && !slices.Contains(t.Overrides, found) {
-		t.Overrides = append(t.Overrides, found)
+	found, ok := r.File.Rules().Find(about.Addr(), about.Port())
+	if row := newRule(found, r.File.Path()); ok && !slices.Contains(t.Overrides, row) {
+		t.Overrides = append(t.Overrides, row)
 	}
 }
 

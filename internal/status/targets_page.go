@@ -83,9 +83,21 @@ func (t target) Notes(now time.Time) (all []string) {
 		all = append(all, "flaps, held down until "+shortTime(t.Damped, now))
 	}
 	for _, o := range t.Overrides {
-		all = append(all, fmt.Sprintf("override: %s, rule %s", o.Says, o.Rule))
+		all = append(all, "override: "+o.note(now))
 	}
 	return all
+}
+
+// note tells a rule in short.
+func (r rule) note(now time.Time) string {
+	until, reason := "", ""
+	if !r.Until.IsZero() {
+		until = " until " + shortTime(r.Until, now)
+	}
+	if r.Reason != "" {
+		reason = " (" + r.Reason + ")"
+	}
+	return fmt.Sprintf("%s%s, rule %s%s", r.Says, until, r.Rule, reason)
 }
 
 // Endpoint is the address and port.
