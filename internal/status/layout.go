@@ -97,6 +97,7 @@ type room struct {
 // rooms are the pages that all others lead to. Their links also work behind a proxy that has them below a path.
 var rooms = []struct{ name, path string }{
 	{"Targets", "/"},
+	{"Overrides", "/overrides"},
 }
 
 // Rooms returns the pages to go to.
@@ -117,7 +118,7 @@ func (s *Subject) notices(v *view) (all []string) {
 	}
 	for _, r := range s.Rules {
 		if _, modified, failed := r.File.Report(); failed {
-			all = append(all, fmt.Sprintf("The overrides in %s cannot be used. Those of %s are in force.", r.File.Path(), localTime(modified)))
+			all = append(all, fmt.Sprintf("The overrides in %s cannot be used. Those of %s are in force.", r.File.AbsPath(), localTime(modified)))
 		}
 	}
 	slices.Sort(all)

@@ -183,6 +183,9 @@ var formats = map[string]*format{
 	"/":             &targetsPage,
 	"/targets":      &targetsJSON,
 	"/targets.json": &targetsJSON,
+
+	"/overrides":      &overridesPage,
+	"/overrides.json": &overridesJSON,
 }
 
 var paths = slices.Sorted(maps.Keys(formats))

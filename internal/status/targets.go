@@ -352,7 +352,7 @@ func newTarget(t *health.Target, rules []Rules) target {
 // addRule adds what a file decides about an address and port, unless it is there already.
 func (t *target) addRule(r *Rules, about netip.AddrPort) {
 	found, ok := r.File.Rules().Find(about.Addr(), about.Port())
-	if row := newRule(found, r.File.Path()); ok && !slices.Contains(t.Overrides, row) {
+	if row := newRule(found, r.File.AbsPath()); ok && !slices.Contains(t.Overrides, row) {
 		t.Overrides = append(t.Overrides, row)
 	}
 }

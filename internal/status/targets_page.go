@@ -135,8 +135,11 @@ func (t target) Cause() string {
 func (t target) Begin(now time.Time) string { return shortTime(t.Since, now) }
 
 // For tells how long the state lasts.
-func (t target) For(now time.Time) string {
-	switch d := now.Sub(t.Since); {
+func (t target) For(now time.Time) string { return span(now.Sub(t.Since)) }
+
+// span writes how long something takes, in words that are easy to grasp.
+func span(d time.Duration) string {
+	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
