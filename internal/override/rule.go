@@ -125,7 +125,8 @@ func parseSubject(text string) (subject, error) {
 	return subject{prefix: p}, nil
 }
 
-// parseLine reads a line of a file, with or without its end. The rule is nil where the line has none.
+// parseLine reads a line of a file, with or without its end. The rule is nil where the line has none, and does not have What,
+// which would take a while to write for all.
 func parseLine(line string) (*subject, *Rule, error) {
 	// Where files are joined, each begins with a mark.
 	text, comment, _ := strings.Cut(strings.TrimPrefix(line, "\ufeff"), "#")
@@ -154,7 +155,7 @@ func parseLine(line string) (*subject, *Rule, error) {
 			return nil, nil, fmt.Errorf("until: %w", err)
 		}
 	}
-	r.What, r.Reason = about.String(), harmless(comment)
+	r.Reason = harmless(comment)
 	return &about, r, nil
 }
 
