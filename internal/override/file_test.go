@@ -374,3 +374,14 @@ func TestFileHangsNobody(t *testing.T) {
 		}
 	})
 }
+
+// The numbers in docs/overrides.md are those of the code.
+func TestDocumentedNumbers(t *testing.T) {
+	lab.ExpectWords(t, "../../docs/overrides.md",
+		fmt.Sprintf("The file is read %s times a second", map[time.Duration]string{time.Second / 4: "four"}[lookEvery]),
+		fmt.Sprintf("is taken every %s seconds", map[time.Duration]string{2 * time.Second: "two"}[patience]),
+		fmt.Sprintf("has not been read within %s seconds", map[time.Duration]string{5 * time.Second: "five"}[hangs]),
+		fmt.Sprintf("A file may have up to %d MiB", maxSize>>20),
+		fmt.Sprintf("It has up to %d characters", maxReason),
+	)
+}

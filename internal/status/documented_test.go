@@ -18,6 +18,16 @@ func TestDocumentedFields(t *testing.T) {
 	expectTables(t, "../../docs/status.md", []reflect.Type{reflect.TypeFor[view](), reflect.TypeFor[target]()}, targetsPage.parameters)
 }
 
+// docs/overrides.md lists those of the overrides.
+func TestDocumentedOverrides(t *testing.T) {
+	expectTables(t, "../../docs/overrides.md", []reflect.Type{reflect.TypeFor[overrides](), reflect.TypeFor[file](), reflect.TypeFor[rule]()},
+		overridesPage.parameters)
+	lab.ExpectWords(t, "../../docs/overrides.md",
+		fmt.Sprintf("from 1, the default, to %d", maxPage),
+		fmt.Sprintf("from 1 to %d, by default %d", maxPageSize, maxPageSize),
+	)
+}
+
 // expectTables checks that a page of the documentation has a row for each of these fields of JSON, then for each of these
 // parameters, and no other rows that begin with code.
 func expectTables(t *testing.T, path string, objects []reflect.Type, parameters []parameter) {
