@@ -36,7 +36,7 @@ func TestOverrides(t *testing.T) {
 		write(version+"/overrides", rules)
 		link(version, "..data")
 	}
-	write("overrides", "# nothing yet\n")
+	write("overrides", "127.0.12.1 down until 2000-01-01T00:00:00Z # long ago\n")
 	f.kill(f.addrs[2])
 	s := start(t, fmt.Sprintf(`example.org:0 {
 		bind 127.0.0.1
@@ -56,7 +56,7 @@ func TestOverrides(t *testing.T) {
 		change func()
 		want   []netip.Addr
 	}{
-		{"appended", func() { lab.AppendFile(t, path, "127.0.12.2 down # maintenance\n") }, first},
+		{"appended", func() { lab.AppendFile(t, path, "127.0.12.2 down until 2100-01-01T01:00:00+01:00 # maintenance\n") }, first},
 		{"one port", func() { write("overrides", fmt.Sprintf("127.0.12.1:%d down\n", f.port)) }, second},
 		{"another port", func() { write("overrides", fmt.Sprintf("127.0.12.1:%d down\n", f.port^1)) }, living},
 		{"forced up, by rename", func() {
@@ -83,8 +83,11 @@ func TestOverrides(t *testing.T) {
 		took := s.until("www.example.org.", dns.TypeA, step.want)
 		t.Logf("%s: in force after %v", step.name, took)
 	}
-	if want := "Override: 127.0.12.2 is down, was auto"; !strings.Contains(log.String(), want) {
-		t.Errorf("the log does not have %q:\n%s", want, log)
+	for _, want := range []string{"Overrides in " + path + " that had ended before: 1, the last at 2000-01-01T00:00:00Z.",
+		"Override: 127.0.12.2 is down until 2100-01-01T00:00:00Z, was auto (maintenance)"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not have %q:\n%s", want, log)
+		}
 	}
 	if n := counted(t, "coredns_shaker_overrides_rules", map[string]string{"file": path}); n != 1 {
 		t.Errorf("%v rules are in force", n)
