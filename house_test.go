@@ -19,7 +19,8 @@ var rooms = []struct {
 	coredns bool // it may import CoreDNS, and caddy
 }{
 	{"checker", nil, false},
-	{"health", []string{"checker"}, false},
+	{"internal/clock", nil, false},
+	{"health", []string{"checker", "internal/clock"}, false},
 	{"internal/prefix", nil, false},
 	{"internal/least", nil, false},
 	{"internal/override", []string{"internal/prefix"}, false},

@@ -59,7 +59,7 @@ func (m *Monitor) Frozen() (since time.Time, frozen bool) {
 	if began == 0 {
 		return time.Time{}, false
 	}
-	return m.clock.at(began), true
+	return m.clock.At(began), true
 }
 
 // freezing is what all goroutines may see of a freeze. Only that of the monitor changes began.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/internal/clock"
 )
 
 // defaultTargets is the bound of the table where none is given.
@@ -91,7 +92,7 @@ type Monitor struct {
 	observer Observer
 	late     func(time.Duration)
 	panicked func(any)
-	clock    clock
+	clock    clock.Clock
 
 	table    table
 	size     atomic.Int64 // of table, changed with mu held
@@ -144,14 +145,14 @@ func newMonitor(o Options) *Monitor {
 		done:     make(chan struct{}),
 		wake:     make(chan struct{}, 1),
 	}
-	m.clock.start(o.Clock)
+	m.clock.Start(o.Clock)
 	m.loop.freezer.ballot = newBallot()
 	m.SetLimits(o.Targets, o.Rate)
 	return m
 }
 
 // now returns the present instant in the monitor's time.
-func (m *Monitor) now() int64 { return m.clock.now() }
+func (m *Monitor) now() int64 { return m.clock.Now() }
 
 // signal makes the goroutine take a turn soon.
 func (m *Monitor) signal() {
@@ -268,7 +269,7 @@ func (m *Monitor) Deliver(reports []checker.Report) {
 }
 
 // Now returns the wall clock's present time, by which instants are told, see [Status].
-func (m *Monitor) Now() time.Time { return m.clock.at(m.clock.now()) }
+func (m *Monitor) Now() time.Time { return m.clock.At(m.clock.Now()) }
 
 // Closed tells whether [Monitor.Close] was called.
 func (m *Monitor) Closed() bool { return m.closed.Load() }

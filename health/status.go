@@ -59,7 +59,7 @@ type Slot struct {
 // Status returns what is known of the target. It delays the monitor no longer than a copy of that takes.
 func (t *Target) Status() Status {
 	m := t.monitor
-	now, epoch := m.now(), m.clock.at(0)
+	now, epoch := m.now(), m.clock.At(0)
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
 	mark := t.load()
