@@ -9,6 +9,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 )
 
 // engine is the table of targets, the prober that checks them, and the journal that tells of both.
@@ -27,9 +28,9 @@ type engine struct {
 	method checker.Method
 }
 
-// startEngine returns an engine without a prober. It has to be stopped.
-func startEngine() *engine {
-	e := &engine{journal: newJournal(), closing: make(chan struct{})}
+// startEngine returns an engine without a prober, which adds to these events. It has to be stopped.
+func startEngine(to *events.Log) *engine {
+	e := &engine{journal: newJournal(to), closing: make(chan struct{})}
 	e.monitor = health.New(health.Options{
 		Observer: e.journal,
 		Late:     func(d time.Duration) { checkDelay.Observe(d.Seconds()) },
@@ -86,6 +87,9 @@ func (e *engine) guard(prober *checker.Prober) {
 	<-prober.Done()
 	for err := prober.Err(); err != nil; {
 		log.Errorf("Checking has failed and begins anew in a second: %v", err)
+		if e.journal.noteTrouble("prober") {
+			e.journal.events.Addf(events.Trouble, "Checking has failed and begins anew in a second: %v", err)
+		}
 		select {
 		case <-e.closing:
 			return

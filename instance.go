@@ -25,6 +25,7 @@ type instance struct {
 	// engine is set by the lease and stays when that ends: queries that arrive later are answered from the last verdicts.
 	engine   *engine
 	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
+	reloads  bool      // it takes the place of another one, also when that is over
 	// coroutines are those of all handlers, nil before the lease. When that ends, queries do without.
 	coroutines *coroutines
 
@@ -106,12 +107,16 @@ func instanceOf(c *caddy.Controller) *instance {
 	hookStartup()
 	c.OnStartup(func() error {
 		if err := inst.check(); err != nil {
-			return plugin.Error(name, err)
+			err = plugin.Error(name, err)
+			shared.noteFailure(err)
+			return err
 		}
 		// Callbacks are called in the order of their registration. By now those of all plugins are registered, also that
 		// of health, which sleeps in it for as long as CoreDNS shall answer on (lameduck). So ours is the last.
 		c.OnFinalShutdown(func() error { shared.giveBack(inst); return nil })
-		return shared.lease(inst)
+		err := shared.lease(inst)
+		shared.noteFailure(err)
+		return err
 	})
 	c.OnRestart(func() error { shared.restarting(inst); return nil })
 	c.OnRestartFailed(func() error { shared.restartFailed(inst); return nil })
@@ -133,7 +138,7 @@ func hookStartup() {
 			inst, ours := started.Storage[instanceKey{}].(*instance)
 			started.StorageMu.RUnlock()
 			if ours {
-				shared.startWatches(inst)
+				shared.started(inst)
 			}
 		}
 		return nil

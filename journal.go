@@ -11,6 +11,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 )
 
 const (
@@ -23,8 +24,10 @@ const (
 	quiet = 10 * time.Minute
 )
 
-// journal tells the log and the metrics what happens to the targets. It implements health.Observer.
+// journal tells the log, the metrics and the events what happens to the targets. The log sums up what comes in crowds, the
+// events do not. It implements health.Observer.
 type journal struct {
+	events  *events.Log
 	changes digest[health.State]
 	names   digest[bool] // watched ones: whether they are resolved
 
@@ -32,8 +35,9 @@ type journal struct {
 	troubles map[string]time.Time // when each cause of inconclusive checks, or "full", was last seen
 }
 
-func newJournal() *journal {
+func newJournal(to *events.Log) *journal {
 	return &journal{
+		events: to,
 		changes: digest[health.State]{most: linesPerSecond, within: time.Second, tell: func(rest map[health.State]int) {
 			down, up, unknown, more := rest[health.Down], rest[health.Up], rest[health.Unknown], ""
 			if unknown > 0 {
@@ -62,12 +66,24 @@ func (j *journal) Checked(t *health.Target, r checker.Report) {
 		cause := checker.Cause(r.Err)
 		inconclusive.WithLabelValues(cause).Inc()
 		if j.noteTrouble(cause) {
-			log.Warningf("Checks are inconclusive. The first is that of %s: %s (%v). Their targets keep their state for now", t.Addr(), cause, r.Err)
+			j.Warningf(events.Trouble, "Checks are inconclusive. The first is that of %s: %s (%v). Their targets keep their state for now", t.Addr(), cause, r.Err)
 		}
 	}
 	if clog.D.Value() { // log.Debug looks too, but only once there is a line
 		log.Debug(describeCheck(t.Addr(), r, t.State()))
 	}
+}
+
+// Warningf tells the log and the events the same.
+func (j *journal) Warningf(kind events.Kind, format string, args ...any) {
+	log.Warningf(format, args...)
+	j.events.Addf(kind, format, args...)
+}
+
+// Infof does so where it is nothing to worry about.
+func (j *journal) Infof(kind events.Kind, format string, args ...any) {
+	log.Infof(format, args...)
+	j.events.Addf(kind, format, args...)
 }
 
 // noteTrouble notes a trouble, and tells whether it is news: it was not seen for a while.
@@ -83,10 +99,12 @@ func (j *journal) noteTrouble(trouble string) bool {
 // Changed implements health.Observer.
 func (j *journal) Changed(c health.Change) {
 	changesTo[c.To].Inc()
+	e := eventOf(&c)
+	j.events.Add(&e.Event)
 	if !j.changes.mayTell(c.To) {
 		return
 	}
-	line := describe(titleOf(c.Target), c)
+	line := e.String()
 	if c.To == health.Down {
 		log.Warning(line)
 	} else {
@@ -99,11 +117,11 @@ func (j *journal) Froze(f health.Freeze) {
 	switch {
 	case f.Frozen:
 		freezes.Inc()
-		log.Warningf("Verdicts are frozen: %d hosts fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
+		j.Warningf(events.Freeze, "Verdicts are frozen: %d hosts fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
 	case f.Expired:
-		log.Warningf("Verdicts are no longer frozen, after %v: no freeze may last longer, although hosts are still silent", f.Took.Round(time.Second))
+		j.Warningf(events.Thaw, "Verdicts are no longer frozen, after %v: no freeze may last longer, although hosts are still silent", f.Took.Round(time.Second))
 	default:
-		log.Infof("Verdicts are no longer frozen, after %v: hosts are heard of again", f.Took.Round(time.Second))
+		j.Infof(events.Thaw, "Verdicts are no longer frozen, after %v: hosts are heard of again", f.Took.Round(time.Second))
 	}
 }
 
@@ -111,7 +129,7 @@ func (j *journal) Froze(f health.Freeze) {
 // for the first in a while.
 func (j *journal) full(targets int) {
 	if j.noteTrouble("full") {
-		log.Warningf("The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", targets)
+		j.Warningf(events.Trouble, "The table is full, with %d targets: new addresses pass unchecked. The property limit targets is its size", targets)
 	}
 }
 
@@ -119,40 +137,6 @@ func (j *journal) full(targets int) {
 func reportPanic(where string, reason any) {
 	panics.Inc()
 	log.Errorf("Recovered from a panic %s: %v\n%s", where, reason, debug.Stack())
-}
-
-// titleOf names a target, and the addresses that are answered instead of its own.
-func titleOf(t *health.Target) string {
-	addrs := t.AliasAddrs()
-	if len(addrs) == 0 {
-		return t.Addr().String()
-	}
-	answered := addrs[0].String()
-	for _, addr := range addrs[1:] {
-		answered += ", " + addr.String()
-	}
-	return fmt.Sprintf("%s (answered as %s)", t.Addr(), answered)
-}
-
-// describe makes the log line of a change.
-func describe(target string, c health.Change) string {
-	checks := "checks"
-	if c.Run == 1 {
-		checks = "check"
-	}
-	switch {
-	case c.To != health.Down && c.Run == 0:
-		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, c.To)
-	case c.To == health.Down && c.Result == checker.Inconclusive:
-		return fmt.Sprintf("%s is down: this machine has no path to it, said %d %s in a row: %s", target, c.Run, checks, checker.Cause(c.Err))
-	case c.To == health.Up:
-		return fmt.Sprintf("%s is up: %d of %d %s answered", target, c.Run, c.Run, checks)
-	}
-	line := fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, c.Run, c.Run, checks, c.Result)
-	if c.Damping > 0 {
-		line += fmt.Sprintf(". It flaps, so it stays down for %v at least", c.Damping)
-	}
-	return line
 }
 
 // describeCheck makes the line of a check for the debug log. The state is the one that the result has led to.
@@ -169,16 +153,20 @@ func describeCheck(target netip.AddrPort, r checker.Report, state health.State) 
 
 // unresolved tells that a watched name could not be resolved for so long.
 func (j *journal) unresolved(name string, since, again time.Duration, reason error) {
+	line := fmt.Sprintf("%s, which is watched, could not be resolved for %v: %v. Nothing waits for it any longer, "+
+		"but it is tried again every %v", name, since.Round(time.Second), reason, again)
+	j.events.Addf(events.Trouble, "%s", line)
 	if j.names.mayTell(false) {
-		log.Warningf("%s, which is watched, could not be resolved for %v: %v. Nothing waits for it any longer, "+
-			"but it is tried again every %v", name, since.Round(time.Second), reason, again)
+		log.Warning(line)
 	}
 }
 
 // resolved tells that it is resolved again.
 func (j *journal) resolved(name string) {
+	line := name + " is resolved again"
+	j.events.Addf(events.Trouble, "%s", line)
 	if j.names.mayTell(true) {
-		log.Infof("%s is resolved again", name)
+		log.Info(line)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
@@ -52,7 +53,7 @@ func journalExpect(t *testing.T, got []string, want ...string) {
 func TestJournalLines(t *testing.T) {
 	logged := lab.CaptureLog(t)
 	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
-	j := newJournal()
+	j := newJournal(events.New())
 	defer j.close()
 	changes := []health.Change{
 		{Target: targets[0], From: health.Unknown, To: health.Up, Run: 1, Result: checker.Answered},
@@ -64,12 +65,19 @@ func TestJournalLines(t *testing.T) {
 		{Target: targets[1], From: health.Up, To: health.Down, Run: 3, Result: checker.Refused, Falls: 4, Damping: time.Minute},
 		{Target: targets[0], From: health.Down, To: health.Unknown, Run: 0, Result: checker.Timeout},
 		{Target: targets[0], From: health.Unknown, To: health.Down, Run: 12, Result: checker.Inconclusive, Err: syscall.ENETUNREACH},
+		{Target: targets[1], From: health.Down, To: health.Up, Run: 9, Result: checker.Answered},
 	}
 	ups, downs := testutil.ToFloat64(changesTo[health.Up]), testutil.ToFloat64(changesTo[health.Down])
 	for _, c := range changes {
 		j.Changed(c)
 	}
-	journalExpect(t, journalTake(logged),
+	lines := journalTake(logged)
+	for i, e := range j.events.All() { // the same is in the events
+		if _, line, _ := strings.Cut(lines[i], " "); e.Text.String() != line {
+			t.Errorf("the event says %q, the log %q", e.Text, line)
+		}
+	}
+	journalExpect(t, lines,
 		"[INFO] 10.0.0.1:443 is up: 1 of 1 check answered",
 		"[WARNING] [2001:db8::1]:80 is down: 1 of 1 check failed: refused",
 		"[WARNING] 10.0.0.1:443 is down: 3 of 3 checks failed: timeout",
@@ -78,9 +86,10 @@ func TestJournalLines(t *testing.T) {
 		"[INFO] 10.0.0.1:443 is up: it went down just before verdicts were frozen",
 		"[WARNING] [2001:db8::1]:80 is down: 3 of 3 checks failed: refused. It flaps, so it stays down for 1m0s at least",
 		"[INFO] 10.0.0.1:443 is unknown: it went down just before verdicts were frozen",
-		"[WARNING] 10.0.0.1:443 is down: this machine has no path to it, said 12 checks in a row: no_route")
-	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 3 || down != 5 {
-		t.Errorf("counted %v up and %v down, want 3 and 5", up, down)
+		"[WARNING] 10.0.0.1:443 is down: this machine has no path to it, said 12 checks in a row: no_route",
+		"[INFO] [2001:db8::1]:80 is up: 9 of 9 checks answered. It was kept down for so long because it flapped")
+	if up, down := testutil.ToFloat64(changesTo[health.Up])-ups, testutil.ToFloat64(changesTo[health.Down])-downs; up != 4 || down != 5 {
+		t.Errorf("counted %v up and %v down, want 4 and 5", up, down)
 	}
 }
 
@@ -93,7 +102,7 @@ func TestJournalAliases(t *testing.T) {
 		{"192.0.2.7:443 192.0.2.7:80 192.0.2.9:443", "10.0.0.1:443 (answered as 192.0.2.7, 192.0.2.9)"},
 	} {
 		logged := lab.CaptureLog(t)
-		j := newJournal()
+		j := newJournal(events.New())
 		target := journalTargets(t, "10.0.0.1:443")[0]
 		for _, alias := range strings.Fields(tt.aliases) {
 			target.AddAlias(netip.MustParseAddrPort(alias))
@@ -106,7 +115,7 @@ func TestJournalAliases(t *testing.T) {
 
 func TestJournalFreezes(t *testing.T) {
 	logged := lab.CaptureLog(t)
-	j := newJournal()
+	j := newJournal(events.New())
 	defer j.close()
 	before := testutil.ToFloat64(freezes)
 	for _, f := range []health.Freeze{
@@ -137,7 +146,7 @@ func journalChange(j *journal, target *health.Target, to health.State, n int) {
 func TestJournalWatchedNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logged := lab.CaptureLog(t)
-		j := newJournal()
+		j := newJournal(events.New())
 		defer j.close()
 		reason := errors.New("A: SERVFAIL, AAAA: SERVFAIL")
 		for i := range 500 {
@@ -172,7 +181,7 @@ func TestJournalSummary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
-		j := newJournal()
+		j := newJournal(events.New())
 		begin := time.Now()
 
 		journalChange(j, target, health.Down, 7)
@@ -216,7 +225,7 @@ func TestJournalFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
-		j := newJournal()
+		j := newJournal(events.New())
 		const seconds, pace = 5, 20 * time.Millisecond
 		changes := 0
 		for range int(seconds * time.Second / pace) {
@@ -246,7 +255,7 @@ func TestJournalClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logged := lab.CaptureLog(t)
 		target := journalTargets(t, "10.0.0.1:443")[0]
-		j := newJournal()
+		j := newJournal(events.New())
 		journalChange(j, target, health.Down, linesPerSecond+5)
 		journalTake(logged)
 		j.close()
@@ -263,7 +272,7 @@ func TestJournalInconclusive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		logged := lab.CaptureLog(t)
 		targets := journalTargets(t, "10.0.0.1:443", "10.0.0.2:443")
-		j := newJournal()
+		j := newJournal(events.New())
 		defer j.close()
 		noRoute := checker.Report{Err: os.NewSyscallError("connect", syscall.ENETUNREACH)}
 		busy := checker.Report{Err: checker.ErrBusy}
@@ -303,7 +312,7 @@ func TestJournalInconclusive(t *testing.T) {
 func TestJournalChecked(t *testing.T) {
 	logged := lab.CaptureLog(t)
 	target := journalTargets(t, "10.0.0.1:443")[0]
-	j := newJournal()
+	j := newJournal(events.New())
 	defer j.close()
 	const trip = time.Millisecond
 	for _, report := range []checker.Report{
@@ -338,7 +347,7 @@ func TestJournalChecked(t *testing.T) {
 func TestJournalDebug(t *testing.T) {
 	logged := lab.CaptureLog(t)
 	targets := journalTargets(t, "10.0.0.1:443", "[2001:db8::1]:80")
-	j := newJournal()
+	j := newJournal(events.New())
 	defer j.close()
 	answered := checker.Report{Result: checker.Answered, RTT: 222_333}
 	if n := testing.AllocsPerRun(100, func() { j.Checked(targets[0], answered) }); n != 0 {

@@ -22,6 +22,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/oracle"
 )
@@ -250,7 +251,7 @@ func TestMetricsClockIsSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		step := time.Duration(0)
 		o := oracle.NewWithClock(t, "10.0.0.1=answered", func() time.Time { return time.Now().Add(step) })
-		network := &network{o, &engine{monitor: o.Monitor, journal: newJournal()}}
+		network := &network{o, &engine{monitor: o.Monitor, journal: newJournal(events.New())}}
 		network.settle(netip.MustParseAddr("10.0.0.1"))
 		metricsOf(t, network)
 		time.Sleep(10 * time.Minute)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/coredns/coredns/plugin"
 
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/oracle"
 )
 
@@ -20,7 +21,7 @@ type network struct {
 func newNetwork(t testing.TB, results string) *network {
 	t.Helper()
 	o := oracle.New(t, results)
-	return &network{o, &engine{monitor: o.Monitor, journal: newJournal()}}
+	return &network{o, &engine{monitor: o.Monitor, journal: newJournal(events.New())}}
 }
 
 // settle waits for the verdict of an address under the default policy, if it is to have one.

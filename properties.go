@@ -353,7 +353,7 @@ func (s *stanza) overrides(args []string) error {
 		s.policy.overrides = file
 		return nil
 	}
-	file, err := override.Open(path, override.Listener{Infof: log.Infof, Errorf: log.Errorf, Recovered: reportPanic})
+	file, err := shared.overrideNews.open(path)
 	if err != nil {
 		return err
 	}

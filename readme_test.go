@@ -18,6 +18,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/answer"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/override"
 )
@@ -367,6 +368,6 @@ func TestReadmeNumbers(t *testing.T) {
 		fmt.Sprintf("an address that refuses is out of answers after %v, one that is silent after %v", refusal, silence),
 		fmt.Sprintf("one that lives again is back after %v", back),
 		fmt.Sprintf("No more than %d answers wait at the same time", maxHeld),
-		"`"+describe("127.0.0.2:1053", health.Change{To: health.Up, Run: s.Rise})+"`",
+		"`"+(&change{target: events.Target{Endpoint: netip.MustParseAddrPort("127.0.0.2:1053")}, to: health.Up, run: s.Rise}).String()+"`",
 	)
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/status"
 )
@@ -171,7 +172,7 @@ func newScaleMonitor(b *testing.B, s scale) *scaleMonitor {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { listener.Close() })
-	m := &scaleMonitor{late: newQuantiles(), handOver: newQuantiles(), journal: newJournal()}
+	m := &scaleMonitor{late: newQuantiles(), handOver: newQuantiles(), journal: newJournal(events.New())}
 	m.late.on.Store(false)
 	m.heap = lab.HeapInUse()
 	m.Monitor = health.New(health.Options{Targets: s.targets, Rate: s.rate(), Observer: m.journal, Late: func(d time.Duration) {

@@ -24,7 +24,9 @@ func setup(c *caddy.Controller) error {
 	inst := instanceOf(c)
 	policies, err := parse(c, &inst.settings)
 	if err != nil {
-		return plugin.Error(name, err)
+		err = plugin.Error(name, err)
+		shared.noteFailure(err)
+		return err
 	}
 	s := newShaker(policies, inst)
 	s.controller, s.zones = c, plugin.OriginsFromArgsOrServerBlock(nil, c.ServerBlockKeys)

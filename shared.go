@@ -8,6 +8,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/status"
 )
@@ -16,12 +17,23 @@ import (
 // Corefile. A reload starts the new instance before it stops the old one, so that the leases never run out and every
 // verdict survives. The engine is started by the first lease, stopped by the last, and follows the settings of the
 // newest.
-var shared sharedState
+var shared = newSharedState()
+
+func newSharedState() *sharedState {
+	s := &sharedState{events: events.New()}
+	s.overrideNews = &overrideNews{events: s.events}
+	return s
+}
 
 type sharedState struct {
 	mu      sync.Mutex
 	leases  []*instance // the newest is last
 	restart *instance   // the instance that is being replaced
+	failure error       // of ours, which keeps a restart from working
+
+	// events are those of the process, and overrideNews adds to them. They outlive every engine.
+	events       *events.Log
+	overrideNews *overrideNews
 
 	// What follows is there while there are leases.
 	engine *engine
@@ -55,11 +67,11 @@ func (s *sharedState) lease(inst *instance) error {
 		return nil
 	}
 	if len(s.leases) == 0 {
-		s.engine = startEngine()
+		s.engine = startEngine(s.events)
 	}
 	s.leases = append(s.leases, inst)
 	inst.engine = s.engine
-	inst.replaces = s.restart
+	inst.replaces, inst.reloads = s.restart, s.restart != nil
 	err := s.apply()
 	if err == nil {
 		err = s.openStatus(inst)
@@ -72,13 +84,21 @@ func (s *sharedState) lease(inst *instance) error {
 	return nil
 }
 
-// startWatches begins the look-ups of an instance, unless it has ended already.
-func (s *sharedState) startWatches(inst *instance) {
+// started begins the look-ups of an instance, unless it has ended already, and tells that it is in force. Before that a
+// reload could still fail.
+func (s *sharedState) started(inst *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.leases, inst) {
-		inst.startWatches()
+	if !slices.Contains(s.leases, inst) {
+		return
 	}
+	if inst.reloads {
+		s.events.Addf(events.Reload, "Reloaded: the new configuration is in force")
+	} else {
+		s.events.Addf(events.Start, "shaker %s has started", Version())
+	}
+	s.overrideNews.follow(inst)
+	inst.startWatches()
 }
 
 // giveBack ends the lease of an instance, if it has one.
@@ -114,7 +134,16 @@ func (s *sharedState) end(inst *instance) {
 func (s *sharedState) restarting(old *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restart = old
+	s.restart, s.failure = old, nil
+}
+
+// noteFailure keeps an error that makes a restart fail, if one is under way: whoever is called back then is not told why.
+func (s *sharedState) noteFailure(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.restart != nil {
+		s.failure = err
+	}
 }
 
 // restartFailed takes back the lease of the instance that was to replace old. Nobody else tells us of
@@ -122,7 +151,12 @@ func (s *sharedState) restarting(old *instance) {
 func (s *sharedState) restartFailed(old *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restart = nil
+	reason := "the log has the reason"
+	if s.failure != nil {
+		reason = s.failure.Error()
+	}
+	s.events.Addf(events.Reload, "The reload has failed, the configuration before stays in force: %s", reason)
+	s.restart, s.failure = nil, nil
 	s.drop(func(other *instance) bool { return other.replaces == old })
 }
 
@@ -143,6 +177,7 @@ func (s *sharedState) drop(which func(*instance) bool) {
 	s.closeStatus()
 	if len(s.leases) == 0 {
 		s.current.Store(nil)
+		s.overrideNews.follow(nil)
 		s.engine.stop()
 		s.engine = nil
 		return

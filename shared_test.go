@@ -1,7 +1,10 @@
 package shaker
 
 import (
+	"errors"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"weak"
 
@@ -100,5 +103,34 @@ func TestSharedEndsCoroutines(t *testing.T) {
 		if n := tt.inst.coroutines.made.Load(); n != 0 || tt.inst.coroutines.take() != nil {
 			t.Errorf("%d coroutines are left", n)
 		}
+	}
+}
+
+// Starts and reloads are events, with the reason for one that has failed where that is known, and each once.
+func TestSharedEvents(t *testing.T) {
+	first := new(instance)
+	begin := eventsNewest(shared.events)
+	if err := shared.lease(first); err != nil {
+		t.Fatal(err)
+	}
+	shared.started(first)
+	next := sharedTake(t, first)
+	shared.started(next)
+	shared.started(first) // has ended already
+	shared.restarting(next)
+	shared.noteFailure(errors.New("Corefile:3: no"))
+	shared.restartFailed(next)
+	shared.noteFailure(errors.New("of no reload"))
+	shared.restarting(next)
+	shared.restartFailed(next)
+	shared.giveBack(next)
+	want := []string{
+		"start: shaker " + Version() + " has started",
+		"reload: Reloaded: the new configuration is in force",
+		"reload: The reload has failed, the configuration before stays in force: Corefile:3: no",
+		"reload: The reload has failed, the configuration before stays in force: the log has the reason",
+	}
+	if got := eventsSince(shared.events, begin); !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

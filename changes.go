@@ -1,0 +1,121 @@
+package shaker
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"time"
+	"unique"
+
+	"github.com/coredns-shaker/shaker/checker"
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
+)
+
+// maxReason bounds what an event keeps of an error that is no errno, in octets.
+const maxReason = 200
+
+// change is a change of a target's state as an event, with what its text takes. That is only made for those who read it: in
+// a storm there are thousands of changes a second. It is one piece of memory, and keeps no target.
+type change struct {
+	events.Event
+	target  events.Target
+	to      health.State
+	run     int
+	result  checker.Result
+	cause   string        // of an inconclusive result, otherwise empty
+	damping time.Duration // for how long it will stay down, 0 without damping
+	damped  bool          // it was kept down although it answered
+}
+
+// settingsKey tells settings by what stands for them. All events of targets that are checked alike share one.
+type settingsKey struct{ health.Key }
+
+// String implements fmt.Stringer.
+func (k settingsKey) String() string { return k.Value().String() }
+
+// kindOf returns the kind of a change to a state.
+func kindOf(to health.State) events.Kind {
+	switch to {
+	case health.Down:
+		return events.Down
+	case health.Up:
+		return events.Up
+	default:
+		return events.Unknown
+	}
+}
+
+// eventOf returns the event of a change, with what is known of the target at the time.
+func eventOf(c *health.Change) *change {
+	settings := c.Target.Settings()
+	e := &change{
+		target: events.Target{
+			Endpoint: c.Target.Addr(),
+			Answered: c.Target.AliasAddrs(),
+			Names:    c.Target.Names(),
+			Settings: settingsKey{unique.Make(settings)},
+			State:    c.To.String(),
+			Result:   c.Result.String(),
+			Reason:   reasonOf(c.Err),
+		},
+		to:      c.To,
+		run:     c.Run,
+		result:  c.Result,
+		damping: c.Damping,
+		// Without damping a target is up again after rise answers.
+		damped: c.From == health.Down && c.To == health.Up && c.Run > settings.Rise,
+	}
+	if c.Result == checker.Inconclusive {
+		e.cause = checker.Cause(c.Err)
+	}
+	e.Event = events.Event{Kind: kindOf(c.To), Text: e, Target: &e.target}
+	return e
+}
+
+// reasonOf returns what is worth telling of the error of a check: the errno, if there is one.
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno.Error()
+	}
+	return events.Clip(err.Error(), maxReason)
+}
+
+// String implements fmt.Stringer. It makes the line that the log has of the change.
+func (e *change) String() string {
+	target, checks := titleOf(e.target.Endpoint, e.target.Answered), "checks"
+	if e.run == 1 {
+		checks = "check"
+	}
+	switch {
+	case e.to != health.Down && e.run == 0:
+		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, e.to)
+	case e.to == health.Down && e.result == checker.Inconclusive:
+		return fmt.Sprintf("%s is down: this machine has no path to it, said %d %s in a row: %s", target, e.run, checks, e.cause)
+	case e.damped:
+		return fmt.Sprintf("%s is up: %d of %d %s answered. It was kept down for so long because it flapped", target, e.run, e.run, checks)
+	case e.to == health.Up:
+		return fmt.Sprintf("%s is up: %d of %d %s answered", target, e.run, e.run, checks)
+	}
+	line := fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, e.run, e.run, checks, e.result)
+	if e.damping > 0 {
+		line += fmt.Sprintf(". It flaps, so it stays down for %v at least", e.damping)
+	}
+	return line
+}
+
+// titleOf names a target, and the addresses that are answered instead of its own.
+func titleOf(endpoint netip.AddrPort, answered []netip.Addr) string {
+	if len(answered) == 0 {
+		return endpoint.String()
+	}
+	others := answered[0].String()
+	for _, addr := range answered[1:] {
+		others += ", " + addr.String()
+	}
+	return fmt.Sprintf("%s (answered as %s)", endpoint, others)
+}
