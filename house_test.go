@@ -28,7 +28,7 @@ var rooms = []struct {
 	{"internal/watch", nil, false},
 	{"internal/events", []string{"internal/clock"}, false},
 	{"internal/resolve", nil, false},
-	{"internal/status", []string{"checker", "health", "internal/least", "internal/override", "internal/prefix"}, false},
+	{"internal/status", []string{"checker", "health", "internal/events", "internal/least", "internal/override", "internal/prefix"}, false},
 	{".", []string{"checker", "health", "internal/answer", "internal/events", "internal/least", "internal/override", "internal/prefix", "internal/resolve", "internal/status",
 		"internal/watch"}, true},
 	{"cmd/coredns", []string{"."}, true},

@@ -240,6 +240,7 @@ func (inst *instance) subject() *status.Subject {
 		Monitor: inst.engine.monitor,
 		Limit:   inst.settings.targets.or(defaultTargets),
 		Shaker:  Version(),
+		Events:  shared.events,
 	}
 	known := make(map[status.Rules]bool)
 	for _, block := range inst.handlers {

@@ -97,6 +97,7 @@ type room struct {
 // rooms are the pages that all others lead to. Their links also work behind a proxy that has them below a path.
 var rooms = []struct{ name, path string }{
 	{"Targets", "/"},
+	{"Events", "/events"},
 	{"Overrides", "/overrides"},
 }
 
@@ -146,6 +147,21 @@ func (q *query) link(name, value string) string {
 	}
 	return "?" + values.Encode()
 }
+
+// turn links from a page to another one, if it exists.
+func (q *query) turn(page, pages, by int) string {
+	to := min(page+by, pages)
+	if to < 1 || to == page {
+		return ""
+	}
+	return q.link("page", strconv.Itoa(to))
+}
+
+// refresh is a parameter of all pages.
+var refresh = parameter{"refresh", func(q *query, value string) (err error) {
+	q.Refresh, err = number(value, 0, 3600)
+	return err
+}}
 
 // Value returns what a field of the form has in it.
 func (f *frame) Value(name string) string { return f.Query.given.Get(name) }

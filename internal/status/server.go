@@ -21,6 +21,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/override"
 )
 
@@ -37,6 +38,8 @@ const (
 type Server struct {
 	listener net.Listener
 	http     *http.Server
+	end      context.CancelFunc // of the requests
+	streams  *streams
 	ended    sync.WaitGroup
 }
 
@@ -49,6 +52,8 @@ type Subject struct {
 	Rules []Rules
 	// Shaker is its version.
 	Shaker string
+	// Events are those of the process.
+	Events *events.Log
 }
 
 // Rules is a file of overrides, and the targets that it is about: those of a family with these settings.
@@ -81,8 +86,11 @@ func Open(address string, current func() *Subject, tell Listener) (*Server, erro
 }
 
 func serve(listener net.Listener, address string, current func() *Subject, tell Listener) *Server {
-	s := &Server{listener: listener, http: &http.Server{
-		Handler:           &handler{address: address, current: current, tell: tell},
+	h := &handler{address: address, current: current, tell: tell}
+	ctx, end := context.WithCancel(context.Background())
+	s := &Server{listener: listener, end: end, streams: &h.streams, http: &http.Server{
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -104,8 +112,10 @@ func serve(listener net.Listener, address string, current func() *Subject, tell 
 
 // Close cuts off requests that are being answered, because it is called where nothing may wait.
 func (s *Server) Close() {
+	s.end()
 	s.http.Close()
 	s.ended.Wait()
+	s.streams.close()
 }
 
 // headers are those of every answer. The page may load nothing, and nothing may load it; what it says is old soon.
@@ -126,6 +136,8 @@ type handler struct {
 
 	// mu is held while an answer is made: each looks at all targets, and there is to be memory for one of them only.
 	mu sync.Mutex
+
+	streams streams
 }
 
 // ServeHTTP implements http.Handler.
@@ -149,6 +161,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("The query is longer than %d octets.", maxQuery), http.StatusRequestURITooLong)
 	case subject == nil:
 		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
+	case r.URL.Path == streamPath:
+		h.stream(w, r, subject.Events)
 	case formats[r.URL.Path] != nil:
 		h.answer(w, subject, formats[r.URL.Path], r.URL.RawQuery)
 	default:
@@ -184,11 +198,14 @@ var formats = map[string]*format{
 	"/targets":      &targetsJSON,
 	"/targets.json": &targetsJSON,
 
+	"/events":      &eventsPage,
+	"/events.json": &eventsJSON,
+
 	"/overrides":      &overridesPage,
 	"/overrides.json": &overridesJSON,
 }
 
-var paths = slices.Sorted(maps.Keys(formats))
+var paths = slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(formats)), streamPath)))
 
 // format is something to tell, in a form for people or for programs.
 type format struct {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/oracle"
 	"github.com/coredns-shaker/shaker/internal/override"
@@ -48,7 +49,7 @@ func newServer(t testing.TB, results string) *server { return newServerOf(t, ora
 
 func newServerOf(t testing.TB, o *oracle.Oracle) *server {
 	s := &server{Oracle: o}
-	s.subject = &Subject{Monitor: s.Monitor, Limit: 65536, Shaker: "(devel)"}
+	s.subject = &Subject{Monitor: s.Monitor, Limit: 65536, Shaker: "(devel)", Events: events.New()}
 	s.handler = &handler{address: address, current: func() *Subject { return s.subject }, tell: s.listener(t)}
 	return s
 }

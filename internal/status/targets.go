@@ -18,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/least"
 	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/prefix"
@@ -39,10 +40,13 @@ const (
 type query struct {
 	state  string // empty for any
 	prefix netip.Prefix
-	zone   string // lower case and fully qualified, empty for any
-	port   int    // 0 for any
-	page   int    // from 1
-	size   int    // of a page
+	zone   string      // lower case and fully qualified, empty for any
+	port   int         // 0 for any
+	page   int         // from 1
+	size   int         // of a page
+	kind   events.Kind // of events, empty for any
+	last   int         // how many old events a stream begins with
+	since  uint64      // number of the event after which a stream begins, if it is given
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
 

@@ -16,10 +16,7 @@ import (
 
 var targetsPage = format{
 	contentType: "text/html; charset=utf-8",
-	parameters: append(slices.Clone(parameters), parameter{"refresh", func(q *query, value string) (err error) {
-		q.Refresh, err = number(value, 0, 3600)
-		return err
-	}}),
+	parameters:  append(slices.Clone(parameters), refresh),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
 		p := &page{frame: subject.frame(header, "targets", "/", q, problem), view: subject.view()}
 		p.JSON = "targets?" + q.kept(append(slices.Clone(filters), "size")...).Encode()
@@ -65,11 +62,7 @@ func (p *page) Last() int  { return p.First() + len(p.Targets) - 1 }
 
 // Turn links to another page, if it exists.
 func (p *page) Turn(by int) string {
-	page := min(p.Page+by, p.Pages)
-	if page < 1 || page == p.Page {
-		return ""
-	}
-	return p.Query.link("page", strconv.Itoa(page))
+	return p.Query.turn(p.Page, p.Pages, by)
 }
 
 // Various tells whether the targets on the page are not all checked in the same way.
@@ -114,13 +107,7 @@ func (t target) Others() string {
 
 // Hosts are the names without the dots at their ends.
 func (t target) Hosts() string {
-	hosts := make([]string, len(t.Names))
-	for i, name := range t.Names {
-		if hosts[i] = name; name != "." {
-			hosts[i] = strings.TrimSuffix(name, ".")
-		}
-	}
-	return strings.Join(hosts, ", ")
+	return hosts(t.Names)
 }
 
 // Cause is the reason, if it tells more than the result.
