@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/override"
@@ -109,7 +110,7 @@ func (n *overrideNews) compare(path string, rules *override.Rules) {
 	if t.rules == rules {
 		return
 	}
-	changes, more := rules.Difference(t.rules, maxOverrideEvents)
+	changes, more := rules.Difference(t.rules, time.Now(), maxOverrideEvents)
 	for _, change := range changes {
 		n.events.Addf(events.Override, "Override: %s", change)
 	}
@@ -139,7 +140,7 @@ func (n *overrideNews) open(path string) (*override.File, error) {
 		Infof:     log.Infof,
 		Errorf:    log.Errorf,
 		Recovered: reportPanic,
-		Changed:   func(string) { n.changed(path) },
+		Changed:   func(string, override.Change) { n.changed(path) },
 		InForce:   func(string) { n.inForce(path) },
 		Rejected:  func(line string) { n.rejected(path, line) },
 	})
