@@ -4,6 +4,7 @@ package status
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	golog "log"
@@ -181,6 +182,7 @@ func hostOf(hostPort string) string {
 // formats are what clients can ask for, by path.
 var formats = map[string]*format{
 	"/":             &targetsPage,
+	"/target":       &targetPage,
 	"/targets":      &targetsJSON,
 	"/targets.json": &targetsJSON,
 }
@@ -191,31 +193,51 @@ var paths = slices.Sorted(maps.Keys(formats))
 type format struct {
 	contentType string
 	parameters  []parameter
-	// write writes what the query asks for, or what is wrong with it.
+	// write writes what the query asks for, or what is wrong with it: the problem, or a refusal, which it returns.
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
+}
+
+// refusal is why a query is not answered, where that shows only when it is about to be, and the status that says so.
+type refusal struct {
+	status int
+	reason error
+}
+
+// Error implements error.
+func (r *refusal) Error() string { return r.reason.Error() }
+
+// refusedAs returns the problem if it is a refusal.
+func refusedAs(problem error) error {
+	if r, ok := errors.AsType[*refusal](problem); ok {
+		return r
+	}
+	return nil
 }
 
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
 func (h *handler) answer(w http.ResponseWriter, subject *Subject, format *format, rawQuery string) {
 	q, problem := readQuery(rawQuery, format.parameters)
-	status := http.StatusOK
-	if problem != nil {
-		status = http.StatusBadRequest
-	}
-	body := h.make(w.Header(), subject, format, q, problem)
+	body, status := h.make(w.Header(), subject, format, q, problem)
 	w.Header().Set("Content-Type", format.contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	w.Write(body.Bytes()) // whether the client still listens is its own matter
 }
 
-// make returns the body of an answer. However slow the client is that gets it, others can be told already.
-func (h *handler) make(header http.Header, subject *Subject, format *format, q *query, problem error) *bytes.Buffer {
+// make returns the body of an answer and its status. However slow the client is that gets it, others can be told already.
+func (h *handler) make(header http.Header, subject *Subject, format *format, q *query, problem error) (*bytes.Buffer, int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	body := new(bytes.Buffer)
-	if err := format.write(body, header, subject, q, problem); err != nil {
+	err := format.write(body, header, subject, q, problem)
+	refused, isRefused := errors.AsType[*refusal](err)
+	switch {
+	case isRefused:
+		return body, refused.status
+	case err != nil:
 		panic(err) // a buffer takes everything
+	case problem != nil:
+		return body, http.StatusBadRequest
 	}
-	return body
+	return body, http.StatusOK
 }

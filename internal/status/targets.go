@@ -45,6 +45,9 @@ type query struct {
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
 
+	address  netip.Addr // of a single target
+	settings string     // in words, empty for any
+
 	given url.Values // what is not empty
 }
 
@@ -56,6 +59,17 @@ type parameter struct {
 	name string
 	read func(*query, string) error
 }
+
+var portParameter = parameter{"port", func(q *query, value string) (err error) {
+	q.port, err = number(value, 1, 65535)
+	return err
+}}
+
+// refreshParameter is one of pages for people.
+var refreshParameter = parameter{"refresh", func(q *query, value string) (err error) {
+	q.Refresh, err = number(value, 0, 3600)
+	return err
+}}
 
 var parameters = []parameter{
 	{"state", func(q *query, value string) error {
@@ -76,10 +90,7 @@ var parameters = []parameter{
 		q.zone = strings.ToLower(dns.Fqdn(value))
 		return nil
 	}},
-	{"port", func(q *query, value string) (err error) {
-		q.port, err = number(value, 1, 65535)
-		return err
-	}},
+	portParameter,
 	{"page", func(q *query, value string) (err error) {
 		q.page, err = number(value, 1, maxPage)
 		return err
@@ -262,8 +273,9 @@ type rule struct {
 }
 
 type slot struct {
-	Result string `json:"result"`
-	Mixed  bool   `json:"mixed"`
+	Result    string  `json:"result"`
+	Mixed     bool    `json:"mixed"`
+	RoundTrip float64 `json:"round_trip_seconds,omitempty"`
 }
 
 // version is that of the JSON. It changes when a field changes its meaning or goes, not when one is added.
@@ -324,7 +336,7 @@ func newTarget(t *health.Target, rules []Rules) target {
 	}
 	for i, past := range s.History {
 		if past.Checked {
-			row.History[i] = &slot{past.Result.String(), past.Mixed}
+			row.History[i] = &slot{Result: past.Result.String(), Mixed: past.Mixed, RoundTrip: past.RTT.Seconds()}
 		}
 	}
 	answered := t.Aliases()

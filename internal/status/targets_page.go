@@ -16,10 +16,7 @@ import (
 
 var targetsPage = format{
 	contentType: "text/html; charset=utf-8",
-	parameters: append(slices.Clone(parameters), parameter{"refresh", func(q *query, value string) (err error) {
-		q.Refresh, err = number(value, 0, 3600)
-		return err
-	}}),
+	parameters:  append(slices.Clone(parameters), refreshParameter),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
 		p := &page{frame: subject.frame(header, "targets", "/", q, problem), view: subject.view()}
 		p.JSON = "targets?" + q.kept(append(slices.Clone(filters), "size")...).Encode()
@@ -104,11 +101,16 @@ func (t target) Others() string {
 func (t target) Hosts() string {
 	hosts := make([]string, len(t.Names))
 	for i, name := range t.Names {
-		if hosts[i] = name; name != "." {
-			hosts[i] = strings.TrimSuffix(name, ".")
-		}
+		hosts[i] = withoutDot(name)
 	}
 	return strings.Join(hosts, ", ")
+}
+
+func withoutDot(name string) string {
+	if name == "." {
+		return name
+	}
+	return strings.TrimSuffix(name, ".")
 }
 
 // Cause is the reason, if it tells more than the result.
@@ -180,10 +182,8 @@ func (t target) Past() string {
 		switch {
 		case slot == nil:
 			slots["nothing"]++
-		case slot.Mixed:
-			slots[slot.Result+" and answered"]++
 		default:
-			slots[slot.Result]++
+			slots[slot.words()]++
 		}
 	}
 	var parts []string
