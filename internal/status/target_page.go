@@ -85,8 +85,8 @@ func (q *query) named(m *health.Monitor, problem error) ([]*health.Target, error
 		if q.settings != "" {
 			with = fmt.Sprintf(" with the settings %q", q.settings)
 		}
-		return nil, &refusal{http.StatusNotFound, fmt.Errorf("there is no target %v%s: "+
-			"targets come with answers that have their addresses, and go when there were none for long", q.heading(), with)}
+		return nil, &refusal{http.StatusNotFound, fmt.Errorf("there is no %s%s: targets come with answers that have their addresses, and go when there were none for long",
+			q.heading(), with)}
 	}
 	slices.SortFunc(found, candidate.compare)
 	targets := make([]*health.Target, len(found))
@@ -191,7 +191,7 @@ func spell(d time.Duration) string {
 		is   time.Duration
 		name string
 	}{{time.Hour, "h"}, {time.Minute, "min"}, {time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "µs"}} {
-		if n := d / unit.is; d%unit.is == 0 && 0 < n && n < 1000 {
+		if n := d / unit.is; d%unit.is == 0 && 0 < n && n < 10_000 {
 			return fmt.Sprintf("%d %s", n, unit.name)
 		}
 	}

@@ -138,8 +138,14 @@ func tripAxis(least, most time.Duration) []time.Duration {
 	panic("the last steps are good enough")
 }
 
-// tripWords writes a round trip as well as a history knows it.
+// AverageTrip is the average of the round trips.
+func (t target) AverageTrip() string { return tripWords(time.Duration(t.RoundTrip * 1e9)) }
+
+// tripWords writes a round trip as well as a history knows it: with two digits that count.
 func tripWords(d time.Duration) string {
+	for least := time.Duration(100); least <= d; least *= 10 {
+		d = d.Round(least / 10)
+	}
 	unit, name := time.Microsecond, "µs"
 	switch {
 	case d >= time.Second:
