@@ -152,11 +152,21 @@ func (b *browser) open(url string, width int, dark bool) {
 // evaluate returns what an expression of JavaScript is.
 func (b *browser) evaluate(expression string, value any) {
 	b.t.Helper()
+	b.evaluateIn(0, expression, value)
+}
+
+// evaluateIn is evaluate in a certain world, 0 for that of the page itself.
+func (b *browser) evaluateIn(world int, expression string, value any) {
+	b.t.Helper()
+	params := map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true}
+	if world != 0 {
+		params["contextId"] = world
+	}
 	var answer struct {
 		Result           struct{ Value json.RawMessage }
 		ExceptionDetails json.RawMessage
 	}
-	b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true, "awaitPromise": true}, &answer)
+	b.call("Runtime.evaluate", params, &answer)
 	if answer.ExceptionDetails != nil {
 		b.t.Fatalf("%s", answer.ExceptionDetails)
 	}
@@ -206,7 +216,7 @@ func (s *shop) answer(q dns.Question) (answer []dns.RR) {
 	header := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 300}
 	switch q.Qtype {
 	case dns.TypeA:
-		for _, addr := range s.names[q.Name] {
+		for _, addr := range s.names[strings.Replace(q.Name, ".other.", ".shop.", 1)] {
 			answer = append(answer, &dns.A{Hdr: header, A: addr.AsSlice()})
 		}
 	case dns.TypeAAAA:
@@ -233,6 +243,10 @@ func (s *shop) serve(t *testing.T, limit int, page string, names ...string) *ser
 			overrides %s
 			limit targets %d
 			status %s
+		}
+		shaker other.example {
+			port 443
+			hold 0s
 		}
 		shaker example {
 			port 65535
