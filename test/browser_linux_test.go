@@ -360,8 +360,15 @@ func (b *browser) look(url string, v view) {
 // expectOnly checks that the browser has asked for this page alone, apart from what is in it, and found no fault.
 func (b *browser) expectOnly(page, url string) {
 	b.t.Helper()
+	mistake := false
 	for _, e := range b.events {
 		switch e.Method {
+		case "Network.responseReceived":
+			var received struct{ Response struct{ Status int } }
+			if err := json.Unmarshal(e.Params, &received); err != nil {
+				b.t.Fatal(err)
+			}
+			mistake = mistake || received.Response.Status >= 400
 		case "Network.requestWillBeSent":
 			var sent struct{ Request struct{ URL string } }
 			if err := json.Unmarshal(e.Params, &sent); err != nil {
@@ -375,8 +382,8 @@ func (b *browser) expectOnly(page, url string) {
 			if err := json.Unmarshal(e.Params, &added); err != nil {
 				b.t.Fatal(err)
 			}
-			// A query with a mistake has the status 400, of which the console tells.
-			if mistake := strings.Contains(url, "zone=aaa"); !mistake || added.Entry.Source != "network" || added.Entry.URL != url {
+			// Of the status of a query with a mistake, or for what is not there, the console tells.
+			if !mistake || added.Entry.Source != "network" || added.Entry.URL != url {
 				b.t.Errorf("%s: %s %s", page, e.Method, e.Params)
 			}
 		case "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Page.javascriptDialogOpening":

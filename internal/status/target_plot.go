@@ -168,21 +168,29 @@ func slotAge(slot int) string {
 	return "now"
 }
 
-// PlotWords tell what the drawing shows.
+// PlotWords tell what the drawing shows, where there is one.
 func (t target) PlotWords() string {
-	var known, other int
+	var known, failed int
 	least, most, newest := time.Duration(math.MaxInt64), time.Duration(0), time.Duration(0)
 	for _, slot := range t.History {
-		if !slot.hasTrip() {
-			other++
-			continue
+		switch {
+		case slot.hasTrip():
+			known++
+			newest = slot.roundTrip()
+			least, most = min(least, newest), max(most, newest)
+		case slot != nil && slot.Result != checker.Answered.String():
+			failed++
 		}
-		known++
-		newest = slot.roundTrip()
-		least, most = min(least, newest), max(most, newest)
 	}
-	return fmt.Sprintf("The longest round trip in each of %d slots of %s: from %s to %s, the newest %s. Of %d other slots none is known.",
-		known, spell(health.HistorySlot), tripWords(least), tripWords(most), tripWords(newest), other)
+	trips := tripWords(newest)
+	if most > least {
+		trips = fmt.Sprintf("from %s to %s, the newest %s", tripWords(least), tripWords(most), trips)
+	}
+	words := fmt.Sprintf("The longest round trip in each of %s of %s: %s.", several(known, "slot"), spell(health.HistorySlot), trips)
+	if failed > 0 {
+		words += fmt.Sprintf(" In %s, which are shaded, not all checks were answered.", several(failed, "other"))
+	}
+	return words
 }
 
 // pastSlot is a slot as the row of a table.
