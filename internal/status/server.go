@@ -9,6 +9,7 @@ import (
 	"io"
 	golog "log"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -151,7 +152,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case subject == nil:
 		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
 	case formats[r.URL.Path] != nil:
-		h.answer(w, subject, formats[r.URL.Path], r.URL.RawQuery)
+		h.answer(w, r, subject, formats[r.URL.Path])
 	default:
 		http.Error(w, fmt.Sprintf("There is no %q, want one of %s.", r.URL.Path, strings.Join(paths, ", ")), http.StatusNotFound)
 	}
@@ -193,51 +194,49 @@ var paths = slices.Sorted(maps.Keys(formats))
 type format struct {
 	contentType string
 	parameters  []parameter
-	// write writes what the query asks for, or what is wrong with it: the problem, or a refusal, which it returns.
+	// ask asks others for what the query wants to know, where that takes its time, and notes it in the query. It is nil where
+	// all is there. It may be called while pages are made.
+	ask func(ctx context.Context, subject *Subject, q *query) error
+	// write writes what the query asks for, or what is wrong with it.
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
 }
 
-// refusal is why a query is not answered, where that shows only when it is about to be, and the status that says so.
-type refusal struct {
-	status int
-	reason error
-}
-
-// Error implements error.
-func (r *refusal) Error() string { return r.reason.Error() }
-
-// refusedAs returns the problem if it is a refusal.
-func refusedAs(problem error) error {
-	if r, ok := errors.AsType[*refusal](problem); ok {
-		return r
-	}
-	return nil
-}
-
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
-func (h *handler) answer(w http.ResponseWriter, subject *Subject, format *format, rawQuery string) {
-	q, problem := readQuery(rawQuery, format.parameters)
-	body, status := h.make(w.Header(), subject, format, q, problem)
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, subject *Subject, format *format) {
+	q, problem := readQuery(r.URL.RawQuery, format.parameters)
+	if problem == nil && format.ask != nil {
+		problem = format.ask(r.Context(), subject, q)
+	}
+	status := statusOf(w.Header(), problem)
+	body := h.make(w.Header(), subject, format, q, problem)
 	w.Header().Set("Content-Type", format.contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	w.Write(body.Bytes()) // whether the client still listens is its own matter
 }
 
-// make returns the body of an answer and its status. However slow the client is that gets it, others can be told already.
-func (h *handler) make(header http.Header, subject *Subject, format *format, q *query, problem error) (*bytes.Buffer, int) {
+// statusOf returns the status of an answer, and tells in its header when to ask again.
+func statusOf(header http.Header, problem error) int {
+	refusal, refused := errors.AsType[*Refusal](problem)
+	switch {
+	case problem == nil:
+		return http.StatusOK
+	case !refused:
+		return http.StatusBadRequest
+	}
+	if refusal.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	}
+	return refusal.Status
+}
+
+// make returns the body of an answer. However slow the client is that gets it, others can be told already.
+func (h *handler) make(header http.Header, subject *Subject, format *format, q *query, problem error) *bytes.Buffer {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	body := new(bytes.Buffer)
-	err := format.write(body, header, subject, q, problem)
-	refused, isRefused := errors.AsType[*refusal](err)
-	switch {
-	case isRefused:
-		return body, refused.status
-	case err != nil:
+	if err := format.write(body, header, subject, q, problem); err != nil {
 		panic(err) // a buffer takes everything
-	case problem != nil:
-		return body, http.StatusBadRequest
 	}
-	return body, http.StatusOK
+	return body
 }

@@ -2,6 +2,7 @@ package status
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/coredns-shaker/shaker/health"
@@ -33,17 +35,14 @@ var targetPage = format{
 		}},
 		refreshParameter,
 	},
+	ask: oneAtATime(func(subject *Subject, q *query) error { return q.findNamed(subject.Monitor) }),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
-		targets, problem := q.named(subject.Monitor, problem)
 		p := &pageOfTarget{frame: subject.frame(header, q.heading(), "/target", q, problem), Slot: health.HistorySlot}
 		p.JSON = "targets.json?" + q.endpoint().Encode()
-		for _, t := range targets {
+		for _, t := range q.found {
 			p.Found = append(p.Found, shown{newTarget(t, subject.Rules), t.Settings()})
 		}
-		if err := pageTemplates().ExecuteTemplate(to, "target.html", p); err != nil {
-			return err
-		}
-		return refusedAs(problem)
+		return pageTemplates().ExecuteTemplate(to, "target.html", p)
 	},
 }
 
@@ -60,40 +59,53 @@ type shown struct {
 	checks health.Settings
 }
 
-// named returns the targets that a query names, which differ in their settings, or what is wrong with it.
-func (q *query) named(m *health.Monitor, problem error) ([]*health.Target, error) {
-	switch {
-	case problem != nil:
-		return nil, problem
-	case !q.address.IsValid():
-		return nil, &refusal{http.StatusBadRequest, errors.New("address: missing, want one such as 192.0.2.1")}
-	case q.port == 0:
-		return nil, &refusal{http.StatusBadRequest, errors.New("port: missing, want a number from 1 to 65535")}
+// Refusal is why what somebody asks for is not told, although he asks in the right way.
+type Refusal struct {
+	Status     int           // of HTTP
+	RetryAfter time.Duration // 0 where that is not known
+	Reason     string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Reason }
+
+// oneAtATime has those who ask wait for each other: each looks at all targets, and there is to be CPU for one of them only.
+func oneAtATime(ask func(*Subject, *query) error) func(context.Context, *Subject, *query) error {
+	var mu sync.Mutex
+	return func(_ context.Context, subject *Subject, q *query) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return ask(subject, q)
 	}
-	var found []candidate
+}
+
+// findNamed finds the targets that a query names, which differ in their settings.
+func (q *query) findNamed(m *health.Monitor) error {
+	switch {
+	case !q.address.IsValid():
+		return errors.New("address: missing, want one such as 192.0.2.1")
+	case q.port == 0:
+		return errors.New("port: missing, want a number from 1 to 65535")
+	}
 	looked := 0
 	for t := range m.All() {
 		if t.Addr() == netip.AddrPortFrom(q.address, uint16(q.port)) && (q.settings == "" || q.settings == t.Settings().String()) {
-			found = append(found, candidate{t, 0})
+			q.found = append(q.found, t)
 		}
 		if looked++; looked%restEvery == 0 {
 			runtime.Gosched()
 		}
 	}
-	if len(found) == 0 {
+	if len(q.found) == 0 {
 		with := ""
 		if q.settings != "" {
 			with = fmt.Sprintf(" with the settings %q", q.settings)
 		}
-		return nil, &refusal{http.StatusNotFound, fmt.Errorf("there is no %s%s: targets come with answers that have their addresses, and go when there were none for long",
-			q.heading(), with)}
+		return &Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf(
+			"there is no %s%s: targets come with answers that have their addresses, and go when there were none for long", q.heading(), with)}
 	}
-	slices.SortFunc(found, candidate.compare)
-	targets := make([]*health.Target, len(found))
-	for i, c := range found {
-		targets[i] = c.Target
-	}
-	return targets, nil
+	slices.SortFunc(q.found, func(a, b *health.Target) int { return candidate{a, 0}.compare(candidate{b, 0}) })
+	return nil
 }
 
 // heading is the target that a query names, as far as it does.

@@ -40,13 +40,15 @@ type query struct {
 	prefix netip.Prefix
 	zone   string // lower case and fully qualified, empty for any
 	port   int    // 0 for any
-	page   int    // from 1
-	size   int    // of a page
+
+	address  netip.Addr       // of a single target
+	settings string           // in words, empty for any
+	found    []*health.Target // by address, port and settings
+
+	page int // from 1
+	size int // of a page
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
-
-	address  netip.Addr // of a single target
-	settings string     // in words, empty for any
 
 	given url.Values // what is not empty
 }
