@@ -146,6 +146,12 @@ func (q *query) link(name, value string) string {
 	return "?" + values.Encode()
 }
 
+// refresh is a parameter of all pages.
+var refresh = parameter{"refresh", func(q *query, value string) (err error) {
+	q.Refresh, err = number(value, 0, 3600)
+	return err
+}}
+
 // Value returns what a field of the form has in it.
 func (f *frame) Value(name string) string { return f.Query.given.Get(name) }
 

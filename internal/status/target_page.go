@@ -33,7 +33,7 @@ var targetPage = format{
 			q.settings = value
 			return nil
 		}},
-		refreshParameter,
+		refresh,
 	},
 	ask: oneAtATime(func(subject *Subject, q *query) error { return q.findNamed(subject.Monitor) }),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {

@@ -40,17 +40,16 @@ type query struct {
 	prefix netip.Prefix
 	zone   string // lower case and fully qualified, empty for any
 	port   int    // 0 for any
-
-	address  netip.Addr       // of a single target
-	settings string           // in words, empty for any
-	found    []*health.Target // by address, port and settings
-
-	page int // from 1
-	size int // of a page
+	page   int    // from 1
+	size   int    // of a page
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
 
 	given url.Values // what is not empty
+
+	address  netip.Addr       // of a single target
+	settings string           // in words, empty for any
+	found    []*health.Target // by address, port and settings
 }
 
 // filters are the names of the parameters that choose targets.
@@ -64,12 +63,6 @@ type parameter struct {
 
 var portParameter = parameter{"port", func(q *query, value string) (err error) {
 	q.port, err = number(value, 1, 65535)
-	return err
-}}
-
-// refreshParameter is one of pages for people.
-var refreshParameter = parameter{"refresh", func(q *query, value string) (err error) {
-	q.Refresh, err = number(value, 0, 3600)
 	return err
 }}
 

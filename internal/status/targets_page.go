@@ -16,7 +16,7 @@ import (
 
 var targetsPage = format{
 	contentType: "text/html; charset=utf-8",
-	parameters:  append(slices.Clone(parameters), refreshParameter),
+	parameters:  append(slices.Clone(parameters), refresh),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
 		p := &page{frame: subject.frame(header, "targets", "/", q, problem), view: subject.view()}
 		p.JSON = "targets?" + q.kept(append(slices.Clone(filters), "size")...).Encode()
