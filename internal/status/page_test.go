@@ -347,8 +347,10 @@ func TestPageEscapes(t *testing.T) {
 
 // pageExamples are queries of each page for people. One of each at least is answered.
 var pageExamples = map[string][]string{
-	"/":       {"size=9&refresh=60", "", "page=2&size=9", "port=1", "state=nonsense"},
-	"/target": {"address=10.0.0.9&port=443", "address=10.0.0.3&port=443", "address=10.0.0.1&port=443", "address=10.0.0.1&port=1", ""},
+	"/":          {"size=9&refresh=60", "", "page=2&size=9", "port=1", "state=nonsense"},
+	"/events":    {"", "state=down&size=5", "kind=nonsense"},
+	"/overrides": {"", "refresh=x"},
+	"/target":    {"address=10.0.0.9&port=443", "address=10.0.0.3&port=443", "address=10.0.0.1&port=443", "address=10.0.0.1&port=1", ""},
 }
 
 // eachPage looks at every page for people, with each of its examples.
@@ -366,6 +368,10 @@ func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.
 			for _, query := range pageExamples[path] {
 				w := n.do("GET", path+"?"+query)
 				answered = answered || w.Code == http.StatusOK
+				if w.Code >= 500 {
+					t.Errorf("%s?%s: status %d", path, query, w.Code)
+					continue
+				}
 				made[page{path, query}] = w
 			}
 			if !answered {
