@@ -134,7 +134,7 @@ func hostOf(addr netip.Addr) uint64 {
 
 // enter gives a target its seat.
 func (b *ballot) enter(t *Target) {
-	prefix := networkOf(t.key.addr)
+	prefix := networkOf(t.addr)
 	n := b.networks[prefix]
 	switch {
 	case n != nil:
@@ -148,7 +148,7 @@ func (b *ballot) enter(t *Target) {
 		}
 		n = *crowd
 	}
-	t.seat = n.take(hostOf(t.key.addr))
+	t.seat = n.take(hostOf(t.addr))
 }
 
 // leave takes a target's seat away. The vote goes with the last target that uses the seat.
@@ -163,7 +163,7 @@ func (b *ballot) leave(t *Target) {
 	}
 	b.add(s, -1)
 	*s = seat{}
-	prefix := networkOf(t.key.addr)
+	prefix := networkOf(t.addr)
 	if n := b.networks[prefix]; n != nil && n.isEmpty() {
 		delete(b.networks, prefix)
 	}

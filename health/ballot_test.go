@@ -12,7 +12,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 	b := newBallot()
 	var targets [80]Target
 	for i := range targets { // 20 networks with 2 hosts of 2 ports each
-		targets[i].key.addr = netip.AddrFrom4([4]byte{192, 0, byte(i / 4), byte(i / 2 % 2)})
+		targets[i].addr = netip.AddrFrom4([4]byte{192, 0, byte(i / 4), byte(i / 2 % 2)})
 	}
 	type says struct{ heard, known, asked, unsteady int64 }
 	hosts := map[netip.Addr]*says{}
@@ -24,7 +24,7 @@ func TestBallotAgainstNaive(t *testing.T) {
 		}
 		b.advance(now)
 		target := &targets[random.IntN(len(targets))]
-		addr := target.key.addr
+		addr := target.addr
 		if random.IntN(20) == 0 {
 			if target.seat != nil {
 				ports[addr]--
@@ -88,7 +88,7 @@ func TestSeats(t *testing.T) {
 			distinct := map[*seat]bool{}
 			for _, a := range addrPorts(format, first, last, 3) {
 				if targets[a] == nil {
-					targets[a] = &Target{key: key{addr: a.Addr(), port: uint64(a.Port())}}
+					targets[a] = &Target{addr: a.Addr(), port: a.Port()}
 					b.enter(targets[a])
 				}
 				distinct[targets[a].seat] = true
@@ -121,7 +121,7 @@ func TestCrowds(t *testing.T) {
 	b.advance(0)
 	var targets []*Target
 	for i := range 20 * maxNetworks {
-		target := &Target{key: key{addr: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})}}
+		target := &Target{addr: netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1})}
 		targets = append(targets, target)
 		b.cast(target, heard, b.now)
 	}

@@ -184,7 +184,7 @@ func (m *Monitor) restore(t *Target, now int64) {
 		to, since = Unknown, t.born
 	}
 	m.statusMu.Lock()
-	t.mark.Store(uint32(newMark(to, before.result()) | before&pointless))
+	t.mark.Store(uint32(newMark(to, before.result()) | before&(checked|pointless)))
 	t.since = since
 	t.falls -= min(t.falls, 1)
 	m.statusMu.Unlock()

@@ -246,7 +246,7 @@ func TestFreezeAtStart(t *testing.T) {
 					}
 				}
 				e.befall(checker.Report{Result: checker.Answered}, tt.dead[1:]...)
-				e.pass(max(10*time.Second, 2*settings(dead[0].key.settings).Interval))
+				e.pass(max(10*time.Second, 2*settings(dead[0].settings).Interval))
 				e.wantFrozen(t, "back", false)
 				e.wantStates(t, "back", Up, dead[1:])
 				e.wantStates(t, "really dead", Down, dead[:1])

@@ -165,8 +165,8 @@ func (m *Monitor) takeReport(r *checker.Report, now int64) {
 		m.loop.takeBack(t, now)
 		return
 	}
-	s := settings(t.key.settings)
-	first := !t.checked
+	s := settings(t.settings)
+	first := t.load()&checked == 0
 	c := m.judge(t, r, &s, now)
 	if c != nil {
 		first = first || c.From == Unknown
@@ -203,7 +203,6 @@ func (m *Monitor) judge(t *Target, r *checker.Report, s *Settings, now int64) *C
 	}
 	before := t.load()
 	m.statusMu.Lock()
-	t.checked = true
 	c := t.judge(r, s, now, by)
 	t.record(r, c != nil, now)
 	m.statusMu.Unlock()
@@ -237,7 +236,7 @@ func (l *loop) takeBack(t *Target, now int64) {
 }
 
 func (l *loop) enqueue(t *Target) {
-	if t.checked {
+	if t.load()&checked != 0 {
 		l.routine.push(t)
 	} else {
 		l.fresh.push(t)
@@ -291,7 +290,7 @@ func (m *Monitor) fill(n int, now int64) int {
 			break
 		}
 		t.inFlight, t.sent, t.prober = true, now, l.generation
-		l.checks = append(l.checks, t.check(settings(t.key.settings)))
+		l.checks = append(l.checks, t.check(settings(t.settings)))
 	}
 	return len(l.checks)
 }

@@ -168,7 +168,7 @@ func (m *Monitor) signal() {
 // Where a new target cannot be added, because the table is full or the monitor closed ([Monitor.Closed]
 // tells which), Target returns nil. It takes no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
-	k := key{addr: addr.Addr().Unmap(), port: uint64(addr.Port()), settings: s}
+	k := key{addr: addr.Addr().Unmap(), port: addr.Port(), settings: s}
 	if t := m.table.get(&k); t != nil && t.want(keep) {
 		return t
 	}
@@ -191,7 +191,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 		return nil
 	}
 	now := m.now()
-	t := &Target{key: k, monitor: m, born: now, due: now, since: now, heard: now}
+	t := &Target{addr: k.addr, settings: k.settings, port: k.port, monitor: m, born: now, due: now, since: now, heard: now}
 	t.want(keep)
 	m.table.put(t)
 	m.size.Add(1)
@@ -221,7 +221,7 @@ func (m *Monitor) forget(t *Target) bool {
 	if !t.wanted.CompareAndSwap(0, gone) {
 		return false
 	}
-	m.table.remove(&t.key)
+	m.table.remove(t)
 	m.size.Add(-1)
 	m.states[t.State()].Add(-1)
 	if t.Damped() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -20,35 +21,76 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 )
 
-// Each slot against what its definition says, for every sequence of up to four results.
+// Each slot against what its definition says, for every sequence of up to four results, each answer with a longer round
+// trip than the one before it, or with a shorter one, or without.
 func TestSlot(t *testing.T) {
-	var try func(results []checker.Result)
-	try = func(results []checker.Result) {
-		var h history
-		want := Slot{Checked: len(results) > 0}
-		answered := slices.Contains(results, checker.Answered)
-		failed := false
-		for i, r := range results {
-			h.record(r, int64(max(0, i-1)), int64(i))
-			if r != checker.Answered && r != checker.Inconclusive {
-				want.Result, failed = r, true
-			}
+	for _, rtts := range [][]time.Duration{{1, 1000, 10000, 100000}, {100000, 1000, 10000, 1}, {0, 0, 0, 0}, {0, 1000, 0, 1}} {
+		for i := range rtts {
+			rtts[i] *= time.Microsecond
 		}
-		if !failed && answered && !slices.Contains(results, checker.Inconclusive) {
-			want.Result = checker.Answered
-		}
-		want.Mixed = answered && want.Result != checker.Answered
-		got := h.slots(0, int64(len(results)))
-		if got[HistorySlots-1] != want {
-			t.Errorf("%v became %+v, want %+v", results, got[HistorySlots-1], want)
-		}
-		if len(results) < 4 {
-			for _, r := range checker.Results() {
-				try(append(slices.Clip(results), r))
-			}
+		expectSlots(t, rtts, nil)
+	}
+}
+
+// expectSlots checks the slot of these results, and of all that begin with them.
+func expectSlots(t *testing.T, rtts []time.Duration, results []checker.Result) {
+	var h history
+	want := Slot{Checked: len(results) > 0}
+	answered := slices.Contains(results, checker.Answered)
+	failed := false
+	for i, r := range results {
+		h.record(r, rtts[i], int64(max(0, i-1)), int64(i))
+		if r != checker.Answered && r != checker.Inconclusive {
+			want.Result, failed = r, true
 		}
 	}
-	try(nil)
+	if !failed && answered && !slices.Contains(results, checker.Inconclusive) {
+		want.Result = checker.Answered
+		want.RTT = slices.Max(rtts[:len(results)])
+	}
+	want.Mixed = answered && want.Result != checker.Answered
+	got := h.slots(0, int64(len(results)))
+	if got[HistorySlots-1] != want {
+		t.Errorf("%v, %v became %+v, want %+v", results, rtts, got[HistorySlots-1], want)
+	}
+	if len(results) < len(rtts) {
+		for _, r := range checker.Results() {
+			expectSlots(t, rtts, append(slices.Clip(results), r))
+		}
+	}
+}
+
+// Every round trip that a check may have is remembered as well as Slot.RTT says, and longer ones as longer.
+func TestRoundTrips(t *testing.T) {
+	remembered := func(rtt time.Duration) time.Duration {
+		value := mix(0, checker.Answered, rtt)
+		s := slotOf(value)
+		if want := (Slot{Checked: true, Result: checker.Answered, RTT: s.RTT}); s != want {
+			t.Fatalf("%v became %+v", rtt, s)
+		}
+		return s.RTT
+	}
+	var before time.Duration
+	values := make(map[time.Duration]bool)
+	for rtt := time.Microsecond; rtt <= time.Minute; rtt += 1 + rtt/2000 {
+		got := remembered(rtt)
+		if off := math.Abs(float64(got-rtt)) / float64(rtt); off > 0.04 || got < before {
+			t.Fatalf("%v became %v, after %v", rtt, got, before)
+		}
+		before, values[got] = got, true
+	}
+	if len(values) != 234 {
+		t.Errorf("%d are told apart", len(values))
+	}
+	for rtt, want := range map[time.Duration]time.Duration{
+		0: 0, -1: 0, 1: time.Microsecond, 999: time.Microsecond, time.Microsecond: time.Microsecond,
+		10 * time.Microsecond: 10 * time.Microsecond, time.Millisecond: time.Millisecond, time.Second: time.Second,
+		63 * time.Second: trips[234], time.Hour: trips[234], math.MaxInt64: trips[234],
+	} {
+		if got := remembered(rtt); got != want {
+			t.Errorf("%v became %v, want %v", rtt, got, want)
+		}
+	}
 }
 
 // The ring against a list of everything that happened.
@@ -56,6 +98,7 @@ func TestHistory(t *testing.T) {
 	type event struct {
 		at     int64
 		result checker.Result
+		rtt    time.Duration
 	}
 	var h history
 	var events []event
@@ -66,20 +109,19 @@ func TestHistory(t *testing.T) {
 		if rand.IntN(50) == 0 {
 			now += rand.Int64N(int64(3 * HistorySlots * HistorySlot))
 		}
-		r := checker.Results()[rand.IntN(5)]
-		h.record(r, last, now)
+		e := event{now, checker.Results()[rand.IntN(5)], rand.N(time.Second)}
+		h.record(e.result, e.rtt, last, now)
 		last = now
-		events = append(events, event{now, r})
+		events = append(events, e)
 		look := now + rand.Int64N(int64(2*HistorySlots*HistorySlot))
 		var want [HistorySlots]byte
 		for _, e := range events[max(0, len(events)-500):] {
 			if i := slotAt(e.at) - slotAt(look) + HistorySlots - 1; i >= 0 {
-				want[i] = mix(want[i], e.result)
+				want[i] = mix(want[i], e.result, e.rtt)
 			}
 		}
 		for i, slot := range h.slots(last, look) {
-			if slot.Checked != (want[i] != 0) || slot.Checked && byte(slot.Result)+1 != want[i]&^slotMixed ||
-				slot.Mixed != (want[i]&slotMixed != 0) {
+			if slot != slotOf(want[i]) {
 				t.Fatalf("slot %d is %+v, want %04b", i, slot, want[i])
 			}
 		}
@@ -109,7 +151,7 @@ func TestStatus(t *testing.T) {
 		if got.State != Up || !got.Since.Equal(up) || got.Result != checker.Answered || got.Err != nil || got.RTT != time.Millisecond {
 			t.Errorf("up: %+v", got)
 		}
-		if first := (Slot{Checked: true, Result: checker.Answered}); got.History[HistorySlots-1] != first || got.History[HistorySlots-2] != (Slot{}) {
+		if first := (Slot{Checked: true, Result: checker.Answered, RTT: time.Millisecond}); got.History[HistorySlots-1] != first || got.History[HistorySlots-2] != (Slot{}) {
 			t.Errorf("up: %+v", got.History)
 		}
 

@@ -52,7 +52,7 @@ var (
 // hash returns the hash of a key: by multiplication, as in wyhash, which Go's own maps have where a CPU has no instructions
 // for AES. These would have the key in memory first, and that takes longer than all the rest.
 func (k *key) hash() uint32 {
-	rest := k.port
+	rest := uint64(k.port)
 	if k.addr.Is4() {
 		octets := k.addr.As4()
 		rest |= uint64(binary.BigEndian.Uint32(octets[:])) << 16
@@ -112,7 +112,7 @@ func (t *table) search(k *key, hash uint32) *Target {
 		return nil
 	}
 	for x := t.bucket(bucketOf(hash, buckets)).Load(); x != nil; x = x.chained.Load() {
-		if x.key.is(k) {
+		if x.is(k) {
 			return x
 		}
 	}
@@ -131,7 +131,8 @@ func (t *table) put(x *Target) {
 	case t.size > int(t.inUse.Load()):
 		t.split()
 	}
-	head := t.bucket(bucketOf(x.key.hash(), t.inUse.Load()))
+	k := x.key()
+	head := t.bucket(bucketOf(k.hash(), t.inUse.Load()))
 	x.chained.Store(head.Load())
 	head.Store(x)
 	t.takePlace(x)
@@ -148,7 +149,7 @@ func (t *table) split() {
 	from, to := t.bucket(buckets&(1<<(bits.Len32(buckets)-1)-1)), t.bucket(buckets)
 	for x := from.Load(); x != nil; {
 		next := x.chained.Load()
-		if bucketOf(x.key.hash(), buckets+1) == buckets {
+		if k := x.key(); bucketOf(k.hash(), buckets+1) == buckets {
 			from.Store(next)
 			x.chained.Store(to.Load())
 			to.Store(x)
@@ -161,15 +162,15 @@ func (t *table) split() {
 	t.splits.Add(1)
 }
 
-// remove takes out the target with a key, which is in the table. Whoever has come across it while he searches the chain goes
-// on from it, so it stays linked to the next.
-func (t *table) remove(k *key) {
+// remove takes out a target that is in the table. Whoever has come across it while he searches the chain goes on from it,
+// so it stays linked to the next.
+func (t *table) remove(x *Target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	k := x.key()
 	link := t.bucket(bucketOf(k.hash(), t.inUse.Load()))
-	x := link.Load()
-	for ; !x.key.is(k); x = link.Load() {
-		link = &x.chained
+	for before := link.Load(); before != x; before = link.Load() {
+		link = &before.chained
 	}
 	link.Store(x.chained.Load())
 	t.size--

@@ -13,13 +13,16 @@ import (
 
 // keyOf returns one of many keys, of both families and with two settings.
 func keyOf(i int) key {
-	k := key{addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), port: uint64(1 + i%3)}
+	k := key{addr: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), port: uint16(1 + i%3)}
 	if i%2 == 1 {
 		k.addr = netip.AddrFrom16([16]byte{0x20, 0x01, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
 		k.settings = unique.Make(Settings{Rise: 1 + i%5})
 	}
 	return k
 }
+
+// newOf returns a target with a key.
+func newOf(k key) *Target { return &Target{addr: k.addr, settings: k.settings, port: k.port} }
 
 // setOf returns each with the number of times that it comes.
 func setOf(all iter.Seq[*Target]) map[*Target]int {
@@ -39,11 +42,11 @@ func TestTable(t *testing.T) {
 			k := keyOf(rand.IntN(most))
 			switch x := want[k]; {
 			case x == nil:
-				x = &Target{key: k}
+				x = newOf(k)
 				table.put(x)
 				want[k] = x
 			case rand.IntN(2) == 0:
-				table.remove(&x.key)
+				table.remove(x)
 				delete(want, k)
 			}
 		}
@@ -56,7 +59,7 @@ func TestTable(t *testing.T) {
 		times := setOf(table.all())
 		for _, x := range want {
 			if times[x] != 1 {
-				t.Fatalf("of %d: %v comes %d times", most, x.key, times[x])
+				t.Fatalf("of %d: %v comes %d times", most, x.Addr(), times[x])
 			}
 		}
 		if len(times) != len(want) || table.size != len(want) {
@@ -72,11 +75,11 @@ func TestTableKeepsItsRoom(t *testing.T) {
 	for range 4 {
 		var all []*Target
 		for i := range many {
-			all = append(all, &Target{key: keyOf(i)})
+			all = append(all, newOf(keyOf(i)))
 			table.put(all[i])
 		}
 		for _, x := range all {
-			table.remove(&x.key)
+			table.remove(x)
 		}
 	}
 	if n := table.inUse.Load(); n != many || table.taken != many || len(table.vacant) != many {
@@ -115,7 +118,7 @@ func expectShortChainsOf(t *testing.T, many int, keyOf func(int) key) {
 	t.Helper()
 	var table table
 	for i := range many {
-		table.put(&Target{key: keyOf(i)})
+		table.put(newOf(keyOf(i)))
 	}
 	steps := 0
 	for i := range table.inUse.Load() {
@@ -136,7 +139,7 @@ func TestTableMeanwhile(t *testing.T) {
 	var table table
 	var staying []*Target
 	for i := range stay {
-		staying = append(staying, &Target{key: keyOf(i)})
+		staying = append(staying, newOf(keyOf(i)))
 		table.put(staying[i])
 	}
 	ended := make(chan struct{})
@@ -158,8 +161,9 @@ func TestTableMeanwhile(t *testing.T) {
 	}
 	for range 3 {
 		until(func() error {
-			if x := staying[rand.IntN(stay)]; table.get(&x.key) != x {
-				return fmt.Errorf("%v is not found", x.key)
+			x := staying[rand.IntN(stay)]
+			if k := x.key(); table.get(&k) != x {
+				return fmt.Errorf("%v is not found", x.Addr())
 			}
 			return nil
 		})
@@ -168,7 +172,7 @@ func TestTableMeanwhile(t *testing.T) {
 		times := setOf(table.all())
 		for _, x := range staying {
 			if times[x] != 1 {
-				return fmt.Errorf("%v comes %d times", x.key, times[x])
+				return fmt.Errorf("%v comes %d times", x.Addr(), times[x])
 			}
 		}
 		return nil
@@ -176,12 +180,12 @@ func TestTableMeanwhile(t *testing.T) {
 	for round := range rounds {
 		var more []*Target
 		for i := range others * (round + 1) / rounds {
-			more = append(more, &Target{key: keyOf(stay + i)})
+			more = append(more, newOf(keyOf(stay+i)))
 			table.put(more[i])
 		}
 		rand.Shuffle(len(more), func(i, j int) { more[i], more[j] = more[j], more[i] })
 		for _, x := range more {
-			table.remove(&x.key)
+			table.remove(x)
 		}
 	}
 	close(ended)

@@ -2,6 +2,7 @@ package health
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -13,16 +14,17 @@ import (
 // also after the target was forgotten or the monitor closed: it then keeps its last verdict.
 type Target struct {
 	// What every query reads is side by side, so that it is in one or two lines of the processor's cache.
-	key     key
-	chained chain // the next in its bucket, see table.go
+	addr     netip.Addr
+	settings Key
+	chained  chain // the next in its bucket, see table.go
 	// wanted is the longest keep that anybody asked for since the monitor last looked, 0 if nobody
 	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
 	// between two probes, all but the first store.
 	wanted atomic.Int64
 	// mark is what readers see of the verdict; the monitor's goroutine alone stores it.
-	mark atomic.Uint32
-	// prober is the generation of the prober that has the probe in flight.
-	prober  uint32
+	mark    atomic.Uint32
+	port    uint16
+	noPaths uint16 // results in a row that this machine has no path to it, see path.go; the goroutine's alone
 	rtt     atomic.Int64
 	leads   atomic.Pointer[lead] // the newest first
 	monitor *Monitor
@@ -32,18 +34,17 @@ type Target struct {
 	next     *Target // in the list that holds the target, if one does
 	due      int64   // when the next probe was to be sent
 	sent     int64   // when the newest probe was sent
-	until    int64   // wanted until then, as far as the monitor has looked
+	seat     *seat   // where its host votes, nil before it did
+	prober   uint32  // the generation of the prober that has the probe in flight
+	until    uint32  // wanted until then, as far as the monitor has looked, in whole seconds
 	run      int32   // see standing
 	doubted  uint32  // the slot in which the first probe of the row was sent, see freeze.go
-	seat     *seat   // where its host votes, nil before it did
-	place    uint32  // in the table's list, guarded by its lock
 	pathless uint32  // the slot in which the first probe of the row was sent that noPaths counts
-	noPaths  uint16  // results in a row that this machine has no path to it, see path.go
+	place    uint32  // in the table's list, guarded by its lock
 	inFlight bool
-	checked  bool  // has had a result
 	falls    uint8 // how often it went down, see damping.go
 
-	// The goroutine changes these with Monitor.statusMu held, and checked too.
+	// The goroutine changes these with Monitor.statusMu held.
 	history history
 	since   int64 // when the state began
 	heard   int64 // when the newest result came in
@@ -53,17 +54,18 @@ type Target struct {
 // gone is the value of Target.wanted once the target has left the table.
 const gone = -1
 
-// key is a target's identity. A port as wide as a word leaves no padding, so that the key is hashed in
-// one piece.
+// key is a target's identity. Targets have its fields one by one, because it has room that is not used.
 type key struct {
 	addr     netip.Addr
-	port     uint64
 	settings Key
+	port     uint16
 }
 
-// is tells whether two keys are equal. Field by field that takes half the time of ==, which calls the runtime.
-func (k *key) is(other *key) bool {
-	return k.addr == other.addr && k.port == other.port && k.settings == other.settings
+func (t *Target) key() key { return key{t.addr, t.settings, t.port} }
+
+// is tells whether the target has the key. Field by field that takes half the time of ==, which calls the runtime.
+func (t *Target) is(k *key) bool {
+	return t.addr == k.addr && t.port == k.port && t.settings == k.settings
 }
 
 // mark packs the state (bits 0-7), the newest result (8-15), and more.
@@ -73,6 +75,7 @@ const (
 	pointless mark = 1 << 16 // to hold an answer for the verdict has become pointless
 	damped    mark = 1 << 17 // see Target.Damped
 	silenced  mark = 1 << 18 // it is down, by silence, and was not heard of since
+	checked   mark = 1 << 19 // has had a result
 )
 
 func newMark(s State, r checker.Result) mark { return mark(s) | mark(r)<<8 }
@@ -83,7 +86,7 @@ func (m mark) result() checker.Result { return checker.Result(m >> 8) }
 func (t *Target) load() mark { return mark(t.mark.Load()) }
 
 // Addr returns the address and port. An IPv4 address is never in its IPv4-mapped form.
-func (t *Target) Addr() netip.AddrPort { return netip.AddrPortFrom(t.key.addr, uint16(t.key.port)) }
+func (t *Target) Addr() netip.AddrPort { return netip.AddrPortFrom(t.addr, t.port) }
 
 // CompareAge orders targets by when they came into the table, the oldest first, and those that came together by address
 // and port.
@@ -95,7 +98,7 @@ func CompareAge(a, b *Target) int {
 }
 
 // Settings returns the settings that make the verdict, with the defaults filled in.
-func (t *Target) Settings() Settings { return settings(t.key.settings) }
+func (t *Target) Settings() Settings { return settings(t.settings) }
 
 // State returns the verdict.
 func (t *Target) State() State { return t.load().state() }
@@ -133,7 +136,7 @@ func (t *Target) Within() time.Duration {
 	if m.state() != Unknown || m&pointless != 0 || t.monitor.freezing.isOn() || t.monitor.closed.Load() {
 		return 0
 	}
-	s := settings(t.key.settings)
+	s := settings(t.settings)
 	age := time.Duration(t.monitor.now() - t.born)
 	if left := s.silence() - age; left > 0 {
 		return left
@@ -157,14 +160,19 @@ func (t *Target) want(keep time.Duration) bool {
 
 // prolong takes what was asked for since it was called last into the time that the target is wanted, and
 // tells whether that is not over. A keep counts from now on, and the monitor calls this only when the
-// target is due. So a target stays up to two waits longer than it has to.
+// target is due. So a target stays up to two waits and a second longer than it has to.
 func (t *Target) prolong(now int64) bool {
 	if keep := t.wanted.Load(); keep > 0 {
 		// Only the monitor's goroutine makes it gone, so what Swap throws away is a keep.
 		keep = t.wanted.Swap(0)
-		t.until = max(t.until, later(now, time.Duration(keep)))
+		t.until = max(t.until, secondAfter(later(now, time.Duration(keep))))
 	}
-	return now < t.until
+	return now/int64(time.Second) < int64(t.until)
+}
+
+// secondAfter returns the first whole second that is not before an instant, or the last one that fits.
+func secondAfter(now int64) uint32 {
+	return uint32(min((now-1)/int64(time.Second)+1, math.MaxUint32))
 }
 
 // later returns the instant d after now, or the last that there is.
@@ -200,7 +208,7 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 	old := t.load()
 	before := standing{state: old.state(), run: t.run}
 	after, row := before.after(r.Result, s.Rise, s.Fall)
-	flags := old & pointless
+	flags := checked | old&pointless
 	switch by {
 	case excused:
 		after = before

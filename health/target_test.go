@@ -57,27 +57,32 @@ func TestWant(t *testing.T) {
 
 func TestProlong(t *testing.T) {
 	var target Target
+	const second = time.Second
 	steps := []struct {
-		now  int64
+		now  time.Duration
 		keep time.Duration // asked for before
 		want bool
 	}{
-		{100, 0, false},
-		{100, 50, true},
-		{149, 0, true},
-		{150, 0, false},
-		{200, 100, true},
-		{210, 20, true}, // ends earlier than what was asked for before
-		{299, 0, true},
-		{300, 0, false},
-		{400, math.MaxInt64, true},
-		{math.MaxInt64 - 1, 0, true},
+		{100 * second, 0, false},
+		{100 * second, 50 * second, true},
+		{150*second - 1, 0, true},
+		{150 * second, 0, false},
+		{200 * second, 100 * second, true},
+		{210 * second, 20 * second, true}, // ends earlier than what was asked for before
+		{300*second - 1, 0, true},
+		{300 * second, 0, false},
+		{300*second + 1, 1, true}, // to the end of the second
+		{301*second - 1, 0, true},
+		{301 * second, 0, false},
+		{400 * second, math.MaxInt64, true},
+		{math.MaxUint32*second - 1, 0, true}, // as long as a target can stay
+		{math.MaxUint32 * second, 0, false},
 	}
 	for i, s := range steps {
 		if s.keep > 0 {
 			target.want(s.keep)
 		}
-		if got := target.prolong(s.now); got != s.want {
+		if got := target.prolong(int64(s.now)); got != s.want {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}

@@ -33,6 +33,7 @@ type statusTarget struct {
 	Address   netip.Addr
 	Port      uint16
 	Answered  []netip.Addr
+	Settings  string
 	State     string
 	Since     time.Time
 	Names     []string

@@ -82,9 +82,7 @@ func (e event) Hosts() string { return hosts(e.Names) }
 func hosts(names []string) string {
 	all := make([]string, len(names))
 	for i, name := range names {
-		if all[i] = name; name != "." {
-			all[i] = strings.TrimSuffix(name, ".")
-		}
+		all[i] = withoutDot(name)
 	}
 	return strings.Join(all, ", ")
 }

@@ -200,7 +200,7 @@ func TestEventsPage(t *testing.T) {
 		}
 	}
 	wantLinks := []string{
-		"?refresh=0&size=5", "./events.json?size=5", "target?address=2001%3Adb8%3A%3A1&port=443", "target?address=10.0.0.2&port=80",
+		"#main", "?refresh=0&size=5", "./events.json?size=5", "target?address=2001%3Adb8%3A%3A1&port=443", "target?address=10.0.0.2&port=80",
 		"target?address=10.0.0.1&port=443", "?page=2&size=5",
 	}
 	if !slices.Equal(links, wantLinks) {

@@ -274,8 +274,8 @@ func TestPageAround(t *testing.T) {
 			} else if target, err = target.Parse(link); err != nil || n.do("GET", target.RequestURI()).Code != http.StatusOK {
 				t.Errorf("%q: the link to %q is dead (%v)", tt.query, link, err)
 			}
-			if strings.HasPrefix(link, "./") {
-				continue // to another page
+			if strings.HasPrefix(link, "./") || strings.HasPrefix(link, "target?") || link == "#main" {
+				continue // to another page, or to a place in this one
 			}
 			links = append(links, link)
 			if attribute(a, "aria-current") == "page" {
@@ -345,63 +345,146 @@ func TestPageEscapes(t *testing.T) {
 	}
 }
 
+// pageExamples are queries of each page for people. One of each at least is answered.
+var pageExamples = map[string][]string{
+	"/":          {"size=9&refresh=60", "", "page=2&size=9", "port=1", "state=nonsense"},
+	"/events":    {"", "state=down&size=5", "kind=nonsense"},
+	"/overrides": {"", "refresh=x"},
+	"/target":    {"address=10.0.0.9&port=443", "address=10.0.0.3&port=443", "address=10.0.0.1&port=443", "address=10.0.0.1&port=1", ""},
+}
+
+// eachPage looks at every page for people, with each of its examples.
+func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.Node)) {
+	type page struct{ path, query string }
+	made := make(map[page]*httptest.ResponseRecorder)
+	synctest.Test(t, func(t *testing.T) {
+		n := newFleet(t, 30)
+		n.target("10.0.0.1:443") // is also there with other settings
+		for path, format := range formats {
+			if format.contentType != targetsPage.contentType {
+				continue
+			}
+			answered := false
+			for _, query := range pageExamples[path] {
+				w := n.do("GET", path+"?"+query)
+				answered = answered || w.Code == http.StatusOK
+				if w.Code >= 500 {
+					t.Errorf("%s?%s: status %d", path, query, w.Code)
+					continue
+				}
+				made[page{path, query}] = w
+			}
+			if !answered {
+				t.Errorf("%s has no example in pageExamples that is answered", path)
+			}
+		}
+	})
+	for p, w := range made {
+		t.Run(p.path+"?"+p.query, func(t *testing.T) { look(t, p.path, documentOf(t, w)) })
+	}
+}
+
 // What a person who cannot see, or a program that reads to one, needs to know: what language this is, where the parts of
 // the page are, what heads a cell and what goes into a field. Nothing is styled in a way that the policy forbids.
 func TestPageStructure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		document := documentOf(t, newFleet(t, 30).do("GET", "/?size=9&refresh=60"))
-		// A title is that of the page, the others are those of the histories.
-		for name, want := range map[string]int{"html": 1, "title": 10, "header": 1, "main": 1, "footer": 1, "h1": 1, "table": 1, "caption": 1,
-			"nav": 3, "form": 1, "style": 1, "script": 0, "img": 0, "iframe": 0} {
+	eachPage(t, func(t *testing.T, path string, document *html.Node) {
+		for name, want := range map[string]int{"html": 1, "header": 1, "main": 1, "footer": 1, "h1": 1, "style": 1, "script": 0, "img": 0, "iframe": 0} {
 			if got := len(elements(document, name)); got != want {
 				t.Errorf("%d of <%s>, want %d", got, name, want)
 			}
 		}
+		if tables, captions := len(elements(document, "table")), len(elements(document, "caption")); tables != captions {
+			t.Errorf("%d tables with %d captions", tables, captions)
+		}
 		if lang := attribute(elements(document, "html")[0], "lang"); lang != "en" {
 			t.Errorf("language %q", lang)
 		}
-		ids, labelled := make(map[string]bool), make(map[string]bool)
-		for _, label := range elements(document, "label") {
-			labelled[attribute(label, "for")] = words(label) != ""
-		}
+		expectChosenRoom(t, path, document)
+		text := make(map[string]string) // by id
 		for _, n := range elements(document, "*") {
 			id := attribute(n, "id")
-			if ids[id] && id != "" {
+			if _, other := text[id]; other && id != "" {
 				t.Errorf("two elements have id %q", id)
 			}
-			ids[id] = true
-			for _, a := range n.Attr {
-				if a.Key == "style" || strings.HasPrefix(a.Key, "on") {
-					t.Errorf("<%s> has %s", n.Data, a.Key)
-				}
-				if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !regexp.MustCompile(`^(\?|\./|targets?\?|data:image/)`).MatchString(a.Val) {
-					t.Errorf("<%s> refers to %q", n.Data, a.Val)
-				}
-			}
-			ok := true
-			switch n.Data {
-			case "nav", "form":
-				ok = attribute(n, "aria-label") != ""
-			case "input", "select":
-				ok = attribute(n, "type") == "hidden" || labelled[id]
-			case "th":
-				want := "col"
-				if n.Parent.Parent.Data == "tbody" {
-					want = "row"
-				}
-				ok = attribute(n, "scope") == want && words(n) != ""
-			case "a", "button", "h1", "caption":
-				ok = words(n) != ""
-			case "svg":
-				ok = attribute(n, "aria-hidden") == "true" || attribute(n, "role") == "img" && words(n) != ""
-			}
-			if !ok {
-				t.Errorf("<%s id=%q> lacks what tells its meaning", n.Data, id)
+			text[id] = words(n)
+		}
+		for _, label := range elements(document, "label") {
+			text["label of "+attribute(label, "for")] = words(label)
+		}
+		for _, n := range elements(document, "*") {
+			expectTame(t, n)
+			if !isTold(n, text) {
+				t.Errorf("<%s id=%q> lacks what tells its meaning", n.Data, attribute(n, "id"))
 			}
 		}
-		// The state is a word too, and its sign has a shape for each.
+	})
+}
+
+// expectChosenRoom checks that the page is marked where all pages are listed, if it is there.
+func expectChosenRoom(t *testing.T, path string, document *html.Node) {
+	t.Helper()
+	var got, want []string
+	for _, r := range rooms {
+		if r.path == path {
+			want = append(want, "."+path)
+		}
+		if formats[r.path] == nil || formats[r.path].contentType != targetsPage.contentType {
+			t.Errorf("%s is no page", r.path)
+		}
+	}
+	for _, a := range elements(elements(document, "nav")[0], "a") {
+		if attribute(a, "aria-current") == "page" {
+			got = append(got, attribute(a, "href"))
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q are marked among the pages, want %q", got, want)
+	}
+}
+
+// expectTame checks that an element has no style or script of its own, and refers to nothing elsewhere.
+func expectTame(t *testing.T, n *html.Node) {
+	t.Helper()
+	for _, a := range n.Attr {
+		if a.Key == "style" || strings.HasPrefix(a.Key, "on") {
+			t.Errorf("<%s> has %s", n.Data, a.Key)
+		}
+		if (a.Key == "href" || a.Key == "src" || a.Key == "action") && !regexp.MustCompile(`^(\?|\./|#main$|[a-z]+(\.json)?\?|data:image/)`).MatchString(a.Val) {
+			t.Errorf("<%s> refers to %q", n.Data, a.Val)
+		}
+	}
+}
+
+// isTold tells whether an element has what it needs for those who cannot see it; text is what elements say, by id.
+func isTold(n *html.Node, text map[string]string) bool {
+	labelled := attribute(n, "aria-label") != ""
+	for id := range strings.FieldsSeq(attribute(n, "aria-labelledby")) {
+		labelled = text[id] != ""
+	}
+	switch n.Data {
+	case "nav", "form", "section":
+		return labelled
+	case "input", "select", "textarea":
+		return attribute(n, "type") == "hidden" || text["label of "+attribute(n, "id")] != ""
+	case "th":
+		want := "col"
+		if n.Parent.Parent.Data == "tbody" {
+			want = "row"
+		}
+		return attribute(n, "scope") == want && words(n) != ""
+	case "a", "button", "h1", "h2", "h3", "caption", "title", "summary", "dt", "dd":
+		return words(n) != ""
+	case "svg":
+		return attribute(n, "aria-hidden") == "true" || attribute(n, "role") == "img" && (labelled || words(n) != "")
+	}
+	return true
+}
+
+// The state is a word too, and its sign has a shape for each.
+func TestSigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		signs := make(map[string]string)
-		for _, n := range elements(document, "td") {
+		for _, n := range elements(documentOf(t, newFleet(t, 30).do("GET", "/?size=9")), "td") {
 			if state, is := strings.CutPrefix(attribute(n, "class"), "state "); is {
 				signs[attribute(elements(n, "path")[0], "d")] = state
 				if words(n) != state {
@@ -473,12 +556,12 @@ func TestBars(t *testing.T) {
 		past string
 	}{
 		{nil, []bar{{"nothing", "M5 14h4v1h-4z"}}, "1 without a check"},
-		{&slot{"answered", false}, []bar{{"up", "M5 8h4v8h-4z"}}, "1 answered"},
-		{&slot{"refused", false}, []bar{{"down", "M5 0h4v16h-4z"}}, "1 refused"},
-		{&slot{"timeout", true}, []bar{{"up", "M5 11h4v5h-4z"}, {"down", "M5 0h4v10h-4z"}}, "1 timeout and answered"},
-		{&slot{"unreachable", false}, []bar{{"down", "M5 0h4v16h-4z"}}, "1 unreachable"},
-		{&slot{"inconclusive", false}, []bar{{"unknown", "M5 4h4v8h-4z"}}, "1 inconclusive"},
-		{&slot{"inconclusive", true}, []bar{{"up", "M5 11h4v5h-4z"}, {"unknown", "M5 4h4v2h-4z"}}, "1 inconclusive and answered"},
+		{&slot{Result: "answered"}, []bar{{"up", "M5 8h4v8h-4z"}}, "1 answered"},
+		{&slot{Result: "refused"}, []bar{{"down", "M5 0h4v16h-4z"}}, "1 refused"},
+		{&slot{Result: "timeout", Mixed: true}, []bar{{"up", "M5 11h4v5h-4z"}, {"down", "M5 0h4v10h-4z"}}, "1 timeout and answered"},
+		{&slot{Result: "unreachable"}, []bar{{"down", "M5 0h4v16h-4z"}}, "1 unreachable"},
+		{&slot{Result: "inconclusive"}, []bar{{"unknown", "M5 4h4v8h-4z"}}, "1 inconclusive"},
+		{&slot{Result: "inconclusive", Mixed: true}, []bar{{"up", "M5 11h4v5h-4z"}, {"unknown", "M5 4h4v2h-4z"}}, "1 inconclusive and answered"},
 	}
 	for _, tt := range tests {
 		var target target

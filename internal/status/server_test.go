@@ -142,7 +142,7 @@ func TestJSON(t *testing.T) {
 		body := strings.ReplaceAll(n.do("GET", "/targets").Body.String(), forced, "FILE")
 		nulls := func(n int) string { return strings.Repeat("null,", n) }
 		slots := func(result string) string {
-			slot := fmt.Sprintf(`{"result":%q,"mixed":false}`, result)
+			slot := fmt.Sprintf(`{"result":%q,"mixed":false%s}`, result, map[string]string{"answered": `,"round_trip_seconds":0.001`}[result])
 			return fmt.Sprintf("[%s%s,%s]", nulls(28), slot, slot)
 		}
 		const settings = `"settings":"interval 2s 500ms timeout 1s tries 4 rise 2 fall 3 damping 30s 5m0s"`
@@ -440,6 +440,10 @@ func TestRequests(t *testing.T) {
 		{"GET", "/", 200},
 		{"HEAD", "/", 200},
 		{"GET", "/?page=0", 400},
+		{"GET", "/target", 400},
+		{"GET", "/target?address=10.0.0.1&port=443", 404},
+		{"HEAD", "/target?address=10.0.0.1&port=443", 404},
+		{"POST", "/target?address=10.0.0.1&port=443", 405},
 		{"GET", "/index.html", 404},
 		{"GET", "/targets", 200},
 		{"HEAD", "/targets", 200},

@@ -51,6 +51,10 @@ type query struct {
 	Refresh int
 
 	given url.Values // what is not empty
+
+	address  netip.Addr       // of a single target
+	settings string           // in words, empty for any
+	found    []*health.Target // by address, port and settings
 }
 
 // filters are the names of the parameters that choose targets.
@@ -61,6 +65,11 @@ type parameter struct {
 	name string
 	read func(*query, string) error
 }
+
+var portParameter = parameter{"port", func(q *query, value string) (err error) {
+	q.port, err = number(value, 1, 65535)
+	return err
+}}
 
 var parameters = []parameter{
 	{"state", func(q *query, value string) error {
@@ -81,10 +90,7 @@ var parameters = []parameter{
 		q.zone = strings.ToLower(dns.Fqdn(value))
 		return nil
 	}},
-	{"port", func(q *query, value string) (err error) {
-		q.port, err = number(value, 1, 65535)
-		return err
-	}},
+	portParameter,
 	{"page", func(q *query, value string) (err error) {
 		q.page, err = number(value, 1, maxPage)
 		return err
@@ -273,8 +279,9 @@ func newRule(r override.Rule, file string) rule {
 }
 
 type slot struct {
-	Result string `json:"result"`
-	Mixed  bool   `json:"mixed"`
+	Result    string  `json:"result"`
+	Mixed     bool    `json:"mixed"`
+	RoundTrip float64 `json:"round_trip_seconds,omitempty"`
 }
 
 // version is that of the JSON. It changes when a field changes its meaning or goes, not when one is added.
@@ -335,7 +342,7 @@ func newTarget(t *health.Target, rules []Rules) target {
 	}
 	for i, past := range s.History {
 		if past.Checked {
-			row.History[i] = &slot{past.Result.String(), past.Mixed}
+			row.History[i] = &slot{Result: past.Result.String(), Mixed: past.Mixed, RoundTrip: past.RTT.Seconds()}
 		}
 	}
 	answered := t.Aliases()

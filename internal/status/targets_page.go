@@ -110,6 +110,13 @@ func (t target) Hosts() string {
 	return hosts(t.Names)
 }
 
+func withoutDot(name string) string {
+	if name == "." {
+		return name
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
 // Cause is the reason, if it tells more than the result.
 func (t target) Cause() string {
 	if t.Result == checker.Refused.String() || t.Result == checker.Timeout.String() {
@@ -182,10 +189,8 @@ func (t target) Past() string {
 		switch {
 		case slot == nil:
 			slots["nothing"]++
-		case slot.Mixed:
-			slots[slot.Result+" and answered"]++
 		default:
-			slots[slot.Result]++
+			slots[slot.words()]++
 		}
 	}
 	var parts []string
