@@ -27,7 +27,7 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 		r.outer = around
 	case *record: // of another server block, whose view the query is not in
 		r.outer = around.outer
-	case *lookup, aside: // a question of our own, within which this server asks itself
+	case *lookup, *observation, aside: // a question of our own, within which this server asks itself
 		r = nil
 	}
 	question := state.Req.Question

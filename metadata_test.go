@@ -137,7 +137,7 @@ func TestMetadataOfAnotherView(t *testing.T) {
 
 // A question of our own within which this server asks itself has no metadata, and stays one of our own.
 func TestMetadataOfLookups(t *testing.T) {
-	for _, own := range []any{new(lookup), aside{}} {
+	for _, own := range []any{new(lookup), new(observation), aside{}} {
 		ctx := context.WithValue(metadata.ContextWithMetadata(t.Context()), passKey{}, own)
 		s := newNetwork(t, "").above(policyFor(t, "all", 0), nil)
 		state := request.Request{W: new(handlerWriter), Req: handlerRequest("a.example.org.", dns.TypeA)}

@@ -4,10 +4,12 @@ package status
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	golog "log"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -49,6 +51,9 @@ type Subject struct {
 	Rules []Rules
 	// Shaker is its version.
 	Shaker string
+	// Explain tells how a name is answered. It may take as long as ctx lasts. The error is a [Refusal] where there is no
+	// answer. What it returns belongs to the caller.
+	Explain func(ctx context.Context, q Question) (*Explanation, error)
 }
 
 // Rules is a file of overrides, and the targets that it is about: those of a family with these settings.
@@ -150,7 +155,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case subject == nil:
 		http.Error(w, "CoreDNS is about to end.", http.StatusServiceUnavailable)
 	case formats[r.URL.Path] != nil:
-		h.answer(w, subject, formats[r.URL.Path], r.URL.RawQuery)
+		h.answer(w, r, subject, formats[r.URL.Path])
 	default:
 		http.Error(w, fmt.Sprintf("There is no %q, want one of %s.", r.URL.Path, strings.Join(paths, ", ")), http.StatusNotFound)
 	}
@@ -183,6 +188,8 @@ var formats = map[string]*format{
 	"/":             &targetsPage,
 	"/targets":      &targetsJSON,
 	"/targets.json": &targetsJSON,
+	"/explain":      &explainPage,
+	"/explain.json": &explainJSON,
 }
 
 var paths = slices.Sorted(maps.Keys(formats))
@@ -191,22 +198,40 @@ var paths = slices.Sorted(maps.Keys(formats))
 type format struct {
 	contentType string
 	parameters  []parameter
+	// ask asks others for what the query wants to know, where that takes its time, and notes it in the query. It is nil where
+	// all is there. It may be called while pages are made.
+	ask func(ctx context.Context, subject *Subject, q *query) error
 	// write writes what the query asks for, or what is wrong with it.
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
 }
 
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
-func (h *handler) answer(w http.ResponseWriter, subject *Subject, format *format, rawQuery string) {
-	q, problem := readQuery(rawQuery, format.parameters)
-	status := http.StatusOK
-	if problem != nil {
-		status = http.StatusBadRequest
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, subject *Subject, format *format) {
+	q, problem := readQuery(r.URL.RawQuery, format.parameters)
+	if problem == nil && format.ask != nil {
+		problem = format.ask(r.Context(), subject, q)
 	}
+	status := statusOf(w.Header(), problem)
 	body := h.make(w.Header(), subject, format, q, problem)
 	w.Header().Set("Content-Type", format.contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.WriteHeader(status)
 	w.Write(body.Bytes()) // whether the client still listens is its own matter
+}
+
+// statusOf returns the status of an answer, and tells in its header when to ask again.
+func statusOf(header http.Header, problem error) int {
+	refusal, refused := errors.AsType[*Refusal](problem)
+	switch {
+	case problem == nil:
+		return http.StatusOK
+	case !refused:
+		return http.StatusBadRequest
+	}
+	if refusal.RetryAfter > 0 {
+		header.Set("Retry-After", strconv.Itoa(int(math.Ceil(refusal.RetryAfter.Seconds()))))
+	}
+	return refusal.Status
 }
 
 // make returns the body of an answer. However slow the client is that gets it, others can be told already.

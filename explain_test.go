@@ -1,0 +1,78 @@
+package shaker
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/status"
+)
+
+// Explanations are bounded in number and in rate, whoever wants them.
+func TestExplaining(t *testing.T) {
+	var e explaining
+	now := time.Now()
+	status := func(at time.Duration) int {
+		err := e.begin(now.Add(at))
+		if err == nil {
+			return http.StatusOK
+		}
+		refusal := err.(*status.Refusal)
+		if refusal.RetryAfter <= 0 {
+			t.Errorf("%v: %v", err, refusal.RetryAfter)
+		}
+		return refusal.Status
+	}
+	expect := func(at time.Duration, want int) {
+		t.Helper()
+		if got := status(at); got != want {
+			t.Errorf("after %v: %d, want %d", at, got, want)
+		}
+	}
+	for range maxExplaining {
+		expect(0, http.StatusOK)
+	}
+	expect(0, http.StatusServiceUnavailable)
+	for range maxExplaining {
+		e.end()
+	}
+	for range explainRate - maxExplaining {
+		expect(0, http.StatusOK)
+		e.end()
+	}
+	expect(0, http.StatusTooManyRequests)
+	expect(99*time.Millisecond, http.StatusTooManyRequests)
+	expect(101*time.Millisecond, http.StatusOK)
+	e.end()
+	expect(101*time.Millisecond, http.StatusTooManyRequests)
+	for range explainRate { // no more, however long nobody asked
+		expect(time.Hour, http.StatusOK)
+		e.end()
+	}
+	expect(time.Hour, http.StatusTooManyRequests)
+}
+
+// Until all plugins have started nothing is asked.
+func TestExplainBeforeTheStart(t *testing.T) {
+	_, err := new(instance).explain(t.Context(), status.Question{Name: "a.example.org."})
+	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The numbers in docs/explain.md are those of the code.
+func TestPageExplain(t *testing.T) {
+	lab.ExpectWords(t, "docs/explain.md",
+		fmt.Sprintf("up to %d of them", maxExplained),
+		fmt.Sprintf("All clients together get %d explanations in a second. Four are made at a time, and the plugins below have %.0f seconds",
+			explainRate, explainTimeout.Seconds()),
+		fmt.Sprintf("what became of answers on their way here, %d at most", maxWithin),
+		fmt.Sprintf("there are %d at most in each list of records, and %d members in all sets", maxRecordsTold, maxMembersTold),
+		fmt.Sprintf("where it leads, %d at most", maxAddressesTold),
+	)
+	if maxExplaining != 4 {
+		t.Errorf("%d are made at a time", maxExplaining)
+	}
+}
