@@ -292,6 +292,8 @@ func (p *pass) accountAt(at netip.AddrPort) string {
 	}
 	switch {
 	case e.State == health.Up.String() || e.Result == "":
+	case e.Result == checker.Answered.String():
+		words += ", though the last check was answered"
 	case e.Reason != "" && e.Result != checker.Refused.String() && e.Result != checker.Timeout.String():
 		words += fmt.Sprintf(": %s, %s", e.Result, strings.TrimPrefix(e.Reason, "checker: "))
 	default:

@@ -364,17 +364,17 @@ func TestExplainWords(t *testing.T) {
 			    it stays: no address of d. is known
 			    ttl: 60 becomes 30
 			b. A, additional: 1 of 1 leaves
-			  0 b. 60 IN A 10.0.0.1: it is down, or the records that lead to it are
+			  0 b. 60 IN A 10.0.0.1: down since 12:00:01: timeout
 			    verdict: 10.0.0.1:443 is down since 12:00:01: timeout
-			    it leaves: it is down, or the records that lead to it are
+			    it leaves: down since 12:00:01: timeout
 			c. A, additional: 1 of 2 leaves
 			  1 c. 60 IN A 10.0.0.2: up since 11:00:00
 			    verdict: 10.0.0.2:443 is up since 11:00:00
 			    it stays: up since 11:00:00
 			    ttl: 60 becomes 30
-			  0 c. 60 IN A 10.0.0.3: it is down, or the records that lead to it are
+			  0 c. 60 IN A 10.0.0.3: down since 12:00:01: timeout
 			    verdict: 10.0.0.3:443 is down since 12:00:01: timeout
-			    it leaves: it is down, or the records that lead to it are
+			    it leaves: down since 12:00:01: timeout
 			mx. A, additional: 0 of 1 leave
 			  1 mx. 60 IN A 10.0.0.9: no record leads to it that anybody checks
 			    it stays: no record leads to it that anybody checks`},

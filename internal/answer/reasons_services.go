@@ -99,10 +99,10 @@ func (x *reader) glueSteps(n int, r *glueRecord, e *ExplainedMember) (steps []st
 	s := &x.glue.sets[n]
 	steps = x.verdicts(e.Addresses)
 	if e.Rank == 0 {
-		why = x.whyGlueLeaves(s, r)
+		why = x.whyGlueLeaves(s, r, e)
 		return append(steps, "it leaves: "+why), why
 	}
-	isDown := len(e.Addresses) > 0 && !slices.ContainsFunc(e.Addresses, func(a ExplainedAddress) bool { return a.Verdict.State != Down })
+	isDown := e.isDown()
 	switch {
 	case s.fixed:
 		why = "it is signed, and nobody here can sign it again"
@@ -118,8 +118,13 @@ func (x *reader) glueSteps(n int, r *glueRecord, e *ExplainedMember) (steps []st
 	return append(steps, x.staySteps(e, why, s.limit)...), why
 }
 
+// isDown tells whether all addresses that the record leads to are.
+func (m *ExplainedMember) isDown() bool {
+	return len(m.Addresses) > 0 && !slices.ContainsFunc(m.Addresses, func(a ExplainedAddress) bool { return a.Verdict.State != Down })
+}
+
 // whyGlueLeaves tells why an address leaves the additional section.
-func (x *reader) whyGlueLeaves(s *glueSet, r *glueRecord) string {
+func (x *reader) whyGlueLeaves(s *glueSet, r *glueRecord, e *ExplainedMember) string {
 	left := false
 	if s.twin != none {
 		_, left = x.gone[place{s.twin, r.addr}]
@@ -133,8 +138,10 @@ func (x *reader) whyGlueLeaves(s *glueSet, r *glueRecord) string {
 		return "it is in a tier that waits"
 	case r.unpicked:
 		return "others are picked"
+	case r.loss && e.isDown():
+		return x.account(&e.Addresses[0])
 	case r.loss:
-		return "it is down, or the records that lead to it are"
+		return "the records that lead to it are down"
 	default:
 		return "no record that stays leads to it"
 	}

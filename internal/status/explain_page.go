@@ -33,6 +33,9 @@ func (p *explained) Types() []string { return explainTypeNames() }
 // IsType tells whether the form has a type chosen.
 func (p *explained) IsType(name string) bool { return strings.EqualFold(p.Value("type"), name) }
 
+// IsShort tells whether there is room to show all steps at once.
+func (s ExplainedSet) IsShort() bool { return len(s.Members) <= 8 }
+
 // Titled is an RRset as people name it.
 func (s ExplainedSet) Titled() string {
 	titled := s.Name + " " + s.Type
