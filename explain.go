@@ -238,7 +238,7 @@ func (c *candidate) await(ctx context.Context, told <-chan status.Explained) sta
 // explain asks the plugins below, and tells what becomes of their answer.
 func (c *candidate) explain(ctx context.Context, q status.Question) status.Explained {
 	e := c.newExplained()
-	o := &observation{ctx: ctx, found: make(map[lookedUp]addresses)}
+	o := newObservation(ctx)
 	ctx = context.WithValue(c.block.standIn(ctx, c.key), passKey{}, o)
 	who := asker{client: q.Client, dnssec: q.DNSSEC}
 	r, m, err := c.block.askAs(ctx, who, q.Name, q.Type)

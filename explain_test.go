@@ -69,8 +69,7 @@ func TestPageExplain(t *testing.T) {
 		fmt.Sprintf("All clients together get %d explanations in a second. Four are made at a time, and the plugins below have %.0f seconds",
 			explainRate, explainTimeout.Seconds()),
 		fmt.Sprintf("what became of answers on their way here, %d at most", maxWithin),
-		fmt.Sprintf("there are %d at most in each list of records, and %d members in all sets", maxRecordsTold, maxMembersTold),
-		fmt.Sprintf("where it leads, %d at most", maxAddressesTold),
+		fmt.Sprintf("of each server block, %d records, %d members of sets and %d addresses are, at most", maxRecordsTold, maxMembersTold, maxAddressesTold),
 	)
 	if maxExplaining != 4 {
 		t.Errorf("%d are made at a time", maxExplaining)

@@ -83,6 +83,7 @@ func (s *Shaker) passFor(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 		p.outer, p.record = around.outer, around
 		if p.outer != nil {
 			p.lookup = p.outer.lookup
+			p.observe(p.outer.observation)
 		}
 	case *lookup:
 		p.lookup = around

@@ -156,8 +156,10 @@ type lookupWriter struct {
 
 var _ dns.ResponseWriter = (*lookupWriter)(nil)
 
+// WriteMsg implements dns.ResponseWriter. A plugin may use a message again that it has written.
 func (w *lookupWriter) WriteMsg(m *dns.Msg) error {
-	w.answer = m
+	c := *m
+	w.answer = &c
 	return nil
 }
 

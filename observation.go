@@ -19,12 +19,11 @@ import (
 	"github.com/coredns-shaker/shaker/internal/status"
 )
 
-// Bounds of what an explanation tells of one answer, which may come from anybody.
+// Bounds of what the explanation of a server block tells, for all of the answers in it, which may come from anybody.
 const (
-	maxRecordsTold = 256 // of the answer below, and of the new one
-	maxMembersTold = 256
-	// maxAddressesTold is for one record.
-	maxAddressesTold = 64
+	maxRecordsTold   = 512
+	maxMembersTold   = 256
+	maxAddressesTold = 1024
 	maxWithin        = 16 // answers to queries within one
 )
 
@@ -36,6 +35,25 @@ type observation struct {
 	mu     sync.Mutex // a plugin may ask this server again in a goroutine of its own
 	within []status.Explained
 	found  map[lookedUp]addresses
+	// What may still be told.
+	records, members, addresses int
+}
+
+func newObservation(ctx context.Context) *observation {
+	return &observation{
+		ctx:     ctx,
+		found:   make(map[lookedUp]addresses),
+		records: maxRecordsTold, members: maxMembersTold, addresses: maxAddressesTold,
+	}
+}
+
+// grant returns how many of n things may be told, of which there may be so many more.
+func (o *observation) grant(of *int, n int) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n = min(n, *of)
+	*of -= n
+	return n
 }
 
 // lookedUp is a name that was looked up through a server block.
@@ -115,13 +133,11 @@ func (p *pass) explain(m *dns.Msg, e *status.Explained) *dns.Msg {
 	}
 	e.Rcode, e.AnswerRcode = dns.RcodeToString[m.Rcode], dns.RcodeToString[told.Message.Rcode]
 	e.Outcome, e.Passed = told.Outcome.String(), told.Passed
-	e.Below, e.Answer = recordsOf(m, e), recordsOf(told.Message, e)
+	e.Below, e.Answer = p.recordsOf(m, e), p.recordsOf(told.Message, e)
 	e.TTL = ttlOf(told.Message.Answer)
-	room := maxMembersTold
 	for i := range told.Sets {
 		set := &told.Sets[i]
-		n := min(len(set.Members), room)
-		room -= n
+		n := p.observation.grant(&p.observation.members, len(set.Members))
 		e.LeftOut += len(set.Members) - n
 		if n > 0 {
 			e.Sets = append(e.Sets, p.explainSet(set, set.Members[:n]))
@@ -131,18 +147,14 @@ func (p *pass) explain(m *dns.Msg, e *status.Explained) *dns.Msg {
 }
 
 // recordsOf returns the records of the answer section and then of the additional section, as text.
-func recordsOf(m *dns.Msg, e *status.Explained) []string {
-	all := []string{}
-	for _, section := range [...][]dns.RR{m.Answer, m.Extra} {
-		for _, rr := range section {
-			switch {
-			case rr.Header().Rrtype == dns.TypeOPT:
-			case len(all) == maxRecordsTold:
-				e.LeftOut++
-			default:
-				all = append(all, textOf(rr))
-			}
-		}
+func (p *pass) recordsOf(m *dns.Msg, e *status.Explained) []string {
+	rrs := slices.Concat(m.Answer, m.Extra)
+	rrs = slices.DeleteFunc(rrs, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
+	n := p.observation.grant(&p.observation.records, len(rrs))
+	e.LeftOut += len(rrs) - n
+	all := make([]string, n)
+	for i, rr := range rrs[:n] {
+		all[i] = textOf(rr)
 	}
 	return all
 }
@@ -183,7 +195,7 @@ func (p *pass) explainSet(set *answer.ExplainedSet, members []answer.ExplainedMe
 			Record: textOf(m.Record), InAnswer: m.Rank > 0, Rank: m.Rank,
 			Why: m.Why, Steps: m.Steps, Addresses: []status.ExplainedAddress{},
 		}
-		for j := range m.Addresses[:min(len(m.Addresses), maxAddressesTold)] {
+		for j := range m.Addresses[:p.observation.grant(&p.observation.addresses, len(m.Addresses))] {
 			member.Addresses = append(member.Addresses, p.explainAddress(&m.Addresses[j]))
 		}
 		e.Members = append(e.Members, member)

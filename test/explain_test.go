@@ -332,13 +332,14 @@ www 300 IN A 127.0.63.2
 dead 300 IN A 127.0.63.1
 good 300 IN A 127.0.63.3
 away 300 IN CNAME www.example.net.
+far 300 IN CNAME hop.example.net.
 _x._tcp 300 IN SRV 0 0 %[1]d dead
 _x._tcp 300 IN SRV 0 0 %[1]d good
 _y._tcp 300 IN SRV 0 0 %[1]d dead.example.net.
 _y._tcp 300 IN SRV 0 0 %[1]d good
 `, f.port))
 	other := lab.File(t, "db.example.net", "$ORIGIN example.net.\n@ 300 IN SOA ns hostmaster 1 7200 1800 86400 300\n"+
-		"www 300 IN A 127.0.63.1\nwww 300 IN A 127.0.63.2\ndead 300 IN A 127.0.63.1\n")
+		"www 300 IN A 127.0.63.1\nwww 300 IN A 127.0.63.2\nhop 300 IN CNAME www.example.org.\ndead 300 IN A 127.0.63.1\n")
 	const stanza = "interval 100ms\n allow 127.0.0.0/8\n hold 3s\n"
 	s := start(t, fmt.Sprintf(`example.org:0 {
 		bind 127.0.0.1
@@ -363,7 +364,7 @@ _y._tcp 300 IN SRV 0 0 %[1]d good
 		}
 		file %[6]s
 	}`, f.port, stanza, page, key.base, zone, other))
-	for _, name := range []string{"www", "dead", "good", "away", "_x._tcp", "_y._tcp"} {
+	for _, name := range []string{"www", "dead", "good", "away", "far", "_x._tcp", "_y._tcp"} {
 		s.ask(name+".example.org.", dns.TypeA)
 		s.ask(name+".example.org.", dns.TypeSRV)
 	}
@@ -381,6 +382,7 @@ _y._tcp 300 IN SRV 0 0 %[1]d good
 			"_y._tcp.example.org. SRV: 1 of 2 is down: 1 stays", fmt.Sprintf("it leaves: 127.0.63.1:%d is down since", f.port)}},
 		{"name=dead.example.org", "fallback", []string{"1 of 1 is down: good.example.org. takes its place, with 127.0.63.3"}},
 		{"name=www.example.org&dnssec=1", "filtered", []string{"1 of 2 is down: 1 stays, signed again"}},
+		{"name=far.example.org", "untouched", []string{"within: hop.example.net. A: ", "within: www.example.org. A: www.example.org. A: 1 of 2 is down: 1 stays"}},
 		{"name=away.example.org", "untouched", []string{"www.example.net. A: 0 of 1 are down: 1 stays"}},
 	} {
 		b := explain(t, page, http.StatusOK, strings.Split(tt.question, "&")...).Blocks[0]

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
 
@@ -147,11 +148,17 @@ func explainTypeNames() (names []string) {
 
 var explainParameters = []parameter{
 	{"name", func(q *query, value string) error {
-		if _, ok := dns.IsDomainName(value); !ok {
+		if strings.ContainsFunc(value, func(r rune) bool { return r >= utf8.RuneSelf }) {
+			return fmt.Errorf("%q is not ASCII, want the form that queries have, which begins with xn--", value)
+		}
+		// As queries spell it.
+		wire := make([]byte, 255)
+		end, err := dns.PackDomainName(dns.Fqdn(value), wire, 0, nil, false)
+		if err != nil {
 			return fmt.Errorf("%q is not a domain name", value)
 		}
-		q.question.Name = dns.Fqdn(value)
-		return nil
+		q.question.Name, _, err = dns.UnpackDomainName(wire[:end], 0)
+		return err
 	}},
 	{"type", func(q *query, value string) error {
 		for _, t := range explainTypes {
