@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/status"
 )
@@ -52,6 +54,33 @@ func TestExplaining(t *testing.T) {
 		e.end()
 	}
 	expect(time.Hour, http.StatusTooManyRequests)
+}
+
+// What is told of an answer is bounded, and it says how much is missing. No target comes of it.
+func TestExplainIsBounded(t *testing.T) {
+	network := newNetwork(t, "10.0.0.1=answered")
+	zone := policyFor(t, "all", 0)
+	zone.ports = []uint16{80, 443}
+	request := handlerRequest("a.example.org.", dns.TypeA)
+	m := new(dns.Msg).SetReply(request)
+	for i := range 300 {
+		m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: "a.example.org.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, byte(i >> 8), byte(i)}})
+	}
+	p := benchPass(zone, network, request)
+	p.observe(newObservation(t.Context()))
+	var e status.Explained
+	if got := p.explain(m, &e); got != m {
+		t.Errorf("unknown addresses changed it:\n%v", got)
+	}
+	if len(e.Below)+len(e.Answer) != maxRecordsTold || len(e.Sets) != 1 || len(e.Sets[0].Members) != maxMembersTold || e.LeftOut != 600-maxRecordsTold+300-maxMembersTold {
+		t.Errorf("%d and %d records, %d sets, %d are left out", len(e.Below), len(e.Answer), len(e.Sets), e.LeftOut)
+	}
+	if want := "port 80 unknown; " + notYet + ", port 443 unknown; " + notYet + " (all ports have to be up)"; e.Sets[0].Members[0].Why != want {
+		t.Errorf("why %q, want %q", e.Sets[0].Members[0].Why, want)
+	}
+	if n := network.Monitor.Len(); n != 0 {
+		t.Errorf("%d targets", n)
+	}
 }
 
 // Until all plugins have started nothing is asked.

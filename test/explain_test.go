@@ -261,11 +261,12 @@ func TestExplainRefuses(t *testing.T) {
 	})
 }
 
-// There are no more than ten explanations in a second.
+// There are no more than ten explanations in a second, and there are some again after a reload.
 func TestExplainRate(t *testing.T) {
 	page := local(t)
-	start(t, fmt.Sprintf("example.org:0 {\n bind 127.0.0.1\n shaker {\n status %s\n }\n %s\n}", page,
-		backend(func(dns.Question) []dns.RR { return nil }).directive(t)))
+	corefile := fmt.Sprintf("example.org:0 {\n bind 127.0.0.1\n shaker {\n status %s\n }\n %s\n}", page,
+		backend(func(dns.Question) []dns.RR { return nil }).directive(t))
+	s := start(t, corefile)
 	begin, explained := time.Now(), 0
 	for refused := false; !refused; {
 		answer := askPage(t, page, "explain?name=www.example.org")
@@ -282,6 +283,11 @@ func TestExplainRate(t *testing.T) {
 	if most := 11 + int(10*time.Since(begin).Seconds()); explained > most {
 		t.Errorf("%d were explained in %v, want at most %d", explained, time.Since(begin), most)
 	}
+	if err := s.reload(strings.Replace(corefile, "example.org", "example.com", 1)); err != nil {
+		t.Fatal(err)
+	}
+	explain(t, page, http.StatusOK, "name=www.example.com")
+	explain(t, page, http.StatusNotFound, "name=www.example.org")
 }
 
 // The server block that CoreDNS would choose for the client is told, and how each of them answers.
