@@ -78,13 +78,17 @@ func (s *Shaker) passFor(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	switch around := ctx.Value(passKey{}).(type) {
 	case *pass:
 		p.outer, p.lookup = around, around.lookup
+		p.observe(around.observation)
 	case *record:
 		p.outer, p.record = around.outer, around
 		if p.outer != nil {
 			p.lookup = p.outer.lookup
+			p.observe(p.outer.observation)
 		}
 	case *lookup:
 		p.lookup = around
+	case *observation:
+		p.observe(around)
 	case aside:
 		return nil
 	}
@@ -131,7 +135,7 @@ type pass struct {
 	removed atomic.Int64 // addresses
 }
 
-// passKey finds what is around a query in its context: the closest of a *pass, a *record, a *lookup
+// passKey finds what is around a query in its context: the closest of a *pass, a *record, a *lookup, an *observation
 // and an aside.
 type passKey struct{}
 
@@ -158,6 +162,9 @@ func (p *pass) send(m *dns.Msg) error {
 	}
 	if p.lookup != nil {
 		return p.ResponseWriter.WriteMsg(lookupVerdicts{&p.verdicts, p.lookup}.filter(m))
+	}
+	if p.observation != nil {
+		return p.ResponseWriter.WriteMsg(p.explainWithin(m))
 	}
 	m, result := p.filter(m)
 	if result.Addresses > 0 || p.removed.Load() > 0 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/pprof"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -29,6 +30,7 @@ type instance struct {
 	// coroutines are those of all handlers, nil before the lease. When that ends, queries do without.
 	coroutines *coroutines
 
+	started    atomic.Bool        // the plugins of all server blocks are ready for queries
 	watched    watch.Group        // the names of all server blocks
 	endWatches context.CancelFunc // nil before they begin
 	watches    sync.WaitGroup
@@ -152,6 +154,7 @@ func (inst *instance) check() error {
 			return err
 		}
 		block.warnOfShuffling()
+		block.findNeighbours()
 		others := block.neighbours()
 		for _, other := range others {
 			block.elsewhere = append(block.elsewhere, other.Zone)
@@ -202,13 +205,14 @@ func (inst *instance) start() {
 
 // startWatches begins the look-ups of names that are watched.
 func (inst *instance) startWatches() {
+	inst.started.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	inst.endWatches = cancel
 	for _, block := range inst.handlers {
 		if len(block.watches) == 0 {
 			continue
 		}
-		blockCtx := standIn(ctx, block.controller)
+		blockCtx := block.standIn(ctx, block.keys[0])
 		for _, w := range block.watches {
 			inst.watches.Go(func() { pprof.Do(blockCtx, pprof.Labels("shaker", "watch"), w.Run) })
 		}
@@ -241,6 +245,7 @@ func (inst *instance) subject() *status.Subject {
 		Limit:   inst.settings.targets.or(defaultTargets),
 		Shaker:  Version(),
 		Events:  shared.events,
+		Explain: inst.explain,
 	}
 	known := make(map[status.Rules]bool)
 	for _, block := range inst.handlers {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -113,12 +114,23 @@ func askServer(ctx context.Context, qname string, qtype uint16) (m *dns.Msg, err
 
 // ask returns the answer of the plugins below, and the request that it is for. It is NOERROR or NXDOMAIN.
 func (s *Shaker) ask(ctx context.Context, qname string, qtype uint16) (r, m *dns.Msg, err error) {
+	return s.askAs(ctx, asker{}, qname, qtype)
+}
+
+// asker is who seems to ask.
+type asker struct {
+	client netip.Addr // as in a lookupWriter
+	dnssec bool       // who wants signatures
+}
+
+// askAs is ask for somebody else.
+func (s *Shaker) askAs(ctx context.Context, who asker, qname string, qtype uint16) (r, m *dns.Msg, err error) {
 	defer recoverLookup(qname, &err)
 	for _, overTCP := range []bool{false, true} {
 		r = new(dns.Msg)
 		r.SetQuestion(qname, qtype)
-		r.SetEdns0(dns.DefaultMsgSize, false)
-		writer := &lookupWriter{tcp: overTCP}
+		r.SetEdns0(dns.DefaultMsgSize, who.dnssec)
+		writer := &lookupWriter{tcp: overTCP, client: who.client}
 		rcode, err := plugin.NextOrFailure(name, s.Next, ctx, writer, r)
 		m = writer.answer
 		switch {
@@ -138,13 +150,16 @@ func (s *Shaker) ask(ctx context.Context, qname string, qtype uint16) (r, m *dns
 // lookupWriter takes the answer to a query that this process sends to itself.
 type lookupWriter struct {
 	tcp    bool
+	client netip.Addr // where the query seems to come from, 127.0.0.1 where it is not valid
 	answer *dns.Msg
 }
 
 var _ dns.ResponseWriter = (*lookupWriter)(nil)
 
+// WriteMsg implements dns.ResponseWriter. A plugin may use a message again that it has written.
 func (w *lookupWriter) WriteMsg(m *dns.Msg) error {
-	w.answer = m
+	c := *m
+	w.answer = &c
 	return nil
 }
 
@@ -157,14 +172,22 @@ func (w *lookupWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (w *lookupWriter) LocalAddr() net.Addr  { return w.addr(53) }
-func (w *lookupWriter) RemoteAddr() net.Addr { return w.addr(0) }
+func (w *lookupWriter) LocalAddr() net.Addr { return w.addr(netip.AddrPortFrom(loopback, 53)) }
 
-func (w *lookupWriter) addr(port int) net.Addr {
-	if w.tcp {
-		return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+func (w *lookupWriter) RemoteAddr() net.Addr {
+	if !w.client.IsValid() {
+		return w.addr(netip.AddrPortFrom(loopback, 0))
 	}
-	return &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+	return w.addr(netip.AddrPortFrom(w.client, 0))
+}
+
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+func (w *lookupWriter) addr(at netip.AddrPort) net.Addr {
+	if w.tcp {
+		return net.TCPAddrFromAddrPort(at)
+	}
+	return net.UDPAddrFromAddrPort(at)
 }
 
 func (w *lookupWriter) Close() error        { return nil }

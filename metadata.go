@@ -27,6 +27,8 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 		r.outer = around
 	case *record: // of another server block, whose view the query is not in
 		r.outer = around.outer
+	case *lookup, *observation, aside: // a question of our own, within which this server asks itself
+		r = nil
 	}
 	question := state.Req.Question
 	metadata.SetValueFunc(ctx, name+"/zone", func() string {
@@ -35,6 +37,9 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 		}
 		return s.policies.find(question[0].Name).name
 	})
+	if r == nil {
+		return ctx
+	}
 	for label, value := range recordValues {
 		metadata.SetValueFunc(ctx, name+label, func() string {
 			if p := r.pass.Load(); p != nil {

@@ -134,3 +134,15 @@ func TestMetadataOfAnotherView(t *testing.T) {
 		t.Errorf("outcome %q", got)
 	}
 }
+
+// A question of our own within which this server asks itself has no metadata, and stays one of our own.
+func TestMetadataOfLookups(t *testing.T) {
+	for _, own := range []any{new(lookup), new(observation), aside{}} {
+		ctx := context.WithValue(metadata.ContextWithMetadata(t.Context()), passKey{}, own)
+		s := newNetwork(t, "").above(policyFor(t, "all", 0), nil)
+		state := request.Request{W: new(handlerWriter), Req: handlerRequest("a.example.org.", dns.TypeA)}
+		if got := s.Metadata(ctx, state).Value(passKey{}); got != own {
+			t.Errorf("%T became %T", own, got)
+		}
+	}
+}

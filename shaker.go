@@ -6,6 +6,7 @@ package shaker
 
 import (
 	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 
@@ -22,8 +23,11 @@ var log = clog.NewWithPlugin(name)
 type Shaker struct {
 	Next plugin.Handler
 
-	policies   zonePolicies
-	zones      plugin.Zones       // of the server block
+	policies zonePolicies
+	zones    plugin.Zones // of the server block
+	// keys are what CoreDNS knows of each key of the server block, and near of each of all server blocks that listen where
+	// this one does, in the order of the Corefile. They are there when all plugins are set up.
+	keys, near []*dnsserver.Config
 	elsewhere  plugin.Zones       // of the other server blocks that listen where this one does
 	standbys   map[string]standby // by their names, of all stanzas
 	instance   *instance

@@ -43,6 +43,8 @@ type sharedState struct {
 	current atomic.Pointer[instance]
 
 	lookups atomic.Int64 // queries for watched names that are under way
+
+	explaining explaining
 }
 
 // maxLookups bounds the queries for watched names that are under way. A plugin below may keep them for ever, and each

@@ -77,19 +77,29 @@ func (s *Shaker) isOurs(qname string) bool {
 	return len(s.zones) == 0 || ours != "" && (theirs == "" || dns.CountLabel(ours) >= dns.CountLabel(theirs))
 }
 
-// neighbours returns the keys of other server blocks that listen where this one does.
-func (s *Shaker) neighbours() (others []*dnsserver.Config) {
-	keys := blockConfigs(s.controller)
+// findNeighbours finds the keys of all server blocks that listen where this one does. It can only do so when all of them
+// are set up.
+func (s *Shaker) findNeighbours() {
+	s.keys = blockConfigs(s.controller)
 	isNear := func(other *dnsserver.Config) bool {
-		return slices.ContainsFunc(keys, func(key *dnsserver.Config) bool {
+		return slices.ContainsFunc(s.keys, func(key *dnsserver.Config) bool {
 			return other.Transport == key.Transport && other.Port == key.Port && slices.ContainsFunc(key.ListenHosts, func(host string) bool {
 				return slices.Contains(other.ListenHosts, host)
 			})
 		})
 	}
-	for _, other := range configs(s.controller) {
-		if !slices.Contains(keys, other) && isNear(other) {
-			others = append(others, other)
+	for _, key := range configs(s.controller) {
+		if isNear(key) {
+			s.near = append(s.near, key)
+		}
+	}
+}
+
+// neighbours returns the keys of other server blocks that listen where this one does.
+func (s *Shaker) neighbours() (others []*dnsserver.Config) {
+	for _, key := range s.near {
+		if !slices.Contains(s.keys, key) {
+			others = append(others, key)
 		}
 	}
 	return others
@@ -221,10 +231,10 @@ func (d *recourse) standby(from *Shaker, qname string, rrtype uint16) (addrs []n
 	}
 	d.known[asked] = offer{}
 	to := from.standbys[qname]
-	v := verdicts{zone: to.zone, shaker: from, wait: d.pass.waits(), request: new(dns.Msg)}
+	v := verdicts{zone: to.zone, shaker: from, wait: d.pass.waits(), request: new(dns.Msg), observation: d.pass.observation}
 	v.request.SetQuestion(qname, rrtype)
 	addrs, _ = v.resolve(d.pass.Context, qname, rrtype)
-	ttl = from.resolver.TTL(qname, rrtype)
+	ttl = v.ttl(qname, rrtype)
 	if to.block != nil {
 		v.shaker = to.block
 		source := recourseVerdicts{&v, d}

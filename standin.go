@@ -11,31 +11,37 @@ import (
 	clog "github.com/coredns/coredns/plugin/pkg/log"
 )
 
-// standIn adds to a context what plugins expect to find in that of a query to the server block of c.
+// standIn adds to a context what plugins expect to find in that of a query to a key of the server block.
 //
 // That is first of all the server, which they ask again: file, for one, when a CNAME leads out of its zone.
 // The real one cannot be had without a query, so this one has the same server blocks and handlers and just
 // does not listen.
-func standIn(ctx context.Context, c *caddy.Controller) context.Context {
-	block := dnsserver.GetConfig(c)
-	host := block.ListenHosts[0]
+func (s *Shaker) standIn(ctx context.Context, key *dnsserver.Config) context.Context {
 	var group []*dnsserver.Config
-	for _, cfg := range configs(c) {
-		if cfg.Transport == block.Transport && cfg.Port == block.Port && slices.Contains(cfg.ListenHosts, host) {
-			group = append(group, standInConfig(cfg))
-		}
+	for _, other := range s.besides(key) {
+		group = append(group, standInConfig(other))
 	}
-	server, err := dnsserver.NewServer(block.Transport+"://"+net.JoinHostPort(host, block.Port), group)
+	server, err := dnsserver.NewServer(key.Transport+"://"+net.JoinHostPort(key.ListenHosts[0], key.Port), group)
 	if err != nil {
-		log.Errorf("What is behind CNAMEs of watched names cannot be looked up: %v", err)
+		log.Errorf("What is behind CNAMEs of names that are looked up cannot be looked up: %v", err)
 		return ctx
 	}
 	ctx = context.WithValue(ctx, dnsserver.Key{}, server)
 	ctx = context.WithValue(ctx, dnsserver.LoopKey{}, 0)
-	if block.ViewName != "" {
-		ctx = context.WithValue(ctx, dnsserver.ViewKey{}, block.ViewName)
+	if key.ViewName != "" {
+		ctx = context.WithValue(ctx, dnsserver.ViewKey{}, key.ViewName)
 	}
 	return ctx
+}
+
+// besides returns the keys of all server blocks that listen at the first address of a key, that included.
+func (s *Shaker) besides(key *dnsserver.Config) (group []*dnsserver.Config) {
+	for _, other := range s.near {
+		if other.Transport == key.Transport && other.Port == key.Port && slices.Contains(other.ListenHosts, key.ListenHosts[0]) {
+			group = append(group, other)
+		}
+	}
+	return group
 }
 
 // configs returns those of all zones in all server blocks. CoreDNS gives them by index only. For an index

@@ -21,6 +21,8 @@ type verdicts struct {
 	wait    *wait // nil as long as there is nothing to wait for
 	// rejected is how many addresses found no room in the table, and so have no verdict.
 	rejected int
+	// observation is the one that the answer is made for, nil in those to clients: it has no effect.
+	observation *observation
 }
 
 // Ask implements answer.Source. An address is not watched where it may not be probed, or the table of targets is full.
@@ -69,12 +71,24 @@ func (v *verdicts) addPending(addr netip.Addr, port uint16, rules *override.Rule
 
 // resolve returns the addresses of a name, see [answer.Source]. Where they are about to be known, that is noted.
 func (v *verdicts) resolve(ctx context.Context, qname string, rrtype uint16) (addrs []netip.Addr, known bool) {
+	if v.observation != nil {
+		addrs, _, known = v.observation.look(v.shaker, ctx, qname, rrtype)
+		return addrs, known
+	}
 	addrs, known, ended := v.shaker.resolver.Get(ctx, qname, rrtype)
 	if ended != nil && !v.wait.isOver() {
 		w := v.waits()
 		w.lookups = append(w.lookups, ended)
 	}
 	return addrs, known
+}
+
+// ttl returns that of the addresses that resolve has returned, in seconds.
+func (v *verdicts) ttl(qname string, rrtype uint16) uint32 {
+	if v.observation != nil {
+		return v.observation.ttl(v.shaker, qname, rrtype)
+	}
+	return v.shaker.resolver.TTL(qname, rrtype)
 }
 
 // waits returns what to wait for.
@@ -93,6 +107,10 @@ const maxNamed = 255
 // table is full.
 func (v *verdicts) target(addr netip.Addr, port uint16, keep time.Duration) *health.Target {
 	answered := netip.AddrPortFrom(addr, port)
+	if v.observation != nil {
+		t, _ := v.find(answered)
+		return t
+	}
 	t := v.shaker.instance.engine.monitor.Target(v.zone.detours.of(answered), v.zone.key(addr), keep)
 	if t != nil && (v.zone.named || v.zone.detours.areThere()) {
 		v.note(t, answered)

@@ -175,6 +175,24 @@ func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target
 	return m.add(k, keep)
 }
 
+// Find returns the target that [Monitor.Target] would return, and changes nothing. Where that is not in the table, it is one
+// that is nowhere and that nobody checks, and inTable is false. It is nil where there is no room for a new one.
+func (m *Monitor) Find(addr netip.AddrPort, s Key) (t *Target, inTable bool) {
+	k := key{addr: addr.Addr().Unmap(), port: addr.Port(), settings: s}
+	if t := m.table.get(&k); t != nil && t.wanted.Load() != gone {
+		return t, true
+	}
+	if m.closed.Load() || m.size.Load() >= m.limit.Load() {
+		return nil, false
+	}
+	return m.newTarget(k), false
+}
+
+func (m *Monitor) newTarget(k key) *Target {
+	now := m.now()
+	return &Target{addr: k.addr, settings: k.settings, port: k.port, monitor: m, born: now, due: now, since: now, heard: now}
+}
+
 func (m *Monitor) add(k key, keep time.Duration) *Target {
 	// A look before the lock keeps a flood of new addresses cheap.
 	if !m.room() {
@@ -190,8 +208,7 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 	if !m.room() {
 		return nil
 	}
-	now := m.now()
-	t := &Target{addr: k.addr, settings: k.settings, port: k.port, monitor: m, born: now, due: now, since: now, heard: now}
+	t := m.newTarget(k)
 	t.want(keep)
 	m.table.put(t)
 	m.size.Add(1)

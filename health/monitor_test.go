@@ -46,6 +46,33 @@ func TestTargetIdentity(t *testing.T) {
 	}
 }
 
+// To find a target changes nothing: none is added, and none is kept for longer.
+func TestFind(t *testing.T) {
+	m := New(Options{Targets: 1})
+	defer m.Close()
+	stranger, inTable := m.Find(addr(1), plain)
+	if inTable || stranger == nil || stranger.State() != Unknown || stranger.Addr() != addr(1) || stranger.Within() <= 0 || stranger.Status().Since.IsZero() {
+		t.Errorf("before it is there: %+v, %v", stranger, inTable)
+	}
+	if m.Len() != 0 || m.Counts() != (Counts{}) {
+		t.Errorf("it was added: %+v", m.Counts())
+	}
+	a := m.Target(addr(1), plain, time.Minute)
+	if got, inTable := m.Find(addr(1), plain); got != a || !inTable {
+		t.Errorf("%v, %v, want %v", got, inTable, a)
+	}
+	a.wanted.Store(0)
+	if m.Find(addr(1), plain); a.wanted.Load() != 0 {
+		t.Error("it is kept because somebody looked at it")
+	}
+	if got, inTable := m.Find(addr(2), plain); got != nil || inTable {
+		t.Errorf("without room: %v, %v", got, inTable)
+	}
+	if n := m.Counts().Rejected; n != 0 {
+		t.Errorf("%d were counted as rejected", n)
+	}
+}
+
 func TestTableFull(t *testing.T) {
 	m := New(Options{Targets: 10})
 	defer m.Close()

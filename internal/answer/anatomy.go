@@ -82,6 +82,7 @@ type findings struct {
 	signed   bool // there are signatures
 	awaits   bool // there are verdicts to come
 	loses    bool // there are addresses that are down
+	emptied  bool // the answer was taken away
 
 	instead [len(addressTypes)][]netip.Addr // the addresses of the fallback by their type, where they were needed
 }
@@ -116,6 +117,7 @@ type pair struct {
 	verdict Verdict
 	down    bool // by the verdict, damping and its RRset considered
 	leaves  bool // of a hint: the address leaves it
+	benched bool // of a hint: because another tier is served
 }
 
 const none = -1
@@ -142,6 +144,7 @@ type judgement struct {
 	instead []netip.Addr // of one that is replaced
 	order   span         // of anatomy.order, of one that is arranged
 	ttl     uint32       // for what is there instead
+	standby int32        // the number of the name that it comes from, from 1, 0 where it is from none
 	limit   uint32       // of its TTL
 	fate    fate
 	divided bool // it has tiers

@@ -7,6 +7,8 @@
 //
 // An RRset with signatures changes only where a [Signer] makes new ones. Else it keeps its members, the dead last.
 //
+// [Explain] does the same, and then reads from the dissected message what was decided in each step, and about which record.
+//
 // All sections tell one story. An RRset that stands in the answer and beside it has the same members and the same TTL in
 // both places, and an address that nobody should use any more is in neither a hint nor the additional section.
 package answer

@@ -58,7 +58,7 @@ func (a *anatomy) fall(n int, p *Policy, source Source) {
 		}
 		return
 	}
-	if s.instead, s.ttl = a.standby(a.index.keys[n].owner, s.rrtype, p, source); len(s.instead) > 0 {
+	if s.instead, s.ttl, s.standby = a.standby(a.index.keys[n].owner, s.rrtype, p, source); s.standby > 0 {
 		s.fate = replaced
 		return
 	}
@@ -81,21 +81,21 @@ func (a *anatomy) aside(questions int) bool {
 	return true
 }
 
-// standby returns what the first name has to offer, by records of a type, to which an owner may fall back, and for how
-// many seconds it holds.
-func (a *anatomy) standby(owner string, rrtype uint16, p *Policy, source Source) (addrs []netip.Addr, ttl uint32) {
+// standby returns what the first name has to offer, by records of a type, to which an owner may fall back, for how many
+// seconds it holds, and the number of the name, from 1. It is 0 where no name has anything.
+func (a *anatomy) standby(owner string, rrtype uint16, p *Policy, source Source) (addrs []netip.Addr, ttl uint32, which int32) {
 	if !isAddress(rrtype) {
-		return nil, 0
+		return nil, 0, 0
 	}
-	for _, name := range p.Fallback.Names {
+	for i, name := range p.Fallback.Names {
 		if sameName(name, owner) || !a.aside(1) {
 			continue
 		}
 		if addrs, ttl := source.Standby(name, rrtype); len(addrs) > 0 {
-			return addrs, min(ttl, p.TTL)
+			return addrs, min(ttl, p.TTL), int32(i + 1)
 		}
 	}
-	return nil, 0
+	return nil, 0, 0
 }
 
 // isRefuted tells whether an RRset should not be served although the fallback is all that the name has: all of its
@@ -113,8 +113,8 @@ func (a *anatomy) isRefuted(n int, p *Policy, source Source) bool {
 	if a.lives(owner, other, source) {
 		return true
 	}
-	addrs, _ := a.standby(owner, other, p, source)
-	return len(addrs) > 0
+	_, _, which := a.standby(owner, other, p, source)
+	return which > 0
 }
 
 // lives tells whether a name has an address of a type that is up.

@@ -39,9 +39,11 @@ func (e *edit) make() *dns.Msg {
 	case left > 0 || !e.empties():
 		m.Answer, m.Extra = answer, e.extraSection()
 	case fails:
+		e.emptied = true
 		m.Rcode, m.Authoritative = dns.RcodeServerFailure, false
 		m.Answer, m.Ns, m.Extra = nil, nil, options(e.message)
 	default:
+		e.emptied = true
 		m.Answer, m.Ns, m.Extra = answer, seals.denial(), options(e.message)
 	}
 	if reason != "" && e.query.Request.IsEdns0() != nil {

@@ -38,6 +38,9 @@ type glueRecord struct {
 	alive bool // a record that remains leads to it, and it is not down there
 	goes  bool
 	loss  bool // because it is down
+
+	benched  bool // another tier is served
+	unpicked bool // others are
 }
 
 func (g *glue) reset() {
@@ -221,7 +224,7 @@ func (a *anatomy) chooseGlue(r *ranking) (goes bool) {
 			switch {
 			case record.goes:
 			case served && r.Tiers.Of(record.addr) != tier:
-				record.goes, goes = true, true
+				record.goes, record.benched, goes = true, true, true
 			case r.Pick > 0:
 				class := 0
 				if !record.alive {
@@ -231,7 +234,7 @@ func (a *anatomy) chooseGlue(r *ranking) (goes bool) {
 			}
 		}
 		for _, out := range r.pick(a.candidates) {
-			g.records[out.of].goes, goes = true, true
+			g.records[out.of].goes, g.records[out.of].unpicked, goes = true, true, true
 		}
 	}
 	return goes

@@ -153,7 +153,9 @@ func (a *anatomy) benchHints(p *Policy) {
 	a.eachHint(func(at line, _ bool, pairs []pair) {
 		tier, served := a.tally.tierOf(at)
 		for j := range pairs {
-			pairs[j].leaves = pairs[j].leaves || served && p.Tiers.Of(pairs[j].addr) != tier
+			if pair := &pairs[j]; !pair.leaves && served && p.Tiers.Of(pair.addr) != tier {
+				pair.leaves, pair.benched = true, true
+			}
 		}
 	})
 }

@@ -21,14 +21,7 @@ func (a *anatomy) assess(p *Policy) {
 	if !divided {
 		return
 	}
-	a.tally.reset()
-	for i := range a.members {
-		if m := &a.members[i]; a.sets[m.set].divided {
-			m.tier = a.tierOf(m, p)
-			a.tally.count(a.lineOf(m), m.tier, m.down)
-		}
-	}
-	a.tally.serve(p)
+	a.countTiers(p)
 	for n := range a.sets {
 		s := &a.sets[n]
 		s.enough = s.enough && !s.divided
@@ -46,6 +39,18 @@ func (a *anatomy) assess(p *Policy) {
 			s.benched++
 		}
 	}
+}
+
+// countTiers finds out the tier of each member, and which one of each line is served.
+func (a *anatomy) countTiers(p *Policy) {
+	a.tally.reset()
+	for i := range a.members {
+		if m := &a.members[i]; a.sets[m.set].divided {
+			m.tier = a.tierOf(m, p)
+			a.tally.count(a.lineOf(m), m.tier, m.down)
+		}
+	}
+	a.tally.serve(p)
 }
 
 // tierOf returns the tier of a member: the first of those that its addresses are in, dead ones apart unless it is dead

@@ -125,6 +125,26 @@ func (r *Resolver) Get(origin context.Context, name string, rrtype uint16) (addr
 	}
 }
 
+// Look is Get for somebody who must not change anything: what is not known is looked up at once and not kept. It returns
+// the TTL as well. It waits for whoever is asked, who should heed ctx: how many do so at a time is for the caller to bound.
+func (r *Resolver) Look(ctx, origin context.Context, name string, rrtype uint16) (addrs []netip.Addr, ttl uint32, known bool) {
+	key := question{name, rrtype}
+	if e, ok := r.names.Load(key); ok {
+		if f := e.found.Load(); f != nil && (f.known && r.now() < f.stale || !f.known && r.now() < f.until) {
+			return f.addrs, f.ttl, f.known
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, 0, false
+	}
+	m, err := r.ask(ctx, origin, name, rrtype)
+	if err != nil {
+		return nil, 0, false
+	}
+	f := r.read(m, rrtype)
+	return f.addrs, f.ttl, true
+}
+
 // TTL returns that of the addresses that Get returns, in seconds, as it was when they were looked up. They are looked up
 // so often that nothing is won by counting it down.
 func (r *Resolver) TTL(name string, rrtype uint16) uint32 {
@@ -194,15 +214,20 @@ func (r *Resolver) lookUp(origin context.Context, key question) *found {
 	if err != nil {
 		return &found{until: r.now() + int64(retry)}
 	}
+	return r.read(m, key.rrtype)
+}
+
+// read returns what an answer says of the addresses of a name by its records of a type.
+func (r *Resolver) read(m *dns.Msg, rrtype uint16) *found {
 	f := &found{known: true}
 	for _, rr := range m.Answer {
 		switch rr := rr.(type) {
 		case *dns.A:
-			if addr, ok := netip.AddrFromSlice(rr.A.To4()); ok && key.rrtype == dns.TypeA {
+			if addr, ok := netip.AddrFromSlice(rr.A.To4()); ok && rrtype == dns.TypeA {
 				f.addrs = append(f.addrs, addr)
 			}
 		case *dns.AAAA:
-			if addr, ok := netip.AddrFromSlice(rr.AAAA); ok && key.rrtype == dns.TypeAAAA {
+			if addr, ok := netip.AddrFromSlice(rr.AAAA); ok && rrtype == dns.TypeAAAA {
 				f.addrs = append(f.addrs, addr)
 			}
 		}

@@ -298,3 +298,35 @@ func TestResolverDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations for %v", n, addrs)
 	}
 }
+
+// Look finds what Get would, and leaves no trace of it.
+func TestResolverLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u := &upstream{delay: time.Millisecond, records: lab.Records(t, "a.example. 20 IN A 192.0.2.1")}
+		r := New(u.ask)
+		defer r.Close()
+		look := func(ctx context.Context) string {
+			addrs, ttl, known := r.Look(ctx, t.Context(), "a.example.", dns.TypeA)
+			return fmt.Sprint(addrs, ttl, known)
+		}
+		expect(t, "at first", look(t.Context()), "[192.0.2.1] 20 true")
+		expect(t, "again", look(t.Context()), "[192.0.2.1] 20 true")
+		if u.count() != 2 || r.size.Load() != 0 || r.TTL("a.example.", dns.TypeA) != 0 {
+			t.Errorf("asked %d times, %d names are kept", u.count(), r.size.Load())
+		}
+		_, _, wait := r.Get(t.Context(), "a.example.", dns.TypeA)
+		<-wait
+		expect(t, "once somebody got it", look(t.Context()), "[192.0.2.1] 20 true")
+		time.Sleep(time.Second + 20*time.Second)
+		expect(t, "while it is stale", look(t.Context()), "[192.0.2.1] 20 true")
+		if u.count() != 3 {
+			t.Errorf("asked %d times, want 3", u.count())
+		}
+		time.Sleep(time.Minute)
+		u.set(func() { u.err = errors.New("broken") })
+		expect(t, "when that fails", look(t.Context()), "[] 0 false")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		expect(t, "when nobody waits", look(ctx), "[] 0 false")
+	})
+}

@@ -67,3 +67,11 @@ func TestDocumentedNumbers(t *testing.T) {
 		fmt.Sprintf("requests are bounded to %d KiB", (maxHeader+4096)>>10),
 	)
 }
+
+// docs/explain.md lists the fields of its JSON and the parameters, in their order.
+func TestDocumentedExplanation(t *testing.T) {
+	expectTables(t, "../../docs/explain.md", []reflect.Type{
+		reflect.TypeFor[Explanation](), reflect.TypeFor[Explained](), reflect.TypeFor[ExplainedSet](), reflect.TypeFor[ExplainedMember](),
+		reflect.TypeFor[ExplainedAddress](), reflect.TypeFor[ExplainedPort](),
+	}, explainParameters)
+}

@@ -58,7 +58,8 @@ type frame struct {
 	Problem error // what is wrong with the query
 	Notices []string
 	Shaker  string // its version
-	JSON    string // link to what programs get
+	JSON    string // link to what programs get, empty where they get nothing
+	Still   bool   // the page is never loaded again by itself
 	here    string // path of the page
 }
 
@@ -97,6 +98,7 @@ type room struct {
 // rooms are the pages that all others lead to. Their links also work behind a proxy that has them below a path.
 var rooms = []struct{ name, path string }{
 	{"Targets", "/"},
+	{"Explain", "/explain"},
 	{"Events", "/events"},
 	{"Overrides", "/overrides"},
 }

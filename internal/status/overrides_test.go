@@ -121,7 +121,7 @@ func TestOverridesPage(t *testing.T) {
 			t.Errorf("rows\n%q, want\n%q", got, want)
 		}
 		text := words(elements(document, "body")[0])
-		for _, want := range []string{"shaker overrides", "Targets Events Overrides", "refreshes every 60 s",
+		for _, want := range []string{"shaker overrides", "Targets Explain Events Overrides", "refreshes every 60 s",
 			filepath.Join(dir, "a") + " written ", filepath.Join(dir, "b") + " written ",
 			"The file cannot be used, so rules of before are in force: " + filepath.Join(dir, "b") + `: line 1: "nonsense" is not possible`, "No rules are in force."} {
 			if !strings.Contains(text, want) {

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -349,6 +350,7 @@ func TestPageEscapes(t *testing.T) {
 var pageExamples = map[string][]string{
 	"/":          {"size=9&refresh=60", "", "page=2&size=9", "port=1", "state=nonsense"},
 	"/events":    {"", "state=down&size=5", "kind=nonsense"},
+	"/explain":   {"name=www.example.org", "", "name=a&type=TXT"},
 	"/overrides": {"", "refresh=x"},
 	"/target":    {"address=10.0.0.9&port=443", "address=10.0.0.3&port=443", "address=10.0.0.1&port=443", "address=10.0.0.1&port=1", ""},
 }
@@ -360,6 +362,7 @@ func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.
 	synctest.Test(t, func(t *testing.T) {
 		n := newFleet(t, 30)
 		n.target("10.0.0.1:443") // is also there with other settings
+		n.subject.Explain = func(context.Context, Question) (*Explanation, error) { return explainHostile(), nil }
 		for path, format := range formats {
 			if format.contentType != targetsPage.contentType {
 				continue

@@ -56,6 +56,9 @@ type Subject struct {
 	Shaker string
 	// Events are those of the process.
 	Events *events.Log
+	// Explain tells how a name is answered. It may take as long as ctx lasts. The error is a [Refusal] where there is no
+	// answer. What it returns belongs to the caller.
+	Explain func(ctx context.Context, q Question) (*Explanation, error)
 }
 
 // Rules is a file of overrides, and the targets that it is about: those of a family with these settings.
@@ -200,6 +203,8 @@ var formats = map[string]*format{
 	"/target":       &targetPage,
 	"/targets":      &targetsJSON,
 	"/targets.json": &targetsJSON,
+	"/explain":      &explainPage,
+	"/explain.json": &explainJSON,
 
 	"/events":      &eventsPage,
 	"/events.json": &eventsJSON,
@@ -220,6 +225,16 @@ type format struct {
 	// write writes what the query asks for, or what is wrong with it.
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
 }
+
+// Refusal is why what somebody asks for is not told, although he asks in the right way.
+type Refusal struct {
+	Status     int           // of HTTP
+	RetryAfter time.Duration // 0 where that is not known
+	Reason     string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Reason }
 
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, subject *Subject, format *format) {

@@ -59,16 +59,6 @@ type shown struct {
 	checks health.Settings
 }
 
-// Refusal is why what somebody asks for is not told, although he asks in the right way.
-type Refusal struct {
-	Status     int           // of HTTP
-	RetryAfter time.Duration // 0 where that is not known
-	Reason     string
-}
-
-// Error implements error.
-func (r *Refusal) Error() string { return r.Reason }
-
 // oneAtATime has those who ask wait for each other: each looks at all targets, and there is to be CPU for one of them only.
 func oneAtATime(ask func(*Subject, *query) error) func(context.Context, *Subject, *query) error {
 	var mu sync.Mutex

@@ -50,6 +50,9 @@ type query struct {
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
 
+	question    Question     // to be explained, as far as it is given
+	explanation *Explanation // nil where nobody has asked
+
 	given url.Values // what is not empty
 
 	address  netip.Addr       // of a single target

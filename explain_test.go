@@ -1,0 +1,106 @@
+package shaker
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/status"
+)
+
+// Explanations are bounded in number and in rate, whoever wants them.
+func TestExplaining(t *testing.T) {
+	var e explaining
+	now := time.Now()
+	status := func(at time.Duration) int {
+		err := e.begin(now.Add(at))
+		if err == nil {
+			return http.StatusOK
+		}
+		refusal := err.(*status.Refusal)
+		if refusal.RetryAfter <= 0 {
+			t.Errorf("%v: %v", err, refusal.RetryAfter)
+		}
+		return refusal.Status
+	}
+	expect := func(at time.Duration, want int) {
+		t.Helper()
+		if got := status(at); got != want {
+			t.Errorf("after %v: %d, want %d", at, got, want)
+		}
+	}
+	for range maxExplaining {
+		expect(0, http.StatusOK)
+	}
+	expect(0, http.StatusServiceUnavailable)
+	for range maxExplaining {
+		e.end()
+	}
+	for range explainRate - maxExplaining {
+		expect(0, http.StatusOK)
+		e.end()
+	}
+	expect(0, http.StatusTooManyRequests)
+	expect(99*time.Millisecond, http.StatusTooManyRequests)
+	expect(101*time.Millisecond, http.StatusOK)
+	e.end()
+	expect(101*time.Millisecond, http.StatusTooManyRequests)
+	for range explainRate { // no more, however long nobody asked
+		expect(time.Hour, http.StatusOK)
+		e.end()
+	}
+	expect(time.Hour, http.StatusTooManyRequests)
+}
+
+// What is told of an answer is bounded, and it says how much is missing. No target comes of it.
+func TestExplainIsBounded(t *testing.T) {
+	network := newNetwork(t, "10.0.0.1=answered")
+	zone := policyFor(t, "all", 0)
+	zone.ports = []uint16{80, 443}
+	request := handlerRequest("a.example.org.", dns.TypeA)
+	m := new(dns.Msg).SetReply(request)
+	for i := range 300 {
+		m.Answer = append(m.Answer, &dns.A{Hdr: dns.RR_Header{Name: "a.example.org.", Rrtype: dns.TypeA, Class: dns.ClassINET}, A: []byte{10, 0, byte(i >> 8), byte(i)}})
+	}
+	p := benchPass(zone, network, request)
+	p.observe(newObservation(t.Context()))
+	var e status.Explained
+	if got := p.explain(m, &e); got != m {
+		t.Errorf("unknown addresses changed it:\n%v", got)
+	}
+	if len(e.Below)+len(e.Answer) != maxRecordsTold || len(e.Sets) != 1 || len(e.Sets[0].Members) != maxMembersTold || e.LeftOut != 600-maxRecordsTold+300-maxMembersTold {
+		t.Errorf("%d and %d records, %d sets, %d are left out", len(e.Below), len(e.Answer), len(e.Sets), e.LeftOut)
+	}
+	if want := "port 80 unknown; " + notYet + ", port 443 unknown; " + notYet + " (all ports have to be up)"; e.Sets[0].Members[0].Why != want {
+		t.Errorf("why %q, want %q", e.Sets[0].Members[0].Why, want)
+	}
+	if n := network.Monitor.Len(); n != 0 {
+		t.Errorf("%d targets", n)
+	}
+}
+
+// Until all plugins have started nothing is asked.
+func TestExplainBeforeTheStart(t *testing.T) {
+	_, err := new(instance).explain(t.Context(), status.Question{Name: "a.example.org."})
+	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The numbers in docs/explain.md are those of the code.
+func TestPageExplain(t *testing.T) {
+	lab.ExpectWords(t, "docs/explain.md",
+		fmt.Sprintf("up to %d of them", maxExplained),
+		fmt.Sprintf("All clients together get %d explanations in a second. Four are made at a time, and the plugins below have %.0f seconds",
+			explainRate, explainTimeout.Seconds()),
+		fmt.Sprintf("what became of answers on their way here, %d at most", maxWithin),
+		fmt.Sprintf("of each server block, %d records, %d members of sets and %d addresses are, at most", maxRecordsTold, maxMembersTold, maxAddressesTold),
+	)
+	if maxExplaining != 4 {
+		t.Errorf("%d are made at a time", maxExplaining)
+	}
+}
