@@ -13,8 +13,7 @@ import (
 // also after the target was forgotten or the monitor closed: it then keeps its last verdict.
 type Target struct {
 	// What every query reads is side by side, so that it is in one or two lines of the processor's cache.
-	key     key
-	chained chain // the next in its bucket, see table.go
+	key key
 	// wanted is the longest keep that anybody asked for since the monitor last looked, 0 if nobody
 	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
 	// between two probes, all but the first store.
@@ -24,6 +23,7 @@ type Target struct {
 	// prober is the generation of the prober that has the probe in flight.
 	prober  uint32
 	rtt     atomic.Int64
+	chained chain                // the next in its bucket, see table.go
 	leads   atomic.Pointer[lead] // the newest first
 	monitor *Monitor
 	born    int64 // when it was created, in the monitor's time
