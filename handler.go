@@ -36,7 +36,7 @@ func (s *Shaker) passFor(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if !concerns(r) {
 		return nil
 	}
-	zone := s.policies.find(r.Question[0].Name)
+	zone := s.zoneOf(r.Question[0].Name)
 	if zone.policy == nil || s.instance.engine == nil {
 		return nil
 	}

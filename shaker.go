@@ -23,6 +23,7 @@ type Shaker struct {
 	Next plugin.Handler
 
 	policies   zonePolicies
+	lone       zonePolicy         // the only one of them, the zero value where there are more
 	zones      plugin.Zones       // of the server block
 	elsewhere  plugin.Zones       // of the other server blocks that listen where this one does
 	standbys   map[string]standby // by their names, of all stanzas
