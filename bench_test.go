@@ -22,9 +22,9 @@ import (
 // benchPass is the query of a client.
 func benchPass(zone zonePolicy, network *network, request *dns.Msg) *pass {
 	return &pass{
-		ResponseWriter: new(handlerWriter),
-		Context:        context.Background(),
-		verdicts:       verdicts{zone: zone, request: request, shaker: network.above(zone, nil)},
+		late:     late{ResponseWriter: new(handlerWriter)},
+		Context:  context.Background(),
+		verdicts: verdicts{zone: zone, request: request, shaker: network.above(zone, nil)},
 	}
 }
 

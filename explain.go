@@ -251,9 +251,9 @@ func (c *candidate) explain(ctx context.Context, q status.Question) status.Expla
 		return e
 	}
 	p := &pass{
-		ResponseWriter: &lookupWriter{tcp: true, client: q.Client},
-		Context:        ctx,
-		verdicts:       verdicts{zone: c.zone, request: r, shaker: c.block},
+		late:     late{ResponseWriter: &lookupWriter{tcp: true, client: q.Client}},
+		Context:  ctx,
+		verdicts: verdicts{zone: c.zone, request: r, shaker: c.block},
 	}
 	p.observe(o)
 	defer func() {

@@ -2,7 +2,6 @@ package shaker
 
 import (
 	"context"
-	"crypto/tls"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -16,9 +15,12 @@ import (
 
 // ServeDNS implements plugin.Handler. It is under all that the plugins below do, so that its frame has to be small.
 func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (int, error) {
-	p, way := s.enter(ctx, w, r)
-	if p != nil {
-		ctx, w = p, p
+	l, way := s.enter(ctx, w, r)
+	if l != nil {
+		w = l
+		if l.pass != nil {
+			ctx = l.pass
+		}
 	}
 	if way > sample {
 		return s.detour(ctx, w, r, way)
@@ -26,39 +28,7 @@ func (s *Shaker) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Msg)
 	var here byte
 	before := placeOf(&here)
 	rcode, err := s.Next.ServeDNS(ctx, w, r)
-	return s.leave(p, way, placeOf(&here) != before, rcode, err)
-}
-
-// enter returns what is between a query and the plugins below, nil where its answer is of no interest, and how they are
-// called.
-//
-//go:noinline
-func (s *Shaker) enter(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (*pass, way) {
-	p := s.passFor(ctx, w, r)
-	way := s.wayFor(ctx, p)
-	if p != nil && (way > sample || s.writesAtOnce) {
-		p.written.Store(atOnce)
-	}
-	return p, way
-}
-
-// leave sends what the plugins below have written, and returns what they have. If the stack grew in the meantime, or does
-// so now, it is noted where that is of interest.
-//
-//go:noinline
-func (s *Shaker) leave(p *pass, way way, grew bool, rcode int, err error) (int, error) {
-	if p != nil {
-		var here byte
-		before := placeOf(&here)
-		if failure := p.sendWritten(); err == nil {
-			err = failure
-		}
-		grew = grew || placeOf(&here) != before
-	}
-	if way == sample {
-		s.growthOf(p).note(grew)
-	}
-	return rcode, err
+	return s.leave(l, way, placeOf(&here) != before, rcode, err)
 }
 
 // passFor returns what is between a query and the plugins below, nil where its answer is of no interest.
@@ -66,15 +36,16 @@ func (s *Shaker) passFor(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) 
 	if !concerns(r) {
 		return nil
 	}
-	zone := s.policies.find(r.Question[0].Name)
+	zone := s.zoneOf(r.Question[0].Name)
 	if zone.policy == nil || s.instance.engine == nil {
 		return nil
 	}
 	p := &pass{
-		ResponseWriter: w,
-		Context:        ctx,
-		verdicts:       verdicts{zone: zone, request: r, shaker: s},
+		late:     late{ResponseWriter: w},
+		Context:  ctx,
+		verdicts: verdicts{zone: zone, request: r, shaker: s},
 	}
+	p.late.pass = p
 	switch around := ctx.Value(passKey{}).(type) {
 	case *pass:
 		p.outer, p.lookup = around, around.lookup
@@ -113,7 +84,7 @@ func concerns(r *dns.Msg) bool {
 // they are given, so that it costs a single allocation. It cannot be reused after the query: cache, for
 // one, keeps the writer while it prefetches.
 type pass struct {
-	dns.ResponseWriter
+	late
 	context.Context
 
 	verdicts
@@ -124,15 +95,11 @@ type pass struct {
 	record   *record   // nil without the metadata plugin
 	recourse *recourse // nil as long as no fallback leads to another name
 
-	// written is the message that is to be sent when the plugins below have returned, nil as long as there is none, and
-	// atOnce from then on.
-	written atomic.Pointer[dns.Msg]
-
 	// These are of this query and of those within it, which a prefetch of cache may have let run on in
 	// another goroutine.
 	outcome atomic.Uint32
-	held    atomic.Int64 // for how many nanoseconds it waited for verdicts
-	removed atomic.Int64 // addresses
+	removed atomic.Uint32 // addresses
+	held    atomic.Int64  // for how many nanoseconds it waited for verdicts
 }
 
 // passKey finds what is around a query in its context: the closest of a *pass, a *record, a *lookup, an *observation
@@ -147,30 +114,22 @@ func (p *pass) Value(key any) any {
 	return p.Context.Value(key)
 }
 
-// ConnectionState implements dns.ConnectionStater, which embedding the writer would hide.
-func (p *pass) ConnectionState() *tls.ConnectionState {
-	if stater, ok := p.ResponseWriter.(dns.ConnectionStater); ok {
-		return stater.ConnectionState()
-	}
-	return nil
-}
-
-// send sends an answer to the client, or what becomes of it. It passes on what has no addresses to filter.
-func (p *pass) send(m *dns.Msg) error {
+// answerFor returns what becomes of an answer. What has no addresses to filter is passed on.
+func (p *pass) answerFor(m *dns.Msg) *dns.Msg {
 	if m == nil || m.Rcode != dns.RcodeSuccess || len(m.Answer) == 0 {
-		return p.ResponseWriter.WriteMsg(m)
+		return m
 	}
 	if p.lookup != nil {
-		return p.ResponseWriter.WriteMsg(lookupVerdicts{&p.verdicts, p.lookup}.filter(m))
+		return lookupVerdicts{&p.verdicts, p.lookup}.filter(m)
 	}
 	if p.observation != nil {
-		return p.ResponseWriter.WriteMsg(p.explainWithin(m))
+		return p.explainWithin(m)
 	}
 	m, result := p.filter(m)
 	if result.Addresses > 0 || p.removed.Load() > 0 {
 		p.count(result)
 	}
-	return p.ResponseWriter.WriteMsg(m)
+	return m
 }
 
 // filter returns what becomes of an answer to a client.
@@ -207,7 +166,7 @@ func (p *pass) count(r answer.Result) {
 	counters := p.zone.counters.countersFor(p.Context, p.zone.name)
 	if r.Removed > 0 {
 		counters.removed.Add(float64(r.Removed))
-		p.removed.Add(int64(r.Removed))
+		p.removed.Add(uint32(r.Removed))
 	}
 	// After the monitor was closed there is no room either, which is no news.
 	if engine := p.shaker.instance.engine; p.rejected > 0 && !engine.monitor.Closed() {

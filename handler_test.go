@@ -367,11 +367,11 @@ func TestHandlerIsTransparent(t *testing.T) {
 // The TLS state of the connection is there for whoever is given our writer as it is.
 func TestHandlerForwardsConnectionState(t *testing.T) {
 	state := &tls.ConnectionState{ServerName: "dns.example.org"}
-	var stater dns.ConnectionStater = &pass{ResponseWriter: handlerTLSWriter{new(handlerWriter), state}}
+	var stater dns.ConnectionStater = &late{ResponseWriter: handlerTLSWriter{new(handlerWriter), state}}
 	if stater.ConnectionState() != state {
 		t.Error("lost")
 	}
-	stater = &pass{ResponseWriter: new(handlerWriter)}
+	stater = &late{ResponseWriter: new(handlerWriter)}
 	if got := stater.ConnectionState(); got != nil {
 		t.Errorf("%v for a connection without TLS", got)
 	}

@@ -194,6 +194,7 @@ func (inst *instance) start() {
 	for _, block := range inst.handlers {
 		block.useCoroutines(inst.coroutines)
 		block.watchStrangers()
+		block.findLoneZone()
 		for _, zone := range block.policies {
 			zone.named = inst.settings.status.isSet()
 		}

@@ -54,7 +54,7 @@ func (s *Shaker) Metadata(ctx context.Context, state request.Request) context.Co
 // recordValues are the values that are there once an answer was filtered.
 var recordValues = map[string]func(*pass) string{
 	"/outcome": func(p *pass) string { return answer.Outcome(p.outcome.Load()).String() },
-	"/removed": func(p *pass) string { return strconv.FormatInt(p.removed.Load(), 10) },
+	"/removed": func(p *pass) string { return strconv.FormatUint(uint64(p.removed.Load()), 10) },
 	"/held": func(p *pass) string { // as the log plugin's duration
 		return strconv.FormatFloat(time.Duration(p.held.Load()).Seconds(), 'f', -1, 64) + "s"
 	},

@@ -137,3 +137,26 @@ func TestPolicyProbes(t *testing.T) {
 		}
 	}
 }
+
+// The only zone is found for the same names as one of several.
+func TestZoneOf(t *testing.T) {
+	names := []string{".", "org.", "example.org.", "a.example.org.", "a.b.EXAMPLE.org.", "A.example.org.", "example.ORG.", "badexample.org.",
+		`a\.example.org.`, `a\\.example.org.`, `\.example.org.`, "example.net.", "example.org.example.net.", "xample.org.", ""}
+	for _, zone := range []string{"example.org.", ".", "org.", "a.example.org."} {
+		alone := &Shaker{policies: policiesFor(zone)}
+		alone.findLoneZone()
+		if alone.lone.name != zone {
+			t.Fatalf("the only zone is %q, want %q", alone.lone.name, zone)
+		}
+		for _, qname := range names {
+			if got, want := alone.zoneOf(qname), alone.policies.find(qname); got != want {
+				t.Errorf("%q is in %q, want %q", qname, got.name, want.name)
+			}
+		}
+	}
+	several := &Shaker{policies: policiesFor("example.org.", "a.example.org.")}
+	several.findLoneZone()
+	if got := several.zoneOf("b.a.example.org."); got.name != "a.example.org." {
+		t.Errorf("found %q among several", got.name)
+	}
+}

@@ -24,6 +24,7 @@ type Shaker struct {
 	Next plugin.Handler
 
 	policies zonePolicies
+	lone     zonePolicy   // the only one of them, the zero value where there are more
 	zones    plugin.Zones // of the server block
 	// keys are what CoreDNS knows of each key of the server block, and near of each of all server blocks that listen where
 	// this one does, in the order of the Corefile. They are there when all plugins are set up.

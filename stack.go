@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"reflect"
@@ -31,6 +32,53 @@ const (
 	// traced is for a query with a trace, in which the next plugin gets a span of its own.
 	traced
 )
+
+// enter returns the writer for the plugins below, nil where they are given that of the query, and the way to them.
+//
+//go:noinline
+func (s *Shaker) enter(ctx context.Context, w dns.ResponseWriter, r *dns.Msg) (*late, way) {
+	p := s.passFor(ctx, w, r)
+	way := s.wayFor(ctx, p)
+	waits := way <= sample && !s.writesAtOnce
+	switch {
+	case p != nil:
+		if !waits {
+			p.written.Store(atOnce)
+		}
+		return &p.late, way
+	case waits && isOfOneMessage(r):
+		return &late{ResponseWriter: w}, way
+	default:
+		return nil, way
+	}
+}
+
+// isOfOneMessage tells whether the answer to r is a single message as a rule, other than a transfer of a zone or what is no
+// query at all.
+func isOfOneMessage(r *dns.Msg) bool {
+	return r.Opcode == dns.OpcodeQuery && len(r.Question) == 1 && r.Question[0].Qtype != dns.TypeAXFR && r.Question[0].Qtype != dns.TypeIXFR
+}
+
+// leave sends what the plugins below have written, and returns what they have. If the stack grew in the meantime, or does
+// so now, it is noted where that is of interest.
+//
+//go:noinline
+func (s *Shaker) leave(l *late, way way, grew bool, rcode int, err error) (int, error) {
+	var p *pass
+	if l != nil {
+		var here byte
+		before := placeOf(&here)
+		if failure := l.sendWritten(); err == nil {
+			err = failure
+		}
+		grew = grew || placeOf(&here) != before
+		p = l.pass
+	}
+	if way == sample {
+		s.growthOf(p).note(grew)
+	}
+	return rcode, err
+}
 
 // wayFor chooses the way for a query.
 func (s *Shaker) wayFor(ctx context.Context, p *pass) way {
@@ -132,42 +180,73 @@ func placeOf(variable *byte) uintptr { return uintptr(unsafe.Pointer(variable)) 
 // atOnce stands for the message that was written when there is none any more, and what is written is sent at once.
 var atOnce = new(dns.Msg)
 
-// WriteMsg implements dns.ResponseWriter. The first message is sent when the plugins below have returned, unless they do
-// more than to write it, or there is one that may change it until then. Whether it could be sent, they do not learn: that is
-// told in place of them.
-func (p *pass) WriteMsg(m *dns.Msg) error {
-	if m != nil && p.written.CompareAndSwap(nil, m) {
-		return nil
-	}
-	return errors.Join(p.sendWritten(), p.send(m))
+// late is the writer that the plugins below are given. The first message that they write is sent when they have returned,
+// unless they do more than to write it, or there is one that may change it until then. Whether it could be sent, they do not
+// learn: that is told in place of them.
+type late struct {
+	dns.ResponseWriter
+	pass *pass // that it is in, nil where the answer is of no interest
+	// written is the message that is to be sent when the plugins below have returned, nil as long as there is none, and
+	// atOnce from then on.
+	written atomic.Pointer[dns.Msg]
 }
 
+// WriteMsg implements dns.ResponseWriter.
+func (l *late) WriteMsg(m *dns.Msg) error {
+	if m != nil && l.written.CompareAndSwap(nil, m) {
+		return nil
+	}
+	return l.sendNow(m)
+}
+
+// sendNow sends a message behind the one that was written, if there is one. It is apart because of the room it takes on the
+// stack.
+//
+//go:noinline
+func (l *late) sendNow(m *dns.Msg) error { return errors.Join(l.sendWritten(), l.send(m)) }
+
 // sendWritten sends the message that was written, if there is one. What is written from now on is sent at once.
-func (p *pass) sendWritten() error {
-	if m := p.written.Swap(atOnce); m != nil && m != atOnce {
-		return p.send(m)
+func (l *late) sendWritten() error {
+	if m := l.written.Swap(atOnce); m != nil && m != atOnce {
+		return l.send(m)
+	}
+	return nil
+}
+
+// send sends a message, or what becomes of it.
+func (l *late) send(m *dns.Msg) error {
+	if l.pass != nil {
+		m = l.pass.answerFor(m)
+	}
+	return l.ResponseWriter.WriteMsg(m)
+}
+
+// ConnectionState implements dns.ConnectionStater, which embedding the writer would hide.
+func (l *late) ConnectionState() *tls.ConnectionState {
+	if stater, ok := l.ResponseWriter.(dns.ConnectionStater); ok {
+		return stater.ConnectionState()
 	}
 	return nil
 }
 
 // Write implements dns.ResponseWriter.
-func (p *pass) Write(wire []byte) (int, error) {
-	failure := p.sendWritten()
-	n, err := p.ResponseWriter.Write(wire)
+func (l *late) Write(wire []byte) (int, error) {
+	failure := l.sendWritten()
+	n, err := l.ResponseWriter.Write(wire)
 	return n, errors.Join(failure, err)
 }
 
 // Close implements dns.ResponseWriter.
-func (p *pass) Close() error { return errors.Join(p.sendWritten(), p.ResponseWriter.Close()) }
+func (l *late) Close() error { return errors.Join(l.sendWritten(), l.ResponseWriter.Close()) }
 
 // TsigTimersOnly implements dns.ResponseWriter. It is about what is written after it.
-func (p *pass) TsigTimersOnly(b bool) {
-	_ = p.sendWritten()
-	p.ResponseWriter.TsigTimersOnly(b)
+func (l *late) TsigTimersOnly(b bool) {
+	_ = l.sendWritten()
+	l.ResponseWriter.TsigTimersOnly(b)
 }
 
 // Hijack implements dns.ResponseWriter. From now on the plugins below do with the connection what they like.
-func (p *pass) Hijack() {
-	_ = p.sendWritten()
-	p.ResponseWriter.Hijack()
+func (l *late) Hijack() {
+	_ = l.sendWritten()
+	l.ResponseWriter.Hijack()
 }

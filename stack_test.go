@@ -160,15 +160,50 @@ func TestStackOrder(t *testing.T) {
 			if want == "" {
 				want = tt.straight
 			}
-			w := &stackWriter{fails: tt.fails}
-			s := stackZone(t, by, func(below dns.ResponseWriter) (int, error) { return dns.RcodeSuccess, tt.next(w, below) })
-			rcode, err := s.ServeDNS(t.Context(), w, handlerRequest("a.example.org.", dns.TypeA))
-			if rcode != dns.RcodeSuccess || !errors.Is(err, tt.err) {
-				t.Errorf("%s, way %d: %s, %v", tt.name, by, dns.RcodeToString[rcode], err)
+			for _, qtype := range []uint16{dns.TypeA, dns.TypeTXT} {
+				if qtype == dns.TypeTXT {
+					want = strings.ReplaceAll(want, "message of 1", "message of 2") // it is of no concern
+				}
+				w := &stackWriter{fails: tt.fails}
+				s := stackZone(t, by, func(below dns.ResponseWriter) (int, error) { return dns.RcodeSuccess, tt.next(w, below) })
+				rcode, err := s.ServeDNS(t.Context(), w, handlerRequest("a.example.org.", qtype))
+				if rcode != dns.RcodeSuccess || !errors.Is(err, tt.err) {
+					t.Errorf("%s, way %d, %s: %s, %v", tt.name, by, dns.TypeToString[qtype], dns.RcodeToString[rcode], err)
+				}
+				if got := strings.Join(w.events, ", "); got != want {
+					t.Errorf("%s, way %d, %s: %s; want %s", tt.name, by, dns.TypeToString[qtype], got, want)
+				}
 			}
-			if got := strings.Join(w.events, ", "); got != want {
-				t.Errorf("%s, way %d: %s; want %s", tt.name, by, got, want)
-			}
+		}
+	}
+}
+
+// A transfer of a zone, and what is no query, is sent as it is written: nothing of it waits for more.
+func TestStackTransfer(t *testing.T) {
+	tests := []struct {
+		qtype  uint16
+		opcode int
+		want   bool // it is sent late
+	}{
+		{dns.TypeTXT, dns.OpcodeQuery, true},
+		{dns.TypeAXFR, dns.OpcodeQuery, false},
+		{dns.TypeIXFR, dns.OpcodeQuery, false},
+		{dns.TypeSOA, dns.OpcodeNotify, false},
+		{dns.TypeA, dns.OpcodeUpdate, false},
+	}
+	for _, tt := range tests {
+		w := new(stackWriter)
+		s := stackZone(t, straight, func(below dns.ResponseWriter) (int, error) {
+			defer w.note("end")
+			return dns.RcodeSuccess, below.WriteMsg(new(dns.Msg))
+		})
+		r := handlerRequest("example.org.", tt.qtype)
+		r.Opcode = tt.opcode
+		if _, err := s.ServeDNS(t.Context(), w, r); err != nil {
+			t.Error(err)
+		}
+		if got := w.events[0] == "end"; got != tt.want {
+			t.Errorf("%s, %s: %q", dns.OpcodeToString[tt.opcode], dns.TypeToString[tt.qtype], w.events)
 		}
 	}
 }

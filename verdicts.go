@@ -31,6 +31,22 @@ func (v *verdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 	permitted := v.zone.mayProbe(addr)
 	addr = addr.Unmap()
 	rules := v.zone.overrides.Rules()
+	if permitted && port == 0 && rules == nil && len(v.zone.ports) == 1 {
+		// Most questions are such, and most answers.
+		if t := v.target(addr, v.zone.ports[0], v.zone.idle); t != nil && t.State() == health.Up {
+			return answer.Verdict{State: answer.Up, RTT: t.RTT()}
+		} else if t == nil {
+			v.rejected++
+			return answer.Verdict{}
+		}
+	}
+	return v.askAll(addr, port, permitted, rules)
+}
+
+// askAll is Ask for an address at several ports, or one where more than the target decides.
+//
+//go:noinline
+func (v *verdicts) askAll(addr netip.Addr, port uint16, permitted bool, rules *override.Rules) answer.Verdict {
 	var own [1]uint16
 	var seen portStates
 	for _, port := range v.zone.portsOf(port, &own) {

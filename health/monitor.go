@@ -168,8 +168,20 @@ func (m *Monitor) signal() {
 // Where a new target cannot be added, because the table is full or the monitor closed ([Monitor.Closed]
 // tells which), Target returns nil. It takes no lock and allocates nothing unless it adds a target.
 func (m *Monitor) Target(addr netip.AddrPort, s Key, keep time.Duration) *Target {
-	k := key{addr: addr.Addr().Unmap(), port: addr.Port(), settings: s}
+	host, port := addr.Addr().Unmap(), addr.Port()
+	if t := m.table.getNear(host, port, s); t != nil && t.want(keep) {
+		return t
+	}
+	return m.find(host, port, s, keep)
+}
+
+// find is Target where the target is not near. It is apart because of the room that the key takes on the stack.
+//
+//go:noinline
+func (m *Monitor) find(addr netip.Addr, port uint16, s Key, keep time.Duration) *Target {
+	k := key{addr: addr, port: port, settings: s}
 	if t := m.table.get(&k); t != nil && t.want(keep) {
+		m.table.bring(t)
 		return t
 	}
 	return m.add(k, keep)

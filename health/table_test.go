@@ -44,6 +44,7 @@ func TestTable(t *testing.T) {
 			case x == nil:
 				x = newOf(k)
 				table.put(x)
+				table.bring(x)
 				want[k] = x
 			case rand.IntN(2) == 0:
 				table.remove(x)
@@ -55,6 +56,9 @@ func TestTable(t *testing.T) {
 			if got := table.get(&k); got != want[k] {
 				t.Fatalf("of %d: found %p for number %d, want %p", most, got, i, want[k])
 			}
+			if got := table.getNear(k.addr, k.port, k.settings); got != nil && got != want[k] {
+				t.Fatalf("of %d: found %p for number %d near, want %p", most, got, i, want[k])
+			}
 		}
 		times := setOf(table.all())
 		for _, x := range want {
@@ -64,6 +68,42 @@ func TestTable(t *testing.T) {
 		}
 		if len(times) != len(want) || table.size != len(want) {
 			t.Errorf("of %d: %d come, and the size is %d, want %d", most, len(times), table.size, len(want))
+		}
+	}
+}
+
+// A target is near from when it is asked for until it leaves, unless another one at the same place is asked for.
+func TestTableNear(t *testing.T) {
+	var table table
+	targetOf := func(k key) *Target { return &Target{addr: k.addr, settings: k.settings, port: k.port} }
+	first, second := targetOf(keyOf(0)), targetOf(keyOf(1))
+	for i := 1; table.nearOf(second.addr, second.port) != table.nearOf(first.addr, first.port); i++ {
+		second = targetOf(keyOf(i))
+	}
+	table.put(first)
+	table.put(second)
+	steps := []struct {
+		name string
+		do   func()
+		want *Target // who is near
+	}{
+		{"nobody was asked for", func() {}, nil},
+		{"the first", func() { first.want(1); table.bring(first) }, first},
+		{"both", func() { second.want(1); table.bring(second) }, first},
+		{"the second, since the first was checked", func() { first.prolong(0); table.bring(second) }, second},
+		{"the first leaves", func() { table.remove(first) }, second},
+		{"the second leaves", func() { table.remove(second) }, nil},
+	}
+	for _, step := range steps {
+		step.do()
+		for _, x := range []*Target{first, second} {
+			var want *Target
+			if x == step.want {
+				want = x
+			}
+			if got := table.getNear(x.addr, x.port, x.settings); got != want {
+				t.Errorf("%s: %v is found as %p, want %p", step.name, x.Addr(), got, want)
+			}
 		}
 	}
 }

@@ -16,7 +16,6 @@ type Target struct {
 	// What every query reads is side by side, so that it is in one or two lines of the processor's cache.
 	addr     netip.Addr
 	settings Key
-	chained  chain // the next in its bucket, see table.go
 	// wanted is the longest keep that anybody asked for since the monitor last looked, 0 if nobody
 	// did, or gone. It is a duration instead of an instant because that spares readers the clock and,
 	// between two probes, all but the first store.
@@ -26,6 +25,7 @@ type Target struct {
 	port    uint16
 	noPaths uint16 // results in a row that this machine has no path to it, see path.go; the goroutine's alone
 	rtt     atomic.Int64
+	chained chain                // the next in its bucket, see table.go
 	leads   atomic.Pointer[lead] // the newest first
 	monitor *Monitor
 	born    int64 // when it was created, in the monitor's time

@@ -8,39 +8,40 @@ import (
 
 // askAhead asks for the verdicts on the addresses of an answer that is as most are, A or AAAA records without addresses
 // beside them, for as long as nothing follows from them but TTLs: the addresses are up, or nobody watches them. Where that
-// holds for all of them, it returns what becomes of the message, which is not dissected for that, and how many there are.
-// Else it returns nil, and the verdicts that it has are taken by [anatomy.ask].
+// holds for all of them, it returns what becomes of the message, which is not dissected for that. Else it returns nil. It
+// also returns the verdicts that it has, appended to have: one for each address, or those on the first ones, which
+// [anatomy.ask] takes then.
 //
 // The number of records is bounded, and so are the questions and the text of the names: such a message is not excessive.
-func (a *anatomy) askAhead(m *dns.Msg, p *Policy, source Source) (_ *dns.Msg, addresses int) {
-	if p.selects() || len(m.Answer)+len(m.Extra) > ordinary || slices.ContainsFunc(m.Extra, leads) {
-		return nil, 0
+func askAhead(m *dns.Msg, p *Policy, source Source, have []Verdict) (*dns.Msg, []Verdict) {
+	if p.selects() || len(m.Answer) > cap(have) || len(m.Extra) > ordinary || slices.ContainsFunc(m.Extra, leads) {
+		return nil, have
 	}
 	exceeds, watched, signed := false, true, false
 	for _, rr := range m.Answer {
 		h, addr, ok := address(rr)
 		if !ok {
 			if leads(rr) {
-				return nil, 0
+				return nil, have
 			}
 			_, isSignature := rr.(*dns.RRSIG)
 			signed = signed || isSignature
 			continue
 		}
 		v := source.Ask(addr, 0)
-		a.ahead = append(a.ahead, v)
+		have = append(have, v)
 		if v.State != Up && v.State != Unwatched {
-			return nil, 0
+			return nil, have
 		}
 		exceeds, watched = exceeds || h.Ttl > p.TTL, watched && v.State == Up
 	}
 	switch {
 	case !exceeds:
-		return m, len(a.ahead)
+		return m, have
 	case watched && !signed:
-		return withTTL(m, p.TTL), len(a.ahead)
+		return withTTL(m, p.TTL), have
 	default: // TTLs depend on the RRset, or signatures on TTLs
-		return nil, 0
+		return nil, have
 	}
 }
 

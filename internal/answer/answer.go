@@ -15,6 +15,7 @@ package answer
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -156,11 +157,44 @@ const textOfPair = 256
 // to change, and otherwise a new message. What m refers to is never changed, since the plugins below
 // may hold on to it. It allocates nothing where nothing changes.
 func Filter(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
+	var few [8]Verdict
+	if len(m.Answer) > len(few) {
+		return filterMany(m, q, source)
+	}
+	filtered, asked := askAhead(m, q.Zone.Policy, source, few[:0])
+	if filtered == nil {
+		return filterFew(m, q, source, asked)
+	}
+	return filtered, Result{Addresses: len(asked)}
+}
+
+// filterFew is Filter where some of the few addresses are not up. Those that were asked for have their verdicts.
+//
+//go:noinline
+func filterFew(m *dns.Msg, q *Query, source Source, asked []Verdict) (*dns.Msg, Result) {
 	a := anatomyFor(m)
 	defer a.release()
-	if filtered, addresses := a.askAhead(m, q.Zone.Policy, source); filtered != nil {
-		return filtered, Result{Addresses: addresses}
+	a.ahead = append(a.ahead, asked...)
+	return a.filterSigned(m, q, source)
+}
+
+// filterMany is Filter where there are more records than room on the stack for verdicts on them.
+//
+//go:noinline
+func filterMany(m *dns.Msg, q *Query, source Source) (filtered *dns.Msg, _ Result) {
+	a := anatomyFor(m)
+	defer a.release()
+	if len(m.Answer) <= ordinary {
+		a.ahead = slices.Grow(a.ahead, len(m.Answer))
+		if filtered, a.ahead = askAhead(m, q.Zone.Policy, source, a.ahead); filtered != nil {
+			return filtered, Result{Addresses: len(a.ahead)}
+		}
 	}
+	return a.filterSigned(m, q, source)
+}
+
+// filterSigned is Filter for what has to be dissected.
+func (a *anatomy) filterSigned(m *dns.Msg, q *Query, source Source) (*dns.Msg, Result) {
 	filtered, result, valid := a.filter(m, q, source)
 	if !valid {
 		return a.filterUnsigned(m, q, source)
