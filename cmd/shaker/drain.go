@@ -86,16 +86,17 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 	now := p.now()
 	until := s.until
 	if s.hold > 0 {
-		until = now.Add(s.hold).Truncate(time.Second)
+		until = now.Add(s.hold)
 	}
-	if !until.IsZero() && !until.After(now) {
-		return usageError{fmt.Errorf("-until: %s is over, want a time after %s", until.Format(time.RFC3339), now.Format(time.RFC3339)), "drain"}
+	until = until.Add(time.Second - 1).Truncate(time.Second) // files have full seconds
+	if !s.until.IsZero() && !s.until.After(now) {
+		return usageError{fmt.Errorf("-until: %s is over, want a time after %s", s.until.Format(time.RFC3339), now.Format(time.RFC3339)), "drain"}
 	}
 	return p.change(ctx, s, func(path string, about subject, reason string) (edited, error) {
 		return p.files.add(path, rule{What: about.String(), Says: "down", Until: until, Reason: reason}, now)
 	}, func(f *overridesFile, about subject) bool {
 		return slices.ContainsFunc(f.Rules, func(r rule) bool {
-			return r.What == about.String() && r.Says == "down" && r.Until.Truncate(time.Second).Equal(until.Truncate(time.Second))
+			return r.What == about.String() && r.Says == "down" && r.Until.Equal(until)
 		})
 	}, func(about subject) string {
 		if until.IsZero() {
@@ -174,7 +175,7 @@ func list(all []subject) string {
 func withAdvice(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; want a user who may write it, such as with sudo", err)
+		return fmt.Errorf("%w; as another user, such as with sudo, it may work", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return elsewhere(path, err)
 	default:

@@ -156,7 +156,7 @@ func TestDrainErrors(t *testing.T) {
 		{"another machine", (&steered{paths: []string{"/nowhere/o"}}).serve(t), "", editor{}, 1, "/nowhere/o is not here (stat /nowhere/o: no such file or directory): want this command on the machine of CoreDNS, or the path of the file here, with -overrides"},
 		{"another file", moved.URL, "", editor{}, 1, path + " is another file here, written at "},
 		{"a mistake in the file", (&steered{paths: []string{path}, failed: "line 1: x"}).serve(t), "", editor{}, 1, path + " has a mistake, want it mended first: line 1: x"},
-		{"not allowed", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrPermission), 1, "permission denied; want a user who may write it, such as with sudo"},
+		{"not allowed", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrPermission), 1, "permission denied; as another user, such as with sudo, it may work"},
 		{"gone", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrNotExist), 1, path + " is not here"},
 		{"disk full", (&steered{paths: []string{path}}).serve(t), "", refuse(errors.New("disk full")), 1, "open " + path + ": disk full\n"},
 		{"a deaf server", (&steered{paths: []string{path}, deaf: true}).serve(t), "", fileEditor(t), 1, path + " is written, but http://127.0.0.1:"},

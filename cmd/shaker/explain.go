@@ -198,7 +198,9 @@ func (p *program) explainSet(b *paragraph, s *set, now time.Time) {
 		fmt.Fprintf(b, "  %s %-*s  %s\n", p.paint(word), len("in #1")-len(word)-1, rank, clean(m.Record))
 		b.line(6, "%s", m.Why)
 		for i, step := range m.Steps {
-			b.line(8, "%d. %s", i+1, step)
+			if i < len(m.Steps)-1 || !strings.HasSuffix(step, m.Why) { // the last one says the same
+				b.line(8, "%d. %s", i+1, step)
+			}
 		}
 		for _, a := range m.Addresses {
 			p.explainAddress(b, &a, now)
