@@ -20,8 +20,9 @@ const (
 	// defaultServer is where the examples of shaker have the status server.
 	defaultServer = "http://127.0.0.1:8053"
 	defaultPort   = "8053"
-	// maxAnswer bounds an answer, in octets. The largest is that to explain of a message of 64 KiB.
-	maxAnswer = 64 << 20
+	// maxAnswer bounds an answer, in octets. The largest are a thousand targets with long names, and what
+	// explains a message of 64 KiB.
+	maxAnswer = 16 << 20
 	// maxHeader bounds its header.
 	maxHeader = 64 << 10
 	// maxProblem bounds what is shown of an answer that is a mistake, in characters.

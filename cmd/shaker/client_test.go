@@ -50,7 +50,7 @@ func TestServerErrors(t *testing.T) {
 		{"half an answer", reply(200, isJSON, `{"version":1,`), "the answer to targets.json is not what it should be: unexpected end of JSON input"},
 		{"another answer", reply(200, isJSON, `{"version":1,"time":7}`), "the answer to targets.json is not what it should be"},
 		{"no answer", reply(200, isJSON, `[]`), "the answer to targets.json is not what it should be"},
-		{"a flood", reply(200, isJSON, strings.Repeat(" ", maxAnswer+1)), "the answer has more than 67108864 octets, want fewer targets at a time"},
+		{"a flood", reply(200, isJSON, strings.Repeat(" ", maxAnswer+1)), "the answer has more than 16777216 octets, want fewer targets at a time"},
 		{"a long error", reply(500, "text/plain", strings.Repeat("x", 4000)), strings.Repeat("x", maxProblem) + "...\n"},
 	} {
 		timeout := "10s"

@@ -19,7 +19,6 @@ type steered struct {
 	paths  []string // that it tells of
 	failed string   // why the file is not in force
 	deaf   bool     // it has stopped reading
-	t      *testing.T
 }
 
 func (s *steered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
