@@ -69,7 +69,8 @@ func shellCommand(t *testing.T, shell, script string, args ...string) string {
 		t.Fatal(err)
 	}
 	command := exec.Command(path, append(args, "-c", script)...)
-	command.Env = append(os.Environ(), asCommand+"=1", "SHAKER_SERVER="+completionServer(t), "PATH="+bin+":"+os.Getenv("PATH"))
+	// The race detector has each process wait for a second before its end.
+	command.Env = append(os.Environ(), asCommand+"=1", "GORACE=atexit_sleep_ms=0", "SHAKER_SERVER="+completionServer(t), "PATH="+bin+":"+os.Getenv("PATH"))
 	output, err := command.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", shell, err, output)
