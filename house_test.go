@@ -32,6 +32,7 @@ var rooms = []struct {
 	{".", []string{"checker", "health", "internal/answer", "internal/events", "internal/least", "internal/override", "internal/prefix", "internal/resolve", "internal/status",
 		"internal/watch"}, true},
 	{"cmd/coredns", []string{"."}, true},
+	{"cmd/shaker", []string{"internal/override", "internal/prefix"}, false},
 	{"cmd/synping", []string{"checker"}, false},
 	// What follows is for tests only.
 	{"internal/lab", nil, false},

@@ -1,7 +1,10 @@
-// Command manpage makes the manual page of the README, which has the sections of one, and of the pages in docs that
-// whoever operates shaker looks things up in.
+// Command manpage makes the manual pages of the READMEs that have the sections of one. That of the plugin also has the
+// pages in docs that whoever operates shaker looks things up in.
 //
-//	manpage README.md man/coredns-shaker.7
+//	manpage ROOT man/coredns-shaker.7
+//	manpage ROOT man/shaker.1
+//
+// ROOT is the directory of the repository. The page may be anywhere; its name tells what it is made of.
 //
 // The date in the page is the day on which its text changed last: a page whose text is the same is left as it is.
 package main
@@ -11,32 +14,53 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// chapters are pages beside the README that become sections of the manual page, in this order. How to build shaker, or
-// how to move to it, is not among them: who has the manual page installed has done that.
-var chapters = []string{"docs/selection.md", "docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"}
+// manual is what a manual page is made of. Paths start at the root of the repository.
+type manual struct {
+	readme string
+	// chapters are pages beside the README that become sections of the manual page, in this order.
+	chapters []string
+	// from is what the page belongs to, and the manual that it is in, as man-pages(7) has them for .TH.
+	from, in string
+}
+
+// manuals are those that there are, by the names of their files.
+var manuals = map[string]manual{
+	// How to build shaker, or how to move to it, is not in it: who has the manual page installed has done that.
+	"coredns-shaker.7": {"README.md", []string{"docs/selection.md", "docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"},
+		"CoreDNS", "CoreDNS Plugins"},
+	"shaker.1": {"cmd/shaker/README.md", nil, "shaker", "User Commands"},
+}
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: manpage README.md PAGE.7")
+		fmt.Fprintln(os.Stderr, "usage: manpage ROOT PAGE")
 		os.Exit(2)
 	}
-	if err := generate(os.Args[1], chapters, os.Args[2], time.Now().UTC()); err != nil {
+	m, known := manuals[filepath.Base(os.Args[2])]
+	if !known {
+		fmt.Fprintf(os.Stderr, "manpage: %s is not a page that can be made, want one of %s\n", os.Args[2],
+			strings.Join(slices.Sorted(maps.Keys(manuals)), ", "))
+		os.Exit(2)
+	}
+	if err := m.generate(os.Args[1], os.Args[2], time.Now().UTC()); err != nil {
 		fmt.Fprintln(os.Stderr, "manpage:", err)
 		os.Exit(1)
 	}
 }
 
-// generate writes the page. The paths of the chapters start where the README is.
-func generate(readme string, chapters []string, page string, today time.Time) error {
+// generate writes the page.
+func (m manual) generate(root, page string, today time.Time) error {
 	var sources []source
-	for _, path := range append([]string{filepath.Base(readme)}, chapters...) {
-		markdown, err := os.ReadFile(filepath.Join(filepath.Dir(readme), path))
+	for _, path := range append([]string{m.readme}, m.chapters...) {
+		markdown, err := os.ReadFile(filepath.Join(root, path))
 		if err != nil {
 			return err
 		}
@@ -51,10 +75,14 @@ func generate(readme string, chapters []string, page string, today time.Time) er
 		return err
 	}
 	title, section, _ := strings.Cut(filepath.Base(page), ".")
-	head := fmt.Sprintf("'\\\" t\n.\\\" Made of README.md and docs by tools/manpage.\n.TH %s %s ", title, section)
+	made := m.readme
+	if len(m.chapters) > 0 {
+		made += " and docs"
+	}
+	head := fmt.Sprintf("'\\\" t\n.\\\" Made of %s by tools/manpage.\n.TH %s %s ", made, title, section)
 	if bytes.HasPrefix(old, []byte(head)) && bytes.HasSuffix(old, body) {
 		return nil
 	}
-	source := today.Format(time.DateOnly) + ` CoreDNS "CoreDNS Plugins"` + "\n"
-	return os.WriteFile(page, append([]byte(head+source), body...), 0o644)
+	rest := fmt.Sprintf("%s %s %q\n", today.Format(time.DateOnly), m.from, m.in)
+	return os.WriteFile(page, append([]byte(head+rest), body...), 0o644)
 }

@@ -88,8 +88,8 @@ func TestWhatCannotBeRendered(t *testing.T) {
 
 // A page is as old as its text.
 func TestDate(t *testing.T) {
-	readme, page := filepath.Join(t.TempDir(), "README.md"), filepath.Join(t.TempDir(), "coredns-plugin.7")
-	const more = "more.md"
+	root, page := t.TempDir(), filepath.Join(t.TempDir(), "coredns-plugin.7")
+	const readme, more = "README.md", "more.md"
 	first, second := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC), time.Date(2002, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, tt := range []struct {
 		name, text, chapter string
@@ -102,23 +102,23 @@ func TestDate(t *testing.T) {
 		{"same text again", outline, "# More\n\nText.\n", first, "2002-03-04"},
 		{"other text", outline + "More.\n", "# More\n\nText.\n", first, "2001-02-03"},
 	} {
-		for path, text := range map[string]string{readme: tt.text, filepath.Join(filepath.Dir(readme), more): tt.chapter} {
-			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		for path, text := range map[string]string{readme: tt.text, more: tt.chapter} {
+			if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := generate(readme, []string{more}, page, tt.today); err != nil {
+		if err := (manual{readme, []string{more}, "Some Thing", "Its Manual"}).generate(root, page, tt.today); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(got), "\n.TH coredns-plugin 7 "+tt.want+" ") {
+		if !strings.Contains(string(got), ".\\\" Made of README.md and docs by tools/manpage.\n.TH coredns-plugin 7 "+tt.want+" Some Thing \"Its Manual\"\n") {
 			t.Errorf("%s: got\n%s\nwant the date %s", tt.name, got, tt.want)
 		}
 	}
-	if err := generate(readme, []string{"none.md"}, page, second); err == nil {
+	if err := (manual{readme: readme, chapters: []string{"none.md"}}).generate(root, page, second); err == nil {
 		t.Error("no error without a chapter")
 	}
 }

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// steered is a server that reads a file of overrides, as CoreDNS does, with the least that a test needs.
+type steered struct {
+	paths  []string // that it tells of
+	failed string   // why the file is not in force
+	deaf   bool     // it has stopped reading
+}
+
+func (s *steered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	if r.URL.Path == "/targets.json" {
+		fmt.Fprintf(w, `{"version":1,"counts":{"total":9},"matches":2,"page":1,"pages":1,"targets":[{"address":"192.0.2.7","port":443,"state":"up","names":["www.example.org."],`+
+			`"overrides":[{"rule":"192.0.2.7","says":"down"}]}]}`)
+		return
+	}
+	var a overridesAnswer
+	for _, path := range s.paths {
+		f := overridesFile{Path: path, Error: s.failed, Failed: s.failed != ""}
+		if info, err := os.Stat(path); err == nil {
+			f.Modified = info.ModTime().Truncate(time.Millisecond)
+		}
+		content, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(content)) {
+			fields := strings.Fields(line)
+			rule := rule{What: fields[0], Says: fields[1]}
+			if len(fields) > 3 && fields[2] == "until" {
+				rule.Until, _ = time.Parse(time.RFC3339, fields[3])
+			}
+			if !s.deaf {
+				f.Rules = append(f.Rules, rule)
+			}
+		}
+		a.Files = append(a.Files, f)
+	}
+	json.NewEncoder(w).Encode(struct {
+		Version int `json:"version"`
+		overridesAnswer
+	}{1, a})
+}
+
+func (s *steered) serve(t *testing.T) string {
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// rulesFile makes a file of overrides.
+func rulesFile(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "overrides")
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// fileEditor writes what the tests look at, without the checks of the real one.
+func fileEditor(t *testing.T, notes ...string) editor {
+	write := func(path, line, reason string) (edited, error) {
+		if reason != "" {
+			line += "  # " + reason
+		}
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return edited{}, err
+		}
+		defer file.Close()
+		_, err = fmt.Fprintln(file, line)
+		return edited{[]string{line}, notes}, err
+	}
+	return editor{
+		add: func(path string, r rule, _ time.Time) (edited, error) {
+			line := r.What + " " + r.Says
+			if !r.Until.IsZero() {
+				line += " until " + r.Until.Format(time.RFC3339)
+			}
+			return write(path, line, r.Reason)
+		},
+		takeBack: func(path, what, reason string, _ time.Time) (edited, error) { return write(path, what+" auto", reason) },
+	}
+}
+
+const about = "That is about 2 of 9 targets\n  192.0.2.7:443 up by its checks, down by the rule 192.0.2.7, of www.example.org.\n  and 1 more\n"
+
+// What drain and undrain write, wait for and tell.
+func TestDrain(t *testing.T) {
+	for _, tt := range []struct{ name, args, before, after, want string }{
+		{"for a while", "drain 192.0.2.7 --for 2h|kernel update", "", "192.0.2.7 down until 2026-11-26T14:00:05Z  # kernel update\n",
+			"PATH: 192.0.2.7 down until 2026-11-26T14:00:05Z  # kernel update\n192.0.2.7 is down until 14:00:05, for 2h: in force\n" + about},
+		{"until a time", "drain [2001:db8::7]:443 -until 2026-11-27T17:00:00+01:00", "", "[2001:db8::7]:443 down until 2026-11-27T17:00:00+01:00\n",
+			"PATH: [2001:db8::7]:443 down until 2026-11-27T17:00:00+01:00\n[2001:db8::7]:443 is down until 2026-11-27 16:00:00, for 1d3h: in force\n" + about},
+		{"for ever, and two", "drain 192.0.2.9/24 ::ffff:192.0.2.7 192.0.2.7", "x auto\n", "x auto\n192.0.2.0/24 down\n192.0.2.7 down\n",
+			"PATH: 192.0.2.0/24 down\nPATH: 192.0.2.7 down\n192.0.2.0/24 is down until somebody says shaker undrain 192.0.2.0/24: in force\n" + about +
+				"192.0.2.7 is down until somebody says shaker undrain 192.0.2.7: in force\n" + about},
+		{"back", "undrain 192.0.2.7|wrong host", "192.0.2.0/24 down\n", "192.0.2.0/24 down\n192.0.2.7 auto  # wrong host\n",
+			"PATH: 192.0.2.7 auto  # wrong host\n192.0.2.7 is left to its checks: in force\n" + about},
+	} {
+		path := rulesFile(t, tt.before)
+		p, stdout, stderr := newProgram()
+		p.files = fileEditor(t)
+		head, reason, hasReason := strings.Cut(tt.args, "|")
+		args := append(strings.Fields(head), "-server", (&steered{paths: []string{path}}).serve(t))
+		if hasReason {
+			args = append(args, reason)
+		}
+		status := p.run(t.Context(), args)
+		after, _ := os.ReadFile(path)
+		if got := strings.ReplaceAll(stdout.String(), path, "PATH"); status != exitDone || got != tt.want || string(after) != tt.after {
+			t.Errorf("%s: status %d\n%s%s, want\n%s\nfile:\n%s", tt.name, status, got, stderr, tt.want, after)
+		}
+	}
+}
+
+// What is wrong with a file is told, with what to do. Nothing is written to one that may be another than the server's.
+func TestDrainErrors(t *testing.T) {
+	path, other := rulesFile(t, ""), rulesFile(t, "")
+	refuse := func(err error) editor {
+		return editor{add: func(path string, _ rule, _ time.Time) (edited, error) {
+			return edited{}, &fs.PathError{Op: "open", Path: path, Err: err}
+		}}
+	}
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"version":1,"files":[{"path":%q,"modified":"2001-01-01T00:00:00Z","rules":[]}]}`, path)
+	}))
+	t.Cleanup(moved.Close)
+	nobody := httptest.NewServer(nil)
+	nobody.Close()
+	for _, tt := range []struct {
+		name   string
+		server string
+		more   string
+		files  editor
+		status int
+		want   string
+	}{
+		{"no file", (&steered{}).serve(t), "", editor{}, 1, "no stanza of the Corefile has overrides, want one with the property overrides FILE, or -overrides FILE here"},
+		{"two files", (&steered{paths: []string{path, other}}).serve(t), "", editor{}, 1, "there are 2 files of overrides, want -overrides with one of them: " + path + ", " + other},
+		{"no server", nobody.URL, "", editor{}, 1, "with -overrides FILE no server is needed"},
+		{"another machine", (&steered{paths: []string{"/nowhere/o"}}).serve(t), "", editor{}, 1, "/nowhere/o is not here (stat /nowhere/o: no such file or directory): want this command on the machine of CoreDNS, or the path of the file here, with -overrides"},
+		{"another file", moved.URL, "", editor{}, 1, path + " is another file here, written at "},
+		{"a mistake in the file", (&steered{paths: []string{path}, failed: "line 1: x"}).serve(t), "", editor{}, 1, path + " has a mistake, want it mended first: line 1: x"},
+		{"not allowed", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrPermission), 1, "permission denied; as another user, such as with sudo, it may work"},
+		{"gone", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrNotExist), 1, path + " is not here"},
+		{"disk full", (&steered{paths: []string{path}}).serve(t), "", refuse(errors.New("disk full")), 1, "open " + path + ": disk full\n"},
+		{"a deaf server", (&steered{paths: []string{path}, deaf: true}).serve(t), "", fileEditor(t), 1, path + " is written, but http://127.0.0.1:"},
+		{"a server with another file", (&steered{paths: []string{other}}).serve(t), "-overrides " + path, fileEditor(t), 1, "does not read it, want one of: " + other},
+		{"a file without a server", nobody.URL, "-overrides " + path, fileEditor(t), 0, "whether it is in force is not known: cannot reach http://127.0.0.1:"},
+	} {
+		p, _, stderr := newProgram()
+		p.files = tt.files
+		status := p.run(t.Context(), strings.Fields("drain 192.0.2.7 -server "+tt.server+" "+tt.more))
+		if status != tt.status || !strings.Contains(stderr.String(), tt.want) {
+			t.Errorf("%s: status %d\n%s, want %s", tt.name, status, stderr, tt.want)
+		}
+	}
+}
+
+// What the rest of the file makes of it is told, and nothing is waited for where nothing was written.
+func TestUndrainNotes(t *testing.T) {
+	p, stdout, _ := newProgram()
+	p.files.takeBack = func(string, string, string, time.Time) (edited, error) {
+		return edited{notes: []string{"192.0.2.7 is not down by any rule"}}, nil
+	}
+	if status := p.run(t.Context(), []string{"undrain", "192.0.2.7", "-overrides", "/o", "-server", "127.0.0.1:1"}); status != exitDone || stdout.String() != "192.0.2.7 is not down by any rule\n" {
+		t.Errorf("status %d, %s", status, stdout)
+	}
+}
