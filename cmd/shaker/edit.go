@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/coredns-shaker/shaker/internal/override"
@@ -23,42 +21,20 @@ type edited struct {
 	notes []string // what else there is to know, a sentence each
 }
 
+// files is the editor that CoreDNS agrees with.
 var files = editor{
-	add: func(path string, r rule, _ time.Time) (edited, error) {
-		line := r.What + " " + r.Says
-		if !r.Until.IsZero() {
-			line += " until " + r.Until.UTC().Format(time.RFC3339)
+	add: func(path string, r rule, now time.Time) (edited, error) {
+		line := override.Rule{What: r.What, Says: override.Auto, Until: r.Until, Reason: r.Reason}
+		for line.Says.String() != r.Says {
+			if line.Says++; line.Says > override.Down {
+				return edited{}, fmt.Errorf("%q is not possible, want up, down or auto", r.Says)
+			}
 		}
-		return appendLine(path, line, r.Reason)
+		e, err := override.Add(path, line, now)
+		return edited{e.Lines, e.Notes}, err
 	},
-	takeBack: func(path string, what, reason string, _ time.Time) (edited, error) {
-		return appendLine(path, what+" auto", reason)
+	takeBack: func(path, what, reason string, now time.Time) (edited, error) {
+		e, err := override.TakeBack(path, what, reason, now)
+		return edited{e.Lines, e.Notes}, err
 	},
-}
-
-// appendLine adds a line, with which the file has to be right.
-func appendLine(path, line, reason string) (edited, error) {
-	if reason != "" {
-		line += "  # " + clean(reason)
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return edited{}, err
-	}
-	add := []byte(line + "\n")
-	if len(content) > 0 && !bytes.HasSuffix(content, []byte("\n")) {
-		add = append([]byte("\n"), add...)
-	}
-	if _, err := override.Parse(append(content, add...)); err != nil {
-		return edited{}, fmt.Errorf("%s: %w", path, err)
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return edited{}, err
-	}
-	defer file.Close()
-	if _, err := file.Write(add); err != nil {
-		return edited{}, err
-	}
-	return edited{lines: []string{line}}, file.Sync()
 }
