@@ -24,12 +24,6 @@ type Edit struct {
 	Notes []string
 }
 
-// Append adds a rule to the end of a file, see [Add].
-func Append(path string, rule Rule, now time.Time) error {
-	_, err := Add(path, rule, now)
-	return err
-}
-
 // Add adds a rule to the end of a file. It is an error if the address or CIDR, the end, which has to be after now, or the
 // reason, which is up to 200 characters on one line, is not possible. So is a file that is not there, cannot be written,
 // comes from a ConfigMap, or has a mistake. The end is rounded up to a full second.

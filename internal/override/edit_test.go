@@ -130,7 +130,7 @@ func TestAddMistakes(t *testing.T) {
 		filepath.Join(dir, "missing"): "no such file or directory, want the file that the property overrides names",
 		dir:                           " is not a regular file, want the file that the property overrides names",
 	} {
-		if err := Append(path, good, noon); err == nil || !strings.HasSuffix(err.Error(), want) {
+		if err := addOne(path, good, noon); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: error %v, want %s", path, err, want)
 		}
 	}
@@ -330,7 +330,7 @@ func TestAddToFull(t *testing.T) {
 	if err := os.Link(path, filepath.Join(dir, "other")); err != nil {
 		t.Skip("no hard links here: ", err)
 	}
-	if err := Append(path, Rule{What: "192.0.2.7", Says: Down}, noon); err != nil {
+	if err := addOne(path, Rule{What: "192.0.2.7", Says: Down}, noon); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := readWhole(t, filepath.Join(dir, "other")), "192.0.2.1 down\n192.0.2.9 up\n192.0.2.7 down\n"; got != want {
@@ -352,7 +352,7 @@ func TestAddToConfigMap(t *testing.T) {
 	if err := errors.Join(os.Symlink(filepath.Base(data), filepath.Join(dir, "..data")), os.Symlink("..data/overrides", path)); err != nil {
 		t.Skip("no symbolic links here: ", err)
 	}
-	err := Append(path, Rule{What: "192.0.2.7", Says: Down}, noon)
+	err := addOne(path, Rule{What: "192.0.2.7", Says: Down}, noon)
 	if want := path + " comes from a ConfigMap or Secret, and cannot be changed here; want there, by kubectl edit: 192.0.2.7 down"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
@@ -374,7 +374,7 @@ func TestAddWithoutRight(t *testing.T) {
 		file.Close()
 		t.Skip("whoever runs this may write everywhere")
 	}
-	err := Append(path, Rule{What: "192.0.2.7", Says: Down}, noon)
+	err := addOne(path, Rule{What: "192.0.2.7", Says: Down}, noon)
 	if !errors.Is(err, fs.ErrPermission) || !strings.HasSuffix(err.Error(), "want the right to write it, or by somebody who has that: 192.0.2.7 down") {
 		t.Errorf("error %v", err)
 	}
@@ -396,7 +396,7 @@ const linesPerWriter = 25
 // appendPatiently waits for the lock for as long as a busy machine takes.
 func appendPatiently(t *testing.T, path string, rule Rule) {
 	for {
-		err := Append(path, rule, noon)
+		err := addOne(path, rule, noon)
 		if err == nil {
 			return
 		}
@@ -454,4 +454,9 @@ func TestConcurrentWriters(t *testing.T) {
 		}
 		return
 	}
+}
+
+func addOne(path string, rule Rule, now time.Time) error {
+	_, err := Add(path, rule, now)
+	return err
 }

@@ -20,7 +20,7 @@ func TestAddWaits(t *testing.T) {
 		}
 		rule := Rule{What: "192.0.2.7", Says: Down}
 		began := time.Now()
-		err = Append(path, rule, noon)
+		err = addOne(path, rule, noon)
 		if want := "lock " + path + ": somebody else has had it for 5s, want the program ended that does (see lsof)"; err == nil || err.Error() != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
@@ -32,7 +32,7 @@ func TestAddWaits(t *testing.T) {
 		}
 		// The one who has it puts another file of the same size in the place of this one.
 		result := make(chan error)
-		go func() { result <- Append(path, rule, noon) }()
+		go func() { result <- addOne(path, rule, noon) }()
 		time.Sleep(time.Second)
 		if err := os.WriteFile(path+".new", []byte("192.0.2.2 down\n"), 0o600); err != nil {
 			t.Fatal(err)
