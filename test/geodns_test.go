@@ -69,7 +69,7 @@ func (f *farm) site(cidr string) []netip.Addr {
 // Clients of three networks get three sites, and each the next of its own when one is gone.
 func TestGeoDNS(t *testing.T) {
 	f := newFarm(t, "127.6.2.1", "127.6.2.2", "127.6.2.65", "127.6.2.66", "127.6.2.129", "127.6.2.130")
-	s := geoServer(t, f, fenceWith(t, "corefile", "incidr(client_ip()"))
+	s := geoServer(t, f, fenceWith(t, "corefile", "incidr(client_ip(), '10.1.0.0/16')"))
 	america, europe, asia := f.site("127.6.2.0/26"), f.site("127.6.2.64/26"), f.site("127.6.2.128/26")
 	clients := []netip.Addr{netip.MustParseAddr("127.10.1.7"), netip.MustParseAddr("127.10.2.7"), netip.MustParseAddr("127.10.3.7")}
 	for _, step := range []struct {

@@ -76,16 +76,23 @@ func fences(t *testing.T, language string) (all []fence) {
 	return all
 }
 
-// fenceWith returns the first block in a language that has a text in it.
+// fenceWith returns the only block in a language that has a text in it.
 func fenceWith(t *testing.T, language, text string) string {
 	t.Helper()
+	var found []fence
 	for _, f := range fences(t, language) {
 		if strings.Contains(f.text, text) {
-			return f.text
+			found = append(found, f)
 		}
 	}
-	t.Fatalf("no block in %q has %q", language, text)
-	return ""
+	switch len(found) {
+	case 0:
+		t.Fatalf("no block in %q has %q", language, text)
+	case 1:
+	default:
+		t.Fatalf("%q is at %s, and at %s", text, found[0].place, found[1].place)
+	}
+	return found[0].text
 }
 
 // shownCorefiles returns every Corefile that we show or install, by where it is.
