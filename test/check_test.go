@@ -46,7 +46,9 @@ func checkOutline(t *testing.T, printed string) string {
 var checkComment = regexp.MustCompile(`(?m)^\s*#.*\n| # .*$`)
 
 // Server blocks stand in the order of the Corefile, whatever makes them and whoever listens for them.
-func TestCheckBlocks(t *testing.T) {
+func TestCheckBlocks(t *testing.T) { lab.Apart(t, testCheckBlocks) }
+
+func testCheckBlocks(t *testing.T) {
 	dir := t.TempDir()
 	lab.FileIn(t, dir, "stanza.conf", "shaker b.example.org {\n\timport properties.conf\n}\n")
 	lab.FileIn(t, dir, "properties.conf", "port 80\nstatus 127.0.0.1:8053\n")
@@ -179,7 +181,9 @@ dns://example.org.:53 {
 }
 
 // What the start finds only when all server blocks are there, Check finds as well, and says it in the same words.
-func TestCheckMistakesOfTheWhole(t *testing.T) {
+func TestCheckMistakesOfTheWhole(t *testing.T) { lab.Apart(t, testCheckMistakesOfTheWhole) }
+
+func testCheckMistakesOfTheWhole(t *testing.T) {
 	for _, tt := range []struct{ name, corefile, want string }{
 		{"zone outside", "example.org:0 {\nbind 127.0.0.1\nshaker example.net\n}\n", `zone "example.net." is outside of the server block`},
 		{"circle", "example.org:0 {\nbind 127.0.0.1\nshaker a.example.org {\nfallback x.b.example.org\n}\nshaker b.example.org {\nfallback x.a.example.org\n}\n}\n",
@@ -209,7 +213,9 @@ func TestCheckMistakesOfTheWhole(t *testing.T) {
 }
 
 // A check is gone without a trace: whatever it was about, what comes after it starts as ever.
-func TestCheckLeavesNothing(t *testing.T) {
+func TestCheckLeavesNothing(t *testing.T) { lab.Apart(t, testCheckLeavesNothing) }
+
+func testCheckLeavesNothing(t *testing.T) {
 	lab.CaptureLog(t)
 	clog.D.Set()
 	defer clog.D.Clear()
@@ -234,7 +240,9 @@ func TestCheckLeavesNothing(t *testing.T) {
 }
 
 // The page about checks shows what is printed of its Corefile.
-func TestCheckPage(t *testing.T) {
+func TestCheckPage(t *testing.T) { lab.Apart(t, testCheckPage) }
+
+func testCheckPage(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("it shows the default method on Linux")
 	}
@@ -247,7 +255,9 @@ func TestCheckPage(t *testing.T) {
 }
 
 // Every Corefile that we show makes the same policies when what is printed of it is read.
-func TestCheckShownCorefiles(t *testing.T) {
+func TestCheckShownCorefiles(t *testing.T) { lab.Apart(t, testCheckShownCorefiles) }
+
+func testCheckShownCorefiles(t *testing.T) {
 	corefiles := shownCorefiles(t)
 	lab.CaptureLog(t)
 	rules := readFile(t, "overrides.example")
