@@ -1,10 +1,15 @@
 package shaker
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
 
@@ -88,6 +93,25 @@ func TestExplainBeforeTheStart(t *testing.T) {
 	_, err := new(instance).explain(t.Context(), status.Question{Name: "a.example.org."})
 	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Who is refused has nobody at work: no view and no provider of metadata.
+func TestExplainRefusesAtOnce(t *testing.T) {
+	asked := 0
+	key := &dnsserver.Config{Zone: "example.org.", Transport: "dns", Port: "53", ListenHosts: []string{""}, FilterFuncs: []dnsserver.FilterFunc{
+		func(context.Context, *request.Request) bool { asked++; return true },
+	}}
+	block := newNetwork(t, "").above(policyFor(t, "all", 0), nil)
+	block.keys, block.near = []*dnsserver.Config{key}, []*dnsserver.Config{key}
+	block.controller = &caddy.Controller{ServerBlockKeys: []string{"dns://example.org.:53"}}
+	inst := &instance{handlers: []*Shaker{block}}
+	inst.started.Store(true)
+	shared.explaining.number = maxExplaining // which takes none of the rate
+	defer func() { shared.explaining.number = 0 }()
+	_, err := inst.explain(t.Context(), status.Question{Name: "a.example.org.", Type: dns.TypeA})
+	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable || asked > 0 {
+		t.Errorf("got %v, and the view was asked %d times", err, asked)
 	}
 }
 
