@@ -79,6 +79,9 @@ func (inst *instance) explain(ctx context.Context, q status.Question) (*status.E
 	if err := shared.explaining.begin(time.Now()); err != nil {
 		return nil, err
 	}
+	for i := range candidates {
+		candidates[i].choose(q)
+	}
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	e := &status.Explanation{Blocks: make([]status.Explained, len(candidates))}
 	answers := make([]chan status.Explained, len(candidates))
@@ -107,7 +110,7 @@ type candidate struct {
 	zone   zonePolicy
 	key    *dnsserver.Config // that holds the name
 	server string            // the key as the Corefile has it, with the defaults
-	chosen bool              // for the query of the client
+	chosen bool              // for the query of the client, once choose was called
 }
 
 // candidates returns those for a question, in the order of the Corefile, or those of them that it is about.
@@ -118,9 +121,7 @@ func (inst *instance) candidates(q status.Question) (all []candidate, err error)
 			continue
 		}
 		if i := block.keyFor(q.Name); i >= 0 {
-			c := candidate{block: block, zone: zone, key: block.keys[i], server: block.controller.ServerBlockKeys[i]}
-			c.chosen = slices.Contains(block.keys, block.choice(c.key, q))
-			all = append(all, c)
+			all = append(all, candidate{block: block, zone: zone, key: block.keys[i], server: block.controller.ServerBlockKeys[i]})
 		}
 	}
 	if len(all) == 0 {
@@ -138,6 +139,11 @@ func (inst *instance) candidates(q status.Question) (all []candidate, err error)
 	}
 	return nil, &status.Refusal{Status: http.StatusNotFound, Reason: fmt.Sprintf("server: %q is no server block for %s, want a number from 1 to %d or one of %s",
 		q.Server, q.Name, len(all), strings.Join(servers, ", "))}
+}
+
+// choose finds out whether CoreDNS would choose the candidate. That has views and the providers of metadata at work.
+func (c *candidate) choose(q status.Question) {
+	c.chosen = slices.Contains(c.block.keys, c.block.choice(c.key, q))
 }
 
 // zonesListed names those that have a policy.

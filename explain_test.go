@@ -1,10 +1,15 @@
 package shaker
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/request"
 
 	"github.com/miekg/dns"
 
@@ -83,11 +88,61 @@ func TestExplainIsBounded(t *testing.T) {
 	}
 }
 
+// So are the addresses that records lead to.
+func TestExplainIsBoundedInAddresses(t *testing.T) {
+	const targets, ports = 40, 30
+	network := newNetwork(t, "")
+	request := handlerRequest("_x._tcp.example.org.", dns.TypeSRV)
+	m := new(dns.Msg).SetReply(request)
+	header := func(name string, rrtype uint16) dns.RR_Header {
+		return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET}
+	}
+	for i := range ports {
+		m.Answer = append(m.Answer, &dns.SRV{Hdr: header("_x._tcp.example.org.", dns.TypeSRV), Port: uint16(1000 + i), Target: "a.example.org."})
+	}
+	for i := range targets {
+		m.Extra = append(m.Extra, &dns.A{Hdr: header("a.example.org.", dns.TypeA), A: []byte{10, 0, 0, byte(i)}})
+	}
+	p := benchPass(policyFor(t, "all", 0), network, request)
+	p.observe(newObservation(t.Context()))
+	var e status.Explained
+	p.explain(m, &e)
+	told := 0
+	for _, set := range e.Sets {
+		for _, member := range set.Members {
+			told += len(member.Addresses)
+		}
+	}
+	// Each is told of twice: of the SRV record that leads to it, and of its own.
+	if all := 2 * targets * ports; told != maxAddressesTold || e.LeftOut != all-told {
+		t.Errorf("%d of %d addresses, %d are left out", told, all, e.LeftOut)
+	}
+}
+
 // Until all plugins have started nothing is asked.
 func TestExplainBeforeTheStart(t *testing.T) {
 	_, err := new(instance).explain(t.Context(), status.Question{Name: "a.example.org."})
 	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Who is refused has nobody at work: no view and no provider of metadata.
+func TestExplainRefusesAtOnce(t *testing.T) {
+	asked := 0
+	key := &dnsserver.Config{Zone: "example.org.", Transport: "dns", Port: "53", ListenHosts: []string{""}, FilterFuncs: []dnsserver.FilterFunc{
+		func(context.Context, *request.Request) bool { asked++; return true },
+	}}
+	block := newNetwork(t, "").above(policyFor(t, "all", 0), nil)
+	block.keys, block.near = []*dnsserver.Config{key}, []*dnsserver.Config{key}
+	block.controller = &caddy.Controller{ServerBlockKeys: []string{"dns://example.org.:53"}}
+	inst := &instance{handlers: []*Shaker{block}}
+	inst.started.Store(true)
+	shared.explaining.number = maxExplaining // which takes none of the rate
+	defer func() { shared.explaining.number = 0 }()
+	_, err := inst.explain(t.Context(), status.Question{Name: "a.example.org.", Type: dns.TypeA})
+	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable || asked > 0 {
+		t.Errorf("got %v, and the view was asked %d times", err, asked)
 	}
 }
 
@@ -98,7 +153,7 @@ func TestPageExplain(t *testing.T) {
 		fmt.Sprintf("All clients together get %d explanations in a second. Four are made at a time, and the plugins below have %.0f seconds",
 			explainRate, explainTimeout.Seconds()),
 		fmt.Sprintf("what became of answers on their way here, %d at most", maxWithin),
-		fmt.Sprintf("of each server block, %d records, %d members of sets and %d addresses are, at most", maxRecordsTold, maxMembersTold, maxAddressesTold),
+		fmt.Sprintf("of each server block, %d records, %d members of sets and %d addresses of members are told of, at most", maxRecordsTold, maxMembersTold, maxAddressesTold),
 	)
 	if maxExplaining != 4 {
 		t.Errorf("%d are made at a time", maxExplaining)

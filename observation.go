@@ -140,7 +140,7 @@ func (p *pass) explain(m *dns.Msg, e *status.Explained) *dns.Msg {
 		n := p.observation.grant(&p.observation.members, len(set.Members))
 		e.LeftOut += len(set.Members) - n
 		if n > 0 {
-			e.Sets = append(e.Sets, p.explainSet(set, set.Members[:n]))
+			e.Sets = append(e.Sets, p.explainSet(set, set.Members[:n], &e.LeftOut))
 		}
 	}
 	return told.Message
@@ -180,8 +180,8 @@ func ttlOf(rrs []dns.RR) *uint32 {
 	return &ttl
 }
 
-// explainSet tells what was decided about some members of an RRset.
-func (p *pass) explainSet(set *answer.ExplainedSet, members []answer.ExplainedMember) status.ExplainedSet {
+// explainSet tells what was decided about some members of an RRset. It adds the addresses that are not told of to leftOut.
+func (p *pass) explainSet(set *answer.ExplainedSet, members []answer.ExplainedMember, leftOut *int) status.ExplainedSet {
 	e := status.ExplainedSet{
 		Name: set.Name, Type: dns.Type(set.Type).String(), Section: "answer",
 		Decision: set.Decision, Fallback: set.Fallback,
@@ -195,7 +195,9 @@ func (p *pass) explainSet(set *answer.ExplainedSet, members []answer.ExplainedMe
 			Record: textOf(m.Record), InAnswer: m.Rank > 0, Rank: m.Rank,
 			Why: m.Why, Steps: m.Steps, Addresses: []status.ExplainedAddress{},
 		}
-		for j := range m.Addresses[:p.observation.grant(&p.observation.addresses, len(m.Addresses))] {
+		n := p.observation.grant(&p.observation.addresses, len(m.Addresses))
+		*leftOut += len(m.Addresses) - n
+		for j := range m.Addresses[:n] {
 			member.Addresses = append(member.Addresses, p.explainAddress(&m.Addresses[j]))
 		}
 		e.Members = append(e.Members, member)

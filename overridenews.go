@@ -30,7 +30,7 @@ type overrideNews struct {
 type toldOverrides struct {
 	rules   *override.Rules
 	problem string // why it is not in force, as in the log; empty where it is
-	changed bool   // since the last event that it is in force
+	changed bool   // by somebody, since the last event that it is in force
 	more    int    // changed rules without an event of their own
 }
 
@@ -104,7 +104,8 @@ func (n *overrideNews) rules(path string) *override.Rules {
 	return n.of.settings.overrides[path].Rules()
 }
 
-// compare adds an event for each rule that is different from what was told. The caller holds mu.
+// compare adds an event for each rule that is different from what was told. Where somebody has changed the file, the event
+// follows that it is in force; where rules have only ended by themselves, none does. The caller holds mu.
 func (n *overrideNews) compare(path string, rules *override.Rules) {
 	t := n.told[path]
 	if t.rules == rules {
@@ -114,8 +115,13 @@ func (n *overrideNews) compare(path string, rules *override.Rules) {
 	for _, change := range changes {
 		n.events.Addf(events.Override, "Override: %s", change)
 	}
-	t.rules, t.more = rules, t.more+more
-	t.changed = t.changed || len(changes) > 0
+	t.rules = rules
+	switch edited := slices.ContainsFunc(changes, func(c override.Change) bool { return !c.Ended }); {
+	case edited || t.changed:
+		t.changed, t.more = true, t.more+more
+	case more > 0:
+		n.events.Addf(events.Override, "And %d more overrides changed because rules end by themselves", more)
+	}
 	n.told[path] = t
 }
 

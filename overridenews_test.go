@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
@@ -152,6 +153,41 @@ func TestOverrideNews(t *testing.T) {
 			return got == want || strings.HasSuffix(want, ": line 1: ") && strings.HasPrefix(got, want)
 		}) {
 			t.Errorf("%s: got\n%s\nwant\n%s", step.name, strings.Join(got, "\n"), strings.Join(step.want, "\n"))
+		}
+	}
+}
+
+// Rules that end by themselves are told when they do. No event of their file follows, neither then nor with the next reload.
+func TestOverrideNewsEnd(t *testing.T) {
+	lab.CaptureLog(t)
+	for _, count := range []int{1, maxOverrideEvents + 7} {
+		var rules strings.Builder
+		end := time.Now().Add(2 * time.Second).UTC().Format(time.RFC3339)
+		for i := range count {
+			fmt.Fprintf(&rules, "10.0.%d.%d down until %s\n", i/100, i%100, end)
+		}
+		path := lab.File(t, "rules", rules.String())
+		n := &overrideNews{events: events.New()}
+		n.follow(overrideInstance(t, n, path))
+		before := eventsNewest(n.events)
+		n.of.settings.overrides[path].Start()
+		lab.Until(t, "the rules to end", func() bool { return eventsNewest(n.events) > before })
+		n.of.settings.overrides[path].Stop()
+		n.follow(overrideInstance(t, n, path))
+		got := eventsSince(n.events, before)
+		if count > maxOverrideEvents {
+			if want := fmt.Sprintf("override: And %d more overrides changed because rules end by themselves", count-maxOverrideEvents); got[len(got)-1] != want {
+				t.Errorf("got %q, want %q", got[len(got)-1], want)
+			}
+			got = got[:len(got)-1]
+		}
+		for i, got := range got {
+			if want := fmt.Sprintf("override: Override: 10.0.%d.%d is auto, was down: it ended at ", i/100, i%100); !strings.HasPrefix(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		if len(got) != min(count, maxOverrideEvents) {
+			t.Errorf("%d events of %d rules", len(got), count)
 		}
 	}
 }

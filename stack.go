@@ -99,7 +99,7 @@ func (s *Shaker) wayFor(ctx context.Context, p *pass) way {
 }
 
 // isWithin tells whether the query is part of another one, on whose stack it is.
-func (p *pass) isWithin() bool { return p.outer != nil || p.lookup != nil }
+func (p *pass) isWithin() bool { return p.outer != nil || p.lookup != nil || p.observation != nil }
 
 // detour has the next plugin serve a query by any way but straight.
 func (s *Shaker) detour(ctx context.Context, w dns.ResponseWriter, r *dns.Msg, by way) (int, error) {

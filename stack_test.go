@@ -346,6 +346,23 @@ func TestStackLearns(t *testing.T) {
 	}
 }
 
+// Nothing is learned of a query that is part of a question of our own, nor is a coroutine taken for it.
+func TestStackWithin(t *testing.T) {
+	s := stackZone(t, straight, func(w dns.ResponseWriter) (int, error) { return dns.RcodeSuccess, nil })
+	s.coroutines, s.samples = newCoroutines(), true
+	t.Cleanup(s.coroutines.close)
+	s.filtered.balance.Store(maxBalance)
+	for _, around := range []any{new(pass), new(lookup), new(observation)} {
+		ctx := context.WithValue(t.Context(), passKey{}, around)
+		for range 10 * sampleOf {
+			p := s.passFor(ctx, new(stackWriter), handlerRequest("a.example.org.", dns.TypeA))
+			if way := s.wayFor(ctx, p); way != straight {
+				t.Fatalf("within a %T the way is %d", around, way)
+			}
+		}
+	}
+}
+
 func TestGrowth(t *testing.T) {
 	tests := []struct {
 		samples string // + where the stack grew

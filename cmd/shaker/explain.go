@@ -36,7 +36,7 @@ type block struct {
 	Answer      []string `json:"answer"`
 	AnswerRcode string   `json:"answer_rcode"`
 	TTL         *int64   `json:"ttl"`
-	LeftOut     int      `json:"left_out"` // records and sets that would have been too much
+	LeftOut     int      `json:"left_out"` // records and addresses that would have been too much
 }
 
 type set struct {

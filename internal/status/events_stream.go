@@ -22,6 +22,9 @@ const (
 	beatEvery = 15 * time.Second
 	// maxBatch bounds the events that are written at a time, and with them the memory of a stream.
 	maxBatch = 32
+	// gather is how long a stream rests once it has read all events. What happens meanwhile is sent together: in a storm,
+	// a message for each event would take clients and server three times the CPU.
+	gather = 20 * time.Millisecond
 )
 
 // streamParameters choose events as those of the other formats do, and where the stream begins.
@@ -127,7 +130,7 @@ func (s *stream) run(ctx context.Context) {
 	follower := s.begin()
 	beat := time.NewTicker(beatEvery)
 	defer beat.Stop()
-	for s.send() == nil {
+	for {
 		next, forgotten, more := follower.Next(maxBatch)
 		if forgotten > 0 {
 			s.add(missed{forgotten})
@@ -137,25 +140,26 @@ func (s *stream) run(ctx context.Context) {
 				s.add(newEvent(s.log, e))
 			}
 		}
-		if more == nil {
-			more = atOnce
+		if s.send() != nil {
+			return
+		}
+		var rested <-chan time.Time // nil where there was nothing to read
+		switch {
+		case len(next) == maxBatch:
+			rested = time.After(0)
+		case len(next) > 0:
+			rested = time.After(gather)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
 			s.lines.WriteByte('\n')
+		case <-rested:
 		case <-more:
 		}
 	}
 }
-
-// atOnce is something that nobody waits for.
-var atOnce = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // begin returns who follows from the first event that the client wants.
 func (s *stream) begin() *events.Follower {

@@ -68,7 +68,7 @@ func (f *follower) expect(t *testing.T, what string, numbers ...uint64) {
 	t.Helper()
 	for _, number := range numbers {
 		line, took := f.next(t)
-		if want := fmt.Sprintf(`{"number":%d,`, number); !strings.HasPrefix(line, want) || took > 0 {
+		if want := fmt.Sprintf(`{"number":%d,`, number); !strings.HasPrefix(line, want) || took > gather {
 			t.Errorf("%s: %q after %v, want %s", what, line, took, want)
 		}
 	}
@@ -109,12 +109,41 @@ func TestStream(t *testing.T) {
 			n.subject.Events.Addf(events.Reload, "Reloaded")
 			f.expect(t, tt.query, tt.later...)
 			for range 5 {
-				if line, took := f.next(t); line != "" || took != beatEvery {
+				if line, took := f.next(t); line != "" || took > beatEvery || took < beatEvery-2*gather {
 					t.Errorf("%q: %q after %v, want an empty line after %v", tt.query, line, took, beatEvery)
 				}
 			}
 		})
 	}
+}
+
+// The first event of a storm is sent at once, and what follows in bundles: each message costs client and server more than
+// what is in it.
+func TestStreamGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := goLive(t, newServer(t, ""))
+		defer n.running.Close()
+		f := n.follow(t, "")
+		defer f.Close()
+		go func() {
+			for range 10 * maxBatch {
+				n.subject.Events.Addf(events.Trouble, "trouble")
+				time.Sleep(gather / 100)
+			}
+		}()
+		bundles := make(map[time.Time]int)
+		begin := time.Now()
+		for range 10 * maxBatch {
+			f.next(t)
+			bundles[time.Now()]++
+		}
+		if first := bundles[begin]; first != 1 {
+			t.Errorf("%d at once, want the first one", first)
+		}
+		if most := 1 + 10*maxBatch/100 + 1; len(bundles) > most {
+			t.Errorf("they came at %d times, want no more than %d", len(bundles), most)
+		}
+	})
 }
 
 // A client that stays away for a while gets what is known still, and is told how many events it has missed. Meanwhile nobody

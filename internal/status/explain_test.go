@@ -43,8 +43,8 @@ func TestExplain(t *testing.T) {
 		retry  string
 		page   string // what the page has
 	}{
-		{query: "", status: 200, page: "Nothing that is asked here counts anywhere"},
-		{query: "?name=www.Example.org", want: Question{Name: "www.Example.org.", Type: dns.TypeA, Client: loopback}, status: 200, page: "7 records more are not shown"},
+		{query: "", status: 200, page: "Nothing that is asked here is counted"},
+		{query: "?name=www.Example.org", want: Question{Name: "www.Example.org.", Type: dns.TypeA, Client: loopback}, status: 200, page: "7 more records or addresses are not shown"},
 		{query: "?name=a.&type=https&client=::ffff:192.0.2.1&dnssec=1&server=dns://a.:53", status: 200, page: "Steps, in their order",
 			want: Question{"a.", dns.TypeHTTPS, netip.MustParseAddr("192.0.2.1"), true, "dns://a.:53"}},
 		{query: "?name=a&type=TXT", status: 400, page: "want one of A, AAAA, SRV, SVCB, HTTPS, ANY"},
