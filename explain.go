@@ -242,8 +242,15 @@ func (c *candidate) await(ctx context.Context, told <-chan status.Explained) sta
 }
 
 // explain asks the plugins below, and tells what becomes of their answer.
-func (c *candidate) explain(ctx context.Context, q status.Question) status.Explained {
-	e := c.newExplained()
+func (c *candidate) explain(ctx context.Context, q status.Question) (e status.Explained) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			reportPanic("while "+q.Name+" was explained", reason)
+			e = c.newExplained()
+			e.Error = "this is a mistake in shaker, the log tells more"
+		}
+	}()
+	e = c.newExplained()
 	o := newObservation(ctx)
 	ctx = context.WithValue(c.block.standIn(ctx, c.key), passKey{}, o)
 	who := asker{client: q.Client, dnssec: q.DNSSEC}
@@ -262,13 +269,6 @@ func (c *candidate) explain(ctx context.Context, q status.Question) status.Expla
 		verdicts: verdicts{zone: c.zone, request: r, shaker: c.block},
 	}
 	p.observe(o)
-	defer func() {
-		if reason := recover(); reason != nil {
-			reportPanic("while "+q.Name+" was explained", reason)
-			e = c.newExplained()
-			e.Error = "this is a mistake in shaker, the log tells more"
-		}
-	}()
 	p.explain(m, &e)
 	e.Within = o.told()
 	return e

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,20 @@ func TestExplainRefusesAtOnce(t *testing.T) {
 	_, err := inst.explain(t.Context(), status.Question{Name: "a.example.org.", Type: dns.TypeA})
 	if refusal, ok := err.(*status.Refusal); !ok || refusal.Status != http.StatusServiceUnavailable || asked > 0 {
 		t.Errorf("got %v, and the view was asked %d times", err, asked)
+	}
+}
+
+// A mistake of ours costs one server block its explanation, which says so.
+func TestExplainPanics(t *testing.T) {
+	logged := lab.CaptureLog(t)
+	c := candidate{block: newNetwork(t, "").above(policyFor(t, "all", 0), nil), key: new(dnsserver.Config)} // it listens nowhere
+	c.zone = c.block.policies["example.org."]
+	e := c.explain(t.Context(), status.Question{Name: "www.example.org.", Type: dns.TypeA})
+	if want := "this is a mistake in shaker, the log tells more"; e.Error != want {
+		t.Errorf("error %q, want %q", e.Error, want)
+	}
+	if want := "while www.example.org. was explained"; !strings.Contains(logged.String(), want) {
+		t.Errorf("no %q in the log:\n%s", want, logged.String())
 	}
 }
 
