@@ -28,8 +28,9 @@ func TestFirstProbe(t *testing.T) {
 		target := m.Target(addr(1), plain, time.Minute)
 		time.Sleep(3 * time.Millisecond)
 		synctest.Wait()
-		if sent := net.times(addr(1)); len(sent) != 1 || sent[0] != start {
-			t.Errorf("sent at %v, want %v", sent, start)
+		// The next one finds its place in the interval at random, which may be right now.
+		if sent := net.times(addr(1)); len(sent) == 0 || sent[0] != start {
+			t.Errorf("sent at %v, want %v first", sent, start)
 		}
 		if target.State() != Up || target.RTT() != 3*time.Millisecond || target.Result() != checker.Answered {
 			t.Errorf("%v, %v, %v", target.State(), target.RTT(), target.Result())
