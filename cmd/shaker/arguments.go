@@ -10,6 +10,7 @@ import (
 
 // settings are what a command line asks for.
 type settings struct {
+	command   string
 	arguments []string // without flags, and without the command
 	help      bool
 
@@ -174,7 +175,11 @@ type given struct {
 func parse(args []string) (*command, *settings, error) {
 	flags, words, err := split(args)
 	if err != nil {
-		return nil, nil, err
+		about := ""
+		if len(words) > 0 && commandNamed(words[0]) != nil {
+			about = words[0]
+		}
+		return nil, nil, usageError{err, about}
 	}
 	s := &settings{timeout: 5 * time.Second, page: 1, size: 100, number: 20}
 	asksHelp := slices.ContainsFunc(flags, func(g given) bool { return g.name == "h" || g.name == "help" })
@@ -189,6 +194,7 @@ func parse(args []string) (*command, *settings, error) {
 	if c == nil {
 		return nil, nil, usageError{fmt.Errorf("there is no command %q, want one of %s", words[0], strings.Join(commandNames(), ", ")), ""}
 	}
+	s.command = c.name
 	if asksHelp {
 		s.help = true
 		return c, s, nil
@@ -199,7 +205,7 @@ func parse(args []string) (*command, *settings, error) {
 	return c, s, nil
 }
 
-// split tells flags from other words.
+// split tells flags from other words. With an error it returns the words before it.
 func split(args []string) (flags []given, words []string, err error) {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -215,16 +221,12 @@ func split(args []string) (flags []given, words []string, err error) {
 		o := optionNamed(name)
 		switch {
 		case o == nil:
-			command := ""
-			if len(words) > 0 && commandNamed(words[0]) != nil {
-				command = words[0]
-			}
-			return nil, nil, usageError{fmt.Errorf("there is no flag %q; what begins with a dash and is none comes after --", arg), command}
+			return nil, words, fmt.Errorf("there is no flag %q; what begins with a dash and is none comes after --", arg)
 		case o.value == "" && hasValue:
-			return nil, nil, usageError{fmt.Errorf("-%s: %q is too much, it takes no value", name, value), ""}
+			return nil, words, fmt.Errorf("-%s: %q is too much, it takes no value", name, value)
 		case o.value != "" && !hasValue:
 			if i++; i == len(args) {
-				return nil, nil, usageError{fmt.Errorf("-%s: no value, want -%s %s", name, name, o.value), ""}
+				return nil, words, fmt.Errorf("-%s: no value, want -%s %s", name, name, o.value)
 			}
 			value = args[i]
 		}

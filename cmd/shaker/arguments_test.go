@@ -27,7 +27,7 @@ func TestParse(t *testing.T) {
 		{"events -f -n 0 -kind down", "events", func(s *settings) { s.follow, s.number, s.kind = true, 0, "down" }},
 		{"events --help -kind down", "events", func(s *settings) { s.help = true }},
 	} {
-		want := &settings{timeout: 5 * time.Second, page: 1, size: 100, number: 20, arguments: []string{}}
+		want := &settings{command: tt.command, timeout: 5 * time.Second, page: 1, size: 100, number: 20, arguments: []string{}}
 		tt.want(want)
 		c, got, err := parse(strings.Fields(tt.args))
 		if err != nil {

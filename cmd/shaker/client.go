@@ -43,7 +43,7 @@ func (p *program) client(s *settings) (*client, error) {
 	}
 	base, err := parseServer(cmp.Or(where, defaultServer))
 	if err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", from, err), ""}
+		return nil, usageError{fmt.Errorf("%s: %w", from, err), s.command}
 	}
 	return &client{base: base, timeout: s.timeout, http: &http.Client{
 		// What is elsewhere is not asked: nobody chose it.
@@ -168,7 +168,7 @@ func (c *client) refused(response *http.Response, path string) error {
 	if isOurs {
 		text = said.Error
 	}
-	text = bounded(text, maxProblem)
+	text = clean(bounded(text, maxProblem)) // on a single line
 	switch after := response.Header.Get("Retry-After"); {
 	case response.StatusCode == http.StatusNotFound && !isOurs:
 		text = fmt.Sprintf("%s has no %s, want the status server of a shaker that is not older than this client: %s", c, path, text)

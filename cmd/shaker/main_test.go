@@ -72,7 +72,9 @@ func newProgram() (p *program, stdout, stderr *buffer) {
 	stdout, stderr = new(buffer), new(buffer)
 	return &program{
 		stdout: stdout, stderr: stderr,
-		env:      func(string) string { return "" },
+		env: func(name string) string { // no test finds a CoreDNS that happens to run here
+			return map[string]string{"SHAKER_SERVER": "127.0.0.1:1"}[name]
+		},
 		zone:     time.UTC,
 		now:      func() time.Time { return noon },
 		files:    files,
@@ -220,6 +222,14 @@ func TestAllParts(t *testing.T) {
 	}
 	status, stdout, _ = output("targets", "-all", "-json", "-server", server)
 	if status != exitDone || stdout != targetsBody+second {
+		t.Errorf("status %d\n%s", status, stdout)
+	}
+}
+
+// A part behind the last one says so, and is not taken for all there is.
+func TestPartBehindTheLast(t *testing.T) {
+	server := answers{"/targets.json?page=9&size=100": `{"version":1,"counts":{"total":5,"up":5},"matches":5,"page":9,"pages":1,"targets":[]}`}.serve(t)
+	if status, stdout, _ := output("targets", "-page", "9", "-server", server); status != exitDone || !strings.Contains(stdout, "This is part 9 of 1: ") {
 		t.Errorf("status %d\n%s", status, stdout)
 	}
 }

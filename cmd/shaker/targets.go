@@ -147,7 +147,7 @@ func (p *program) foot(a *targetsAnswer, s *settings) string {
 		fmt.Fprintf(&b, "; of all, %d down, %d unknown, %d up", n.Down, n.Unknown, n.Up)
 	}
 	b.WriteString("\n")
-	if !s.all && a.Pages > 1 {
+	if !s.all && (a.Pages > 1 || a.Page > a.Pages) {
 		fmt.Fprintf(&b, "This is part %d of %d: -page N shows another one, -all shows all.\n", a.Page, a.Pages)
 	}
 	return b.String()
