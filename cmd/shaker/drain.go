@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/prefix"
 )
 
@@ -39,6 +40,10 @@ func parseSubject(text string) (subject, error) {
 	p, err := prefix.Parse(text)
 	if err != nil {
 		return subject{}, fmt.Errorf("%w; with a port it is 192.0.2.7:443 or [2001:db8::7]:443", err)
+	}
+	// In a file, bits beyond the mask do not matter. Here, somebody may have copied an address from a list of interfaces.
+	if as, err := netip.ParsePrefix(text); err == nil && as != as.Masked() {
+		return subject{}, fmt.Errorf("%q is a host and a whole network, want %s or %s", text, as.Addr().Unmap(), prefix.String(p))
 	}
 	return subject{prefix: p}, nil
 }
@@ -70,10 +75,7 @@ func subjects(words []string) (rules []subject, reason string, err error) {
 			reason = strings.TrimSpace(word)
 		}
 	}
-	if strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' }) {
-		return nil, "", fmt.Errorf("the reason %q has a control character, want a single line of text", reason)
-	}
-	return rules, reason, nil
+	return rules, reason, override.CheckReason(reason)
 }
 
 // looksLikeRule tells whether a word was meant as an address and has a mistake.
@@ -94,10 +96,6 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 	}
 	return p.change(ctx, s, func(path string, about subject, reason string) (edited, error) {
 		return p.files.add(path, rule{What: about.String(), Says: "down", Until: until, Reason: reason}, now)
-	}, func(f *overridesFile, about subject) bool {
-		return slices.ContainsFunc(f.Rules, func(r rule) bool {
-			return r.What == about.String() && r.Says == "down" && r.Until.Equal(until)
-		})
 	}, func(about subject) string {
 		if until.IsZero() {
 			return fmt.Sprintf("%s is down until somebody says shaker undrain %s", about, about)
@@ -110,8 +108,18 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 func (p *program) undrain(ctx context.Context, s *settings) error {
 	return p.change(ctx, s, func(path string, about subject, reason string) (edited, error) {
 		return p.files.takeBack(path, about.String(), reason, p.now())
-	}, func(f *overridesFile, about subject) bool { return !f.isDown(about) }, func(about subject) string {
+	}, func(about subject) string {
 		return fmt.Sprintf("%s is left to its checks", about)
+	})
+}
+
+// has tells whether a rule that was written is in force. An auto may be missing, where it is an exception from nothing.
+func (f *overridesFile) has(written rule) bool {
+	if about, err := parseSubject(written.What); err == nil && written.Says == "auto" {
+		return !f.isDown(about)
+	}
+	return slices.ContainsFunc(f.Rules, func(r rule) bool {
+		return r.What == written.What && r.Says == written.Says && r.Until.Equal(written.Until)
 	})
 }
 
@@ -127,13 +135,13 @@ func (f *overridesFile) isDown(about subject) bool {
 	return says == "down"
 }
 
-// change carries out what drain and undrain have in common: edit writes a line, isInForce finds it in what the server has,
-// and sentence tells what it means.
+// change carries out what drain and undrain have in common: edit writes what is about a subject, and sentence tells what that
+// means.
 func (p *program) change(ctx context.Context, s *settings, edit func(path string, about subject, reason string) (edited, error),
-	isInForce func(*overridesFile, subject) bool, sentence func(subject) string) error {
+	sentence func(subject) string) error {
 	rules, reason, err := subjects(s.arguments)
 	if err != nil {
-		return usageError{err, ""}
+		return usageError{err, s.command}
 	}
 	c, err := p.client(s)
 	if err != nil {
@@ -143,48 +151,55 @@ func (p *program) change(ctx context.Context, s *settings, edit func(path string
 	if err != nil {
 		return err
 	}
-	var written []subject
-	for _, about := range rules {
-		e, err := edit(path, about, reason)
+	var about []subject
+	var written []rule
+	for _, subject := range rules {
+		e, err := edit(path, subject, reason)
 		if err != nil {
 			if len(written) > 0 {
-				p.complain("before that, %s was written to %s", list(written), path)
+				p.complain("before that, this was written to %s: %s", path, list(written))
 			}
 			return withAdvice(path, err)
 		}
-		if len(e.lines) > 0 {
-			written = append(written, about)
-			p.print(clean(fmt.Sprintf("%s: %s", path, strings.Join(e.lines, "; "))) + "\n")
+		if len(e.rules) > 0 {
+			about = append(about, subject)
+			written = append(written, e.rules...)
+			p.print(clean(fmt.Sprintf("%s: %s", path, list(e.rules))) + "\n")
 		}
 		for _, note := range e.notes {
 			p.print(clean(note) + "\n")
 		}
 	}
-	return p.confirm(ctx, c, s.overrides != "", path, written, isInForce, sentence)
+	return p.confirm(ctx, c, s.overrides != "", path, about, written, sentence)
 }
 
-func list(all []subject) string {
-	var texts []string
-	for _, s := range all {
-		texts = append(texts, s.String())
+// list writes rules within a sentence, as lines of a file.
+func list(rules []rule) string {
+	var lines []string
+	for _, r := range rules {
+		lines = append(lines, r.line())
 	}
-	return strings.Join(texts, ", ")
+	return strings.Join(lines, "; ")
 }
 
-// withAdvice adds what to do about a file that cannot be written.
+// line returns the rule as a line of a file.
+func (r rule) line() string {
+	line := r.What + " " + r.Says
+	if !r.Until.IsZero() {
+		line += " until " + r.Until.Format(time.RFC3339)
+	}
+	if r.Reason != "" {
+		line += "  # " + r.Reason
+	}
+	return line
+}
+
+// withAdvice adds what to do about a file that is not there.
 func withAdvice(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; as another user, such as with sudo, it may work", err)
-	case errors.Is(err, fs.ErrNotExist):
-		return elsewhere(path, err)
-	default:
-		return err
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is not here (%w): want this command on the machine of CoreDNS, or the path of the file here, with -overrides", path, err)
 	}
-}
-
-func elsewhere(path string, err error) error {
-	return fmt.Errorf("%s is not here (%w): want this command on the machine of CoreDNS, or the path of the file here, with -overrides", path, err)
+	return err
 }
 
 // file returns the file to write: that of the command line, or the only one that the server has. Of that one it also makes
@@ -204,17 +219,20 @@ func (p *program) file(ctx context.Context, c *client, chosen string) (string, e
 		}
 		info, err := os.Stat(f.Path)
 		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return "", fmt.Errorf("%w; as another user, such as with sudo, it may work", err)
 		case err != nil:
 			return "", withAdvice(f.Path, err)
+		case !f.Failed && info.ModTime().UTC().Truncate(time.Millisecond).Equal(f.Modified):
+			return f.Path, nil
+		case time.Now().Before(deadline):
 		case f.Failed:
 			return "", fmt.Errorf("%s has a mistake, want it mended first: %s", f.Path, f.Error)
-		case info.ModTime().UTC().Truncate(time.Millisecond).Equal(f.Modified):
-			return f.Path, nil
-		case time.Now().After(deadline):
+		default:
 			return "", fmt.Errorf("%s is another file here, written at %s, than that of %s, written at %s: want this command on the machine of CoreDNS, or the path of the file here, with -overrides",
 				f.Path, info.ModTime().UTC().Format(time.RFC3339), c, f.Modified.Format(time.RFC3339))
 		}
-		// It may have been written just now.
+		// It may have been written just now, or mended.
 		if err := pause(ctx, lookEvery); err != nil {
 			return "", err
 		}
@@ -241,16 +259,16 @@ func (a *overridesAnswer) only() (*overridesFile, error) {
 	return nil, fmt.Errorf("there are %d files of overrides, want -overrides with one of them: %s", len(a.Files), strings.Join(a.paths(), ", "))
 }
 
-// confirm waits until what was written is in force, and tells what that changes. A server is only needed where it has said
-// which file that is.
-func (p *program) confirm(ctx context.Context, c *client, chosen bool, path string, written []subject, isInForce func(*overridesFile, subject) bool, sentence func(subject) string) error {
+// confirm waits until what was written is in force, and tells what that changes for what it is about. A server is only needed
+// where it has said which file that is.
+func (p *program) confirm(ctx context.Context, c *client, chosen bool, path string, about []subject, written []rule, sentence func(subject) string) error {
 	if len(written) == 0 {
 		return nil
 	}
-	err := p.wait(ctx, c, path, written, isInForce)
+	err := p.wait(ctx, c, path, written)
 	var unknown errUnknown
 	if chosen && errors.As(err, &unknown) {
-		for _, about := range written {
+		for _, about := range about {
 			p.print(fmt.Sprintf("%s, once CoreDNS has read the file\n", sentence(about)))
 		}
 		p.complain("whether it is in force is not known: %v", err)
@@ -259,7 +277,7 @@ func (p *program) confirm(ctx context.Context, c *client, chosen bool, path stri
 	if err != nil {
 		return err
 	}
-	for _, about := range written {
+	for _, about := range about {
 		if err := p.print(fmt.Sprintf("%s: in force\n", sentence(about))); err != nil {
 			return err
 		}
@@ -274,7 +292,7 @@ func (p *program) confirm(ctx context.Context, c *client, chosen bool, path stri
 type errUnknown struct{ error }
 
 // wait returns when all that was written is in force.
-func (p *program) wait(ctx context.Context, c *client, path string, written []subject, isInForce func(*overridesFile, subject) bool) error {
+func (p *program) wait(ctx context.Context, c *client, path string, written []rule) error {
 	for deadline := time.Now().Add(p.patience); ; {
 		all, err := c.overrides(ctx, nil)
 		if err != nil {
@@ -284,7 +302,7 @@ func (p *program) wait(ctx context.Context, c *client, path string, written []su
 		if f == nil {
 			return fmt.Errorf("%s is written, but %s does not read it, want one of: %s", path, c, strings.Join(all.paths(), ", "))
 		}
-		missing := slices.DeleteFunc(slices.Clone(written), func(about subject) bool { return isInForce(f, about) })
+		missing := slices.DeleteFunc(slices.Clone(written), f.has)
 		switch {
 		case len(missing) == 0:
 			return nil
@@ -328,6 +346,9 @@ func (p *program) concerned(ctx context.Context, c *client, about subject) error
 	var a targetsAnswer
 	if _, err := c.ask(ctx, "targets.json", q, &a); err != nil {
 		return err
+	}
+	if a.Matches == 0 && a.Counts.Total > 0 {
+		return p.print(fmt.Sprintf("No target has this address among the %d there are: is it the right one?\n", a.Counts.Total))
 	}
 	text := fmt.Sprintf("That is about %d of %s\n", a.Matches, count(a.Counts.Total, "target"))
 	for i := range a.Targets {

@@ -71,27 +71,20 @@ func rulesFile(t *testing.T, content string) string {
 
 // fileEditor writes what the tests look at, without the checks of the real one.
 func fileEditor(t *testing.T, notes ...string) editor {
-	write := func(path, line, reason string) (edited, error) {
-		if reason != "" {
-			line += "  # " + reason
-		}
+	write := func(path string, r rule) (edited, error) {
 		file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 		if err != nil {
 			return edited{}, err
 		}
 		defer file.Close()
-		_, err = fmt.Fprintln(file, line)
-		return edited{[]string{line}, notes}, err
+		_, err = fmt.Fprintln(file, r.line())
+		return edited{[]rule{r}, notes}, err
 	}
 	return editor{
-		add: func(path string, r rule, _ time.Time) (edited, error) {
-			line := r.What + " " + r.Says
-			if !r.Until.IsZero() {
-				line += " until " + r.Until.Format(time.RFC3339)
-			}
-			return write(path, line, r.Reason)
+		add: func(path string, r rule, _ time.Time) (edited, error) { return write(path, r) },
+		takeBack: func(path, what, reason string, _ time.Time) (edited, error) {
+			return write(path, rule{What: what, Says: "auto", Reason: reason})
 		},
-		takeBack: func(path, what, reason string, _ time.Time) (edited, error) { return write(path, what+" auto", reason) },
 	}
 }
 
@@ -104,7 +97,7 @@ func TestDrain(t *testing.T) {
 			"PATH: 192.0.2.7 down until 2026-11-26T14:00:05Z  # kernel update\n192.0.2.7 is down until 14:00:05, for 2h: in force\n" + about},
 		{"until a time", "drain [2001:db8::7]:443 -until 2026-11-27T17:00:00+01:00", "", "[2001:db8::7]:443 down until 2026-11-27T17:00:00+01:00\n",
 			"PATH: [2001:db8::7]:443 down until 2026-11-27T17:00:00+01:00\n[2001:db8::7]:443 is down until 2026-11-27 16:00:00, for 1d3h: in force\n" + about},
-		{"for ever, and two", "drain 192.0.2.9/24 ::ffff:192.0.2.7 192.0.2.7", "x auto\n", "x auto\n192.0.2.0/24 down\n192.0.2.7 down\n",
+		{"for ever, and two", "drain 192.0.2.0/24 ::ffff:192.0.2.7 192.0.2.7", "x auto\n", "x auto\n192.0.2.0/24 down\n192.0.2.7 down\n",
 			"PATH: 192.0.2.0/24 down\nPATH: 192.0.2.7 down\n192.0.2.0/24 is down until somebody says shaker undrain 192.0.2.0/24: in force\n" + about +
 				"192.0.2.7 is down until somebody says shaker undrain 192.0.2.7: in force\n" + about},
 		{"back", "undrain 192.0.2.7|wrong host", "192.0.2.0/24 down\n", "192.0.2.0/24 down\n192.0.2.7 auto  # wrong host\n",
@@ -155,7 +148,6 @@ func TestDrainErrors(t *testing.T) {
 		{"another machine", (&steered{paths: []string{"/nowhere/o"}}).serve(t), "", editor{}, 1, "/nowhere/o is not here (stat /nowhere/o: no such file or directory): want this command on the machine of CoreDNS, or the path of the file here, with -overrides"},
 		{"another file", moved.URL, "", editor{}, 1, path + " is another file here, written at "},
 		{"a mistake in the file", (&steered{paths: []string{path}, failed: "line 1: x"}).serve(t), "", editor{}, 1, path + " has a mistake, want it mended first: line 1: x"},
-		{"not allowed", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrPermission), 1, "permission denied; as another user, such as with sudo, it may work"},
 		{"gone", (&steered{paths: []string{path}}).serve(t), "", refuse(fs.ErrNotExist), 1, path + " is not here"},
 		{"disk full", (&steered{paths: []string{path}}).serve(t), "", refuse(errors.New("disk full")), 1, "open " + path + ": disk full\n"},
 		{"a deaf server", (&steered{paths: []string{path}, deaf: true}).serve(t), "", fileEditor(t), 1, path + " is written, but http://127.0.0.1:"},
@@ -179,5 +171,105 @@ func TestUndrainNotes(t *testing.T) {
 	}
 	if status := p.run(t.Context(), []string{"undrain", "192.0.2.7", "-overrides", "/o", "-server", "127.0.0.1:1"}); status != exitDone || stdout.String() != "192.0.2.7 is not down by any rule\n" {
 		t.Errorf("status %d, %s", status, stdout)
+	}
+}
+
+// late is a server that tells its rules as they were for so many questions more.
+type late struct {
+	steered
+	old   string // what was in the file
+	still int
+}
+
+func (l *late) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/overrides.json" || l.still == 0 {
+		l.steered.ServeHTTP(w, r)
+		return
+	}
+	l.still--
+	info, _ := os.Stat(l.paths[0])
+	fmt.Fprintf(header(w), `{"version":1,"files":[{"path":%q,"modified":%q,"rules":[%s]}]}`, l.paths[0],
+		info.ModTime().UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano), l.old)
+}
+
+func header(w http.ResponseWriter) http.ResponseWriter {
+	w.Header().Set("Content-Type", "application/json")
+	return w
+}
+
+// Each line that is written has to be in force, also those for the ports of an address.
+func TestUndrainWaitsForPorts(t *testing.T) {
+	path := rulesFile(t, "192.0.2.7:443 down\n")
+	l := &late{steered{paths: []string{path}}, `{"rule":"192.0.2.7:443","says":"down"}`, 3}
+	server := httptest.NewServer(l)
+	t.Cleanup(server.Close)
+	p, stdout, stderr := newProgram()
+	p.files = files
+	status := p.run(t.Context(), []string{"undrain", "192.0.2.7", "-server", server.URL})
+	if status != exitDone || l.still != 0 || !strings.Contains(stdout.String(), "192.0.2.7 is left to its checks: in force") {
+		t.Errorf("status %d, %d answers too early\n%s%s", status, l.still, stdout, stderr)
+	}
+}
+
+// A file that has just been mended may still be broken for the server.
+func TestDrainAfterMending(t *testing.T) {
+	path := rulesFile(t, "")
+	asked := 0
+	mended := &steered{paths: []string{path}}
+	broken := &steered{paths: []string{path}, failed: "line 1: x"}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked < 3 {
+			broken.ServeHTTP(w, r)
+			return
+		}
+		mended.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p, _, stderr := newProgram()
+	p.files = files
+	if status := p.run(t.Context(), []string{"drain", "192.0.2.7", "-server", server.URL}); status != exitDone {
+		t.Errorf("status %d\n%s", status, stderr)
+	}
+}
+
+// A rule that no target has is likely to be a mistake.
+func TestDrainOfNothing(t *testing.T) {
+	path := rulesFile(t, "")
+	s := &steered{paths: []string{path}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/targets.json" {
+			fmt.Fprint(header(w), `{"version":1,"counts":{"total":9},"matches":0,"targets":[]}`)
+			return
+		}
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p, stdout, _ := newProgram()
+	p.files = files
+	p.run(t.Context(), []string{"drain", "192.0.2.8", "-server", server.URL})
+	if want := "in force\nNo target has this address among the 9 there are: is it the right one?\n"; !strings.HasSuffix(stdout.String(), want) {
+		t.Errorf("%s, want %s", stdout, want)
+	}
+}
+
+// What is wrong with the command line is told before anything is asked or written, with the command that helps.
+func TestDrainUsage(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"drain", "192.0.2.9/24"}, `"192.0.2.9/24" is a host and a whole network, want 192.0.2.9 or 192.0.2.0/24; what comes last may be a reason, in quotes`},
+		{[]string{"drain", "::ffff:192.0.2.9/120"}, "want 192.0.2.9 or 192.0.2.0/24"},
+		{[]string{"drain", "192.0.2.7", "two\nlines"}, `reason: "two\nlines" has the character '\n', want a single line of text`},
+		{[]string{"drain", "192.0.2.7", "a\u202eb"}, `reason: "a\u202eb" has the character '\u202e', want a single line of text`},
+		{[]string{"undrain", "192.0.2.7", strings.Repeat("x", 201)}, "reason: it has 201 characters, want 200 at most"},
+		{[]string{"undrain", "x"}, `"x" is neither`},
+		{[]string{"undrain", "192.0.2.7", "-server", "ftp://x"}, `-server: "ftp://" is not possible`},
+		{[]string{"undrain", "192.0.2.7", "-server"}, `-server: no value, want -server URL`},
+	} {
+		status, stdout, stderr := output(tt.args...)
+		if help := "shaker help " + tt.args[0] + " tells"; status != exitUsage || stdout != "" || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, help) {
+			t.Errorf("%q: status %d, %s%s, want %s and %s", tt.args, status, stdout, stderr, tt.want, help)
+		}
 	}
 }

@@ -17,8 +17,17 @@ type editor struct {
 
 // edited is what was done to a file.
 type edited struct {
-	lines []string // that were added; none where that is not needed
+	rules []rule   // that were added, a line each; none where that is not needed
 	notes []string // what else there is to know, a sentence each
+}
+
+// editedBy takes over what was done.
+func editedBy(e override.Edit) edited {
+	done := edited{notes: e.Notes}
+	for _, r := range e.Rules {
+		done.rules = append(done.rules, rule{What: r.What, Says: r.Says.String(), Until: r.Until, Reason: r.Reason})
+	}
+	return done
 }
 
 // files is the editor that CoreDNS agrees with.
@@ -31,10 +40,10 @@ var files = editor{
 			}
 		}
 		e, err := override.Add(path, line, now)
-		return edited{e.Lines, e.Notes}, err
+		return editedBy(e), err
 	},
 	takeBack: func(path, what, reason string, now time.Time) (edited, error) {
 		e, err := override.TakeBack(path, what, reason, now)
-		return edited{e.Lines, e.Notes}, err
+		return editedBy(e), err
 	},
 }

@@ -16,8 +16,8 @@ import (
 
 // Edit is what was done to a file, and what a person should know of it.
 type Edit struct {
-	// Lines were added to the file. There are none where that is not needed.
-	Lines []string
+	// Rules were added to the file, a line each. There are none where that is not needed.
+	Rules []Rule
 	// Changes are what they change from now on, ten at most.
 	Changes []Change
 	// Notes are what else there is to know, a sentence each.
@@ -76,16 +76,24 @@ func valid(rule Rule, now time.Time) (subject, Rule, error) {
 			return about, rule, errors.New("until: it is after the year 9999, want an earlier time, or none for a rule that does not end")
 		}
 	}
-	for _, r := range rule.Reason {
-		if !unicode.IsPrint(r) && r != '\t' && !unicode.Is(unicode.Zs, r) || r == utf8.RuneError {
-			return about, rule, fmt.Errorf("reason: %s has the character %q, want a single line of text", quote(rule.Reason), r)
-		}
-	}
-	if n := utf8.RuneCountInString(strings.TrimSpace(rule.Reason)); n > maxReason {
-		return about, rule, fmt.Errorf("reason: it has %d characters, want %d at most", n, maxReason)
+	if err := CheckReason(rule.Reason); err != nil {
+		return about, rule, err
 	}
 	rule.What, rule.Reason = about.String(), harmless(rule.Reason)
 	return about, rule, nil
+}
+
+// CheckReason returns what is wrong with a reason that Add or TakeBack is to write: it has up to 200 characters, on one line.
+func CheckReason(reason string) error {
+	for _, r := range reason {
+		if !unicode.IsPrint(r) && r != '\t' && !unicode.Is(unicode.Zs, r) || r == utf8.RuneError {
+			return fmt.Errorf("reason: %s has the character %q, want a single line of text", quote(reason), r)
+		}
+	}
+	if n := utf8.RuneCountInString(strings.TrimSpace(reason)); n > maxReason {
+		return fmt.Errorf("reason: it has %d characters, want %d at most", n, maxReason)
+	}
+	return nil
 }
 
 // afterwards tells what becomes of what a rule is about when the rule ends, unless it is left to its checks.
@@ -153,10 +161,8 @@ func planFor(path, content string, now time.Time, decide func(*Rules) ([]Rule, [
 		return nil, fmt.Errorf("%s is not in force, want it mended first: %w", path, err)
 	}
 	p := &plan{before: content}
-	rules, notes := decide(before)
-	p.Notes = notes
-	for _, rule := range rules {
-		p.Lines = append(p.Lines, rule.String())
+	p.Rules, p.Notes = decide(before)
+	for _, rule := range p.Rules {
 		p.add += rule.String() + "\n"
 	}
 	after, err := Parse(ended(content)+p.add, now)
@@ -166,6 +172,9 @@ func planFor(path, content string, now time.Time, decide func(*Rules) ([]Rule, [
 	p.Changes, _ = after.Difference(before, now, maxLines)
 	return p, nil
 }
+
+// lines writes what is to be added within a sentence.
+func (p *plan) lines() string { return strings.ReplaceAll(strings.TrimSuffix(p.add, "\n"), "\n", "; ") }
 
 // ended returns lines of which the last one has an end.
 func ended(lines string) string {
@@ -194,18 +203,18 @@ func editOnce(path string, now time.Time, decide func(*Rules) ([]Rule, []string)
 		return Edit{}, fmt.Errorf("%s, want the file that the property overrides names", r.failure)
 	}
 	p, err := planFor(path, r.content, now, decide)
-	if err != nil || len(p.Lines) == 0 {
+	if err != nil || len(p.Rules) == 0 {
 		return editOf(p), err
 	}
 	if isMounted(path) {
-		return Edit{}, fmt.Errorf("%s comes from a ConfigMap or Secret, and cannot be changed here; want there, by kubectl edit: %s", path, strings.Join(p.Lines, "; "))
+		return Edit{}, fmt.Errorf("%s comes from a ConfigMap or Secret, and cannot be changed here; want there, by kubectl edit: %s", path, p.lines())
 	}
 	file, err := openLocked(path)
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return Edit{}, fmt.Errorf("%w, want where the file comes from, such as a ConfigMap: %s", err, strings.Join(p.Lines, "; "))
+		return Edit{}, fmt.Errorf("%w, want where the file comes from, such as a ConfigMap: %s", err, p.lines())
 	case errors.Is(err, fs.ErrPermission):
-		return Edit{}, fmt.Errorf("%w, want the right to write it, or by somebody who has that: %s", err, strings.Join(p.Lines, "; "))
+		return Edit{}, fmt.Errorf("%w, want the right to write it, such as with sudo, or by somebody who has that: %s", err, p.lines())
 	case err != nil:
 		return Edit{}, err
 	}
@@ -214,7 +223,7 @@ func editOnce(path string, now time.Time, decide func(*Rules) ([]Rule, []string)
 	if r = read(path); r.failure != "" {
 		return Edit{}, errors.New(r.failure)
 	}
-	if p, err = planFor(path, r.content, now, decide); err != nil || len(p.Lines) == 0 {
+	if p, err = planFor(path, r.content, now, decide); err != nil || len(p.Rules) == 0 {
 		return editOf(p), err
 	}
 	after, err := p.carryOut(path, file, now)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -81,10 +80,19 @@ func TestAdd(t *testing.T) {
 		}
 		told := clocks(strings.ReplaceAll(tt.told, "until 14:00,", "until 14:00 ,"))
 		told = strings.ReplaceAll(told, " ,", ",")
-		if got := e.told(); got != told || !slices.Equal(e.Lines, []string{line}) {
-			t.Errorf("%s: lines %q, told %q, want %q, %q", name, e.Lines, got, line, told)
+		if got := e.told(); got != told || linesOfEdit(e) != line {
+			t.Errorf("%s: lines %q, told %q, want %q, %q", name, linesOfEdit(e), got, line, told)
 		}
 	}
+}
+
+// linesOfEdit are what was added.
+func linesOfEdit(e Edit) string {
+	var texts []string
+	for _, r := range e.Rules {
+		texts = append(texts, r.String())
+	}
+	return strings.Join(texts, ",")
 }
 
 func TestAddMistakes(t *testing.T) {
@@ -177,7 +185,7 @@ func TestTakeBack(t *testing.T) {
 			t.Errorf("%s, %s: %v", tt.before, tt.what, err)
 			continue
 		}
-		if got := strings.Join(e.Lines, ","); got != tt.lines {
+		if got := linesOfEdit(e); got != tt.lines {
 			t.Errorf("%s, %s: lines %q, want %q", tt.before, tt.what, got, tt.lines)
 		}
 		if got := strings.ReplaceAll(e.told(), ", ", ","); got != strings.ReplaceAll(clocks(tt.told), ", ", ",") {
@@ -221,7 +229,7 @@ func TestTakeBackAgainstAll(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(e.Lines) > 0 {
+		if len(e.Rules) > 0 {
 			needed++
 		}
 		for _, target := range everyTarget() {
@@ -375,7 +383,7 @@ func TestAddWithoutRight(t *testing.T) {
 		t.Skip("whoever runs this may write everywhere")
 	}
 	err := addOne(path, Rule{What: "192.0.2.7", Says: Down}, noon)
-	if !errors.Is(err, fs.ErrPermission) || !strings.HasSuffix(err.Error(), "want the right to write it, or by somebody who has that: 192.0.2.7 down") {
+	if !errors.Is(err, fs.ErrPermission) || !strings.HasSuffix(err.Error(), "want the right to write it, such as with sudo, or by somebody who has that: 192.0.2.7 down") {
 		t.Errorf("error %v", err)
 	}
 }
