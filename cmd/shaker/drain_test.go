@@ -247,7 +247,7 @@ func TestDrainOfNothing(t *testing.T) {
 	p, stdout, _ := newProgram()
 	p.files = files
 	p.run(t.Context(), []string{"drain", "192.0.2.8", "-server", server.URL})
-	if want := "in force\nNo target has this address among the 9 there are: is it the right one?\n"; !strings.HasSuffix(stdout.String(), want) {
+	if want := "in force\nThat is about none of the 9 targets: is it the right one?\n"; !strings.HasSuffix(stdout.String(), want) {
 		t.Errorf("%s, want %s", stdout, want)
 	}
 }
