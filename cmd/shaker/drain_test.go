@@ -273,3 +273,14 @@ func TestDrainUsage(t *testing.T) {
 		}
 	}
 }
+
+// What stays in answers although its address is drained is told.
+func TestDrainTellsExceptions(t *testing.T) {
+	path := rulesFile(t, "192.0.2.7:443 up\n")
+	p, stdout, _ := newProgram()
+	p.files = files
+	p.run(t.Context(), []string{"drain", "192.0.2.7", "why", "-server", (&steered{paths: []string{path}}).serve(t)})
+	if want := "\n192.0.2.7 is down, was auto, except 192.0.2.7:443, which is up (why)\n"; !strings.Contains(stdout.String(), want) {
+		t.Errorf("%s, want %s", stdout, want)
+	}
+}
