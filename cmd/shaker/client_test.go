@@ -44,6 +44,7 @@ func TestServerErrors(t *testing.T) {
 		{"too often", reply(429, isJSON, `{"version":1,"error":"too often"}`, "Retry-After", "2"), `says "too often", want a pause of 2 seconds`},
 		{"about to end", reply(503, "text/plain", "CoreDNS is about to end.\n"), "answers with status 503: CoreDNS is about to end.\n"},
 		{"the wrong host", reply(421, "text/plain", "The host is \x1b[31m not"), `answers with status 421: The host is \x1b[31m not`},
+		{"lines", reply(500, "text/plain", "oops\nshaker: done"), `answers with status 500: oops\nshaker: done` + "\n"},
 		{"elsewhere", reply(302, "text/html", "", "Location", "http://192.0.2.1/"), `leads on to "http://192.0.2.1/", want the address of the status server itself`},
 		{"another server", reply(200, "text/html", "<p>"), `is not the status server of shaker: it sends "text/html", want application/json; -server and SHAKER_SERVER say where that is`},
 		{"a later version", reply(200, isJSON, `{"version":2}`), "speaks version 2 of its JSON, want 1: take the client that belongs to it"},

@@ -348,7 +348,7 @@ func (p *program) concerned(ctx context.Context, c *client, about subject) error
 		return err
 	}
 	if a.Matches == 0 && a.Counts.Total > 0 {
-		return p.print(fmt.Sprintf("No target has this address among the %d there are: is it the right one?\n", a.Counts.Total))
+		return p.print(fmt.Sprintf("That is about none of the %d targets: is it the right one?\n", a.Counts.Total))
 	}
 	text := fmt.Sprintf("That is about %d of %s\n", a.Matches, count(a.Counts.Total, "target"))
 	for i := range a.Targets {

@@ -247,7 +247,7 @@ func TestDrainOfNothing(t *testing.T) {
 	p, stdout, _ := newProgram()
 	p.files = files
 	p.run(t.Context(), []string{"drain", "192.0.2.8", "-server", server.URL})
-	if want := "in force\nNo target has this address among the 9 there are: is it the right one?\n"; !strings.HasSuffix(stdout.String(), want) {
+	if want := "in force\nThat is about none of the 9 targets: is it the right one?\n"; !strings.HasSuffix(stdout.String(), want) {
 		t.Errorf("%s, want %s", stdout, want)
 	}
 }
@@ -271,5 +271,16 @@ func TestDrainUsage(t *testing.T) {
 		if help := "shaker help " + tt.args[0] + " tells"; status != exitUsage || stdout != "" || !strings.Contains(stderr, tt.want) || !strings.Contains(stderr, help) {
 			t.Errorf("%q: status %d, %s%s, want %s and %s", tt.args, status, stdout, stderr, tt.want, help)
 		}
+	}
+}
+
+// What stays in answers although its address is drained is told.
+func TestDrainTellsExceptions(t *testing.T) {
+	path := rulesFile(t, "192.0.2.7:443 up\n")
+	p, stdout, _ := newProgram()
+	p.files = files
+	p.run(t.Context(), []string{"drain", "192.0.2.7", "why", "-server", (&steered{paths: []string{path}}).serve(t)})
+	if want := "\n192.0.2.7 is down, was auto, except 192.0.2.7:443, which is up (why)\n"; !strings.Contains(stdout.String(), want) {
+		t.Errorf("%s, want %s", stdout, want)
 	}
 }

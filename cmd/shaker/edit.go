@@ -40,7 +40,13 @@ var files = editor{
 			}
 		}
 		e, err := override.Add(path, line, now)
-		return editedBy(e), err
+		done := editedBy(e)
+		for _, c := range e.Changes {
+			if c.Exceptions != "" {
+				done.notes = append(done.notes, c.String())
+			}
+		}
+		return done, err
 	},
 	takeBack: func(path, what, reason string, now time.Time) (edited, error) {
 		e, err := override.TakeBack(path, what, reason, now)

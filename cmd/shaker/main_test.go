@@ -226,6 +226,14 @@ func TestAllParts(t *testing.T) {
 	}
 }
 
+// A part behind the last one says so, and is not taken for all there is.
+func TestPartBehindTheLast(t *testing.T) {
+	server := answers{"/targets.json?page=9&size=100": `{"version":1,"counts":{"total":5,"up":5},"matches":5,"page":9,"pages":1,"targets":[]}`}.serve(t)
+	if status, stdout, _ := output("targets", "-page", "9", "-server", server); status != exitDone || !strings.Contains(stdout, "This is part 9 of 1: ") {
+		t.Errorf("status %d\n%s", status, stdout)
+	}
+}
+
 // Colours are for terminals only.
 func TestColours(t *testing.T) {
 	p, stdout, _ := newProgram()

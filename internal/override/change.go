@@ -18,7 +18,8 @@ type Change struct {
 	// Ended tells that Was has run out. Otherwise somebody has changed the file, or the clock was set back.
 	Ended bool
 
-	exceptions string
+	// Exceptions tell the parts for which something else is decided, as in ", except 192.0.2.7:443, which is up".
+	Exceptions string
 }
 
 // Reason is why somebody decided so, "" where nobody has said it.
@@ -35,7 +36,7 @@ func (c Change) String() string {
 	if c.Ended {
 		was, ended = c.Was.Says.String(), ": it ended at "+timeString(c.Was.Until)
 	}
-	line := fmt.Sprintf("%s is %s, was %s%s%s", c.What, c.Is.says(), was, c.exceptions, ended)
+	line := fmt.Sprintf("%s is %s, was %s%s%s", c.What, c.Is.says(), was, c.Exceptions, ended)
 	if reason := c.Reason(); reason != "" {
 		line += " (" + reason + ")"
 	}
@@ -64,7 +65,7 @@ func (r *Rules) Difference(before *Rules, now time.Time, most int) (changes []Ch
 		case len(changes) == most:
 			more++
 		default:
-			changes = append(changes, Change{What: about.String(), Was: was, Is: is, Ended: was.endedAt(now), exceptions: r.exceptions(about, is.Says)})
+			changes = append(changes, Change{What: about.String(), Was: was, Is: is, Ended: was.endedAt(now), Exceptions: r.exceptions(about, is.Says)})
 		}
 	}
 	return changes, more
