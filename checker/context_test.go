@@ -104,6 +104,31 @@ func TestCheckCancelled(t *testing.T) {
 	})
 }
 
+// overtaking is a backend that reports a check in line, of which it sees that nobody waits for it, before its waiter does.
+type overtaking struct {
+	backend
+	giveUp context.CancelFunc
+}
+
+func (o overtaking) submit(jobs []job) error {
+	o.giveUp()
+	deliverToWaiters([]Report{{Tag: jobs[0].Tag, Result: Inconclusive, Err: ErrBusy}})
+	return nil
+}
+
+func (overtaking) cancel(*waiter) {}
+
+// Whoever gives up is told just that, also where the end of the check overtakes him.
+func TestCheckCancelledOvertaken(t *testing.T) {
+	for range 50 { // a select takes any case that is ready
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &session{prober: &Prober{backend: overtaking{giveUp: cancel}}}
+		if r := s.check(ctx, job{Check: Check{Timeout: time.Minute}}); r.Result != Inconclusive || r.Err != context.Canceled {
+			t.Fatalf("given up: %v, %v", r.Result, r.Err)
+		}
+	}
+}
+
 // Nobody in line has to wait for longer than a check's own timeout, whoever is before.
 func TestTimeoutInLine(t *testing.T) {
 	forEachMethod(t, func(t *testing.T, m Method) {

@@ -103,6 +103,10 @@ func (s *session) check(ctx context.Context, j job) Report {
 	}
 	select {
 	case r := <-w.report:
+		// Who gives up in line is told by whoever comes first, and for this reason.
+		if r.Result == Inconclusive && w.gone() {
+			r.Err = ctx.Err()
+		}
 		return r
 	case <-ctx.Done():
 	}
