@@ -322,11 +322,5 @@ func (p *pass) accountAt(at netip.AddrPort) string {
 	return words
 }
 
-// clockTime is a time for people, with the date where that is not today.
-func clockTime(t time.Time) string {
-	t = t.Local()
-	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
-		return t.Format(time.TimeOnly)
-	}
-	return t.Format("2006-01-02 15:04:05")
-}
+// clockTime is a time for people.
+func clockTime(t time.Time) string { return status.ClockTime(t, time.Now()) }

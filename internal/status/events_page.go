@@ -51,12 +51,7 @@ func (p *pageOfEvents) Last() int  { return p.First() + len(p.Events) - 1 }
 func (p *pageOfEvents) Turn(by int) string { return p.Query.turn(p.Page, p.Pages, by) }
 
 // Clock is when the event was, with the date if that is not today.
-func (p *pageOfEvents) Clock(e event) string {
-	if local := e.Time.Local(); shortTime(e.Time, p.Time) != local.Format("15:04:05") {
-		return local.Format("2006-01-02 15:04:05")
-	}
-	return shortTime(e.Time, p.Time)
-}
+func (p *pageOfEvents) Clock(e event) string { return ClockTime(e.Time, p.Time) }
 
 // Class is how the kind looks.
 func (e event) Class() string {

@@ -129,12 +129,7 @@ func (r *rule) String() string {
 }
 
 // Instant is how JSON has it: in UTC, without what is of no use.
-func Instant(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return instant(t)
-}
+func Instant(t time.Time) time.Time { return instant(t) }
 
 // explainTypes are those whose answers have addresses.
 var explainTypes = []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeSRV, dns.TypeSVCB, dns.TypeHTTPS, dns.TypeANY}

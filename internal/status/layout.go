@@ -188,6 +188,15 @@ func shortTime(t, now time.Time) string {
 	return t.Format("2006-01-02 15:04")
 }
 
+// ClockTime is when something was, to the second, with the date if that is not today.
+func ClockTime(t, now time.Time) string {
+	t = t.Local()
+	if t.Format(time.DateOnly) == now.Local().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
 // groupDigits writes a number with a narrow space before every third digit from the right.
 func groupDigits(n int) string {
 	s := strconv.Itoa(n)
