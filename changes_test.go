@@ -62,7 +62,7 @@ func TestEventsOfDamping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lab.CaptureLog(t)
 		j := newJournal(events.New())
-		m := health.New(health.Options{Observer: j})
+		m := health.New(health.Options{Listener: j})
 		defer j.close()
 		defer m.Close()
 		var alive atomic.Bool

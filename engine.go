@@ -32,7 +32,7 @@ type engine struct {
 func startEngine(to *events.Log) *engine {
 	e := &engine{journal: newJournal(to), closing: make(chan struct{})}
 	e.monitor = health.New(health.Options{
-		Observer: e.journal,
+		Listener: e.journal,
 		Late:     func(d time.Duration) { checkDelay.Observe(d.Seconds()) },
 		Panic:    func(reason any) { reportPanic("in the monitor", reason) },
 	})

@@ -25,7 +25,7 @@ const (
 )
 
 // journal tells the log, the metrics and the events what happens to the targets. The log sums up what comes in crowds, the
-// events do not. It implements health.Observer.
+// events do not. It implements health.Listener.
 type journal struct {
 	events  *events.Log
 	changes digest[health.State]
@@ -53,7 +53,7 @@ func newJournal(to *events.Log) *journal {
 	}
 }
 
-// Checked implements health.Observer.
+// Checked implements health.Listener.
 func (j *journal) Checked(t *health.Target, r checker.Report) {
 	checksBy[r.Result].Inc()
 	tries.Add(float64(r.Tries))
@@ -96,7 +96,7 @@ func (j *journal) noteTrouble(trouble string) bool {
 	return !seen || now.Sub(last) > quiet
 }
 
-// Changed implements health.Observer.
+// Changed implements health.Listener.
 func (j *journal) Changed(c health.Change) {
 	changesTo[c.To].Inc()
 	e := eventOf(&c)
@@ -112,7 +112,7 @@ func (j *journal) Changed(c health.Change) {
 	}
 }
 
-// Froze implements health.Observer.
+// Froze implements health.Listener.
 func (j *journal) Froze(f health.Freeze) {
 	switch {
 	case f.Frozen:

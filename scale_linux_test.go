@@ -175,7 +175,7 @@ func newScaleMonitor(b *testing.B, s scale) *scaleMonitor {
 	m := &scaleMonitor{late: newQuantiles(), handOver: newQuantiles(), journal: newJournal(events.New())}
 	m.late.on.Store(false)
 	m.heap = lab.HeapInUse()
-	m.Monitor = health.New(health.Options{Targets: s.targets, Rate: s.rate(), Observer: m.journal, Late: func(d time.Duration) {
+	m.Monitor = health.New(health.Options{Targets: s.targets, Rate: s.rate(), Listener: m.journal, Late: func(d time.Duration) {
 		checkDelay.Observe(d.Seconds())
 		m.late.add(d)
 	}})

@@ -35,7 +35,7 @@ func (s storm) Submit(checks ...checker.Check) error {
 // without is a journal that adds no events of changes, as it was before there were any.
 type without struct{ *journal }
 
-// Changed implements health.Observer.
+// Changed implements health.Listener.
 func (w without) Changed(c health.Change) {
 	changesTo[c.To].Inc()
 	w.changes.mayTell(c.To)
@@ -50,11 +50,11 @@ func BenchmarkStorm(b *testing.B) {
 		b.Run(name+" events", func(b *testing.B) {
 			j := newJournal(events.New())
 			defer j.close()
-			observer := health.Observer(j)
+			listener := health.Listener(j)
 			if name == "without" {
-				observer = without{j}
+				listener = without{j}
 			}
-			m := health.New(health.Options{Observer: observer})
+			m := health.New(health.Options{Listener: listener})
 			defer m.Close()
 			key := unique.Make(health.Settings{Interval: time.Second, Fast: time.Second, Rise: 1, Fall: 1})
 			for i := range targets {

@@ -91,7 +91,7 @@ func TestBursts(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := settings(plain)
 			seen := new(recorder)
-			m := New(Options{Observer: seen})
+			m := New(Options{Listener: seen})
 			defer m.Close()
 			channels := map[netip.AddrPort]*channel{}
 			random := rand.New(rand.NewPCG(uint64(mean), 7))

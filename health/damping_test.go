@@ -40,7 +40,7 @@ func TestDampingOfTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 2 * time.Minute
 		var seen recorder
-		m := New(Options{Observer: &seen})
+		m := New(Options{Listener: &seen})
 		defer m.Close()
 		var alive atomic.Bool
 		alive.Store(true)

@@ -190,9 +190,9 @@ func (m *Monitor) restore(t *Target, now int64) {
 	m.statusMu.Unlock()
 	t.run = 0
 	m.recount(before, t.load())
-	if m.observer != nil {
+	if m.listener != nil {
 		c := Change{Target: t, From: Down, To: to, Result: t.Result(), Err: t.err}
-		m.loop.news = append(m.loop.news, func() { m.observer.Changed(c) })
+		m.loop.news = append(m.loop.news, func() { m.listener.Changed(c) })
 	}
 }
 
@@ -237,7 +237,7 @@ func (m *Monitor) thaw(now int64, expired bool) {
 }
 
 func (m *Monitor) tellFreeze(f Freeze) {
-	if m.observer != nil {
-		m.loop.news = append(m.loop.news, func() { m.observer.Froze(f) })
+	if m.listener != nil {
+		m.loop.news = append(m.loop.news, func() { m.listener.Froze(f) })
 	}
 }

@@ -28,7 +28,7 @@ const fleetNetwork = 20
 // newFleet starts n targets, all up after a while. What is cut off has the result dead.
 func newFleet(t *testing.T, n int, format string, dead checker.Result, s Settings) *fleet {
 	f := new(fleet)
-	f.Monitor = New(Options{Observer: &f.seen})
+	f.Monitor = New(Options{Listener: &f.seen})
 	network := map[netip.AddrPort]int64{}
 	f.SetProber(newNetwork(t, f.Monitor, func(c checker.Check) (checker.Report, time.Duration) {
 		switch {

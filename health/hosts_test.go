@@ -25,7 +25,7 @@ type estate struct {
 
 func newEstate(t *testing.T) *estate {
 	e := &estate{fates: map[netip.AddrPort]checker.Report{}}
-	e.Monitor = New(Options{Observer: &e.seen})
+	e.Monitor = New(Options{Listener: &e.seen})
 	e.net = newNetwork(t, e.Monitor, func(c checker.Check) (checker.Report, time.Duration) {
 		e.mu.Lock()
 		defer e.mu.Unlock()

@@ -36,7 +36,7 @@ type loop struct {
 	routine list // due, in that order
 
 	freezer    freezer
-	news       []func()        // each tells the observer something
+	news       []func()        // each tells the listener something
 	checks     []checker.Check // the batch being put together
 	generation uint32          // the newest of Monitor.generation that was seen
 	unfinished bool            // a panic ended the last turn
@@ -101,7 +101,7 @@ func (m *Monitor) turn(now int64) {
 	m.loop.unfinished = false
 }
 
-// tellNews tells the observer what the reports led to beyond the targets that they were about.
+// tellNews tells the listener what the reports led to beyond the targets that they were about.
 func (m *Monitor) tellNews() {
 	for len(m.loop.news) > 0 {
 		tell := m.loop.news[0]
@@ -177,12 +177,12 @@ func (m *Monitor) takeReport(r *checker.Report, now int64) {
 		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(&s)-now)))
 	}
 	m.loop.schedule(t, spread(wait, first, rand.Float64()), now)
-	if m.observer == nil {
+	if m.listener == nil {
 		return
 	}
-	m.observer.Checked(t, *r)
+	m.listener.Checked(t, *r)
 	if c != nil {
-		m.observer.Changed(*c)
+		m.listener.Changed(*c)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 func TestFirstProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen recorder
-		m := New(Options{Observer: &seen})
+		m := New(Options{Listener: &seen})
 		defer m.Close()
 		net := newNetwork(t, m, always(checker.Answered, 3*time.Millisecond))
 		m.SetProber(net)
@@ -47,7 +47,7 @@ func TestChange(t *testing.T) {
 	refused := errors.New("refused")
 	m := newMonitor(Options{})
 	var seen recorder
-	m.observer = &seen
+	m.listener = &seen
 	p := &manual{}
 	m.SetProber(p)
 	target := m.Target(addr(1), plain, time.Hour)
@@ -215,7 +215,7 @@ func detect(t *testing.T, key Key, dead checker.Result, takes time.Duration) tim
 	const targets = 300
 	dies := map[netip.AddrPort]time.Time{}
 	var seen recorder
-	m := New(Options{Observer: &seen})
+	m := New(Options{Listener: &seen})
 	defer m.Close()
 	m.SetProber(newNetwork(t, m, func(c checker.Check) (checker.Report, time.Duration) {
 		if time.Now().Before(dies[c.Target]) {
@@ -455,7 +455,7 @@ func TestSwapProber(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var seen recorder
-				m := New(Options{Observer: &seen})
+				m := New(Options{Listener: &seen})
 				defer m.Close()
 				next := newNetwork(t, m, always(checker.Answered, time.Millisecond))
 				m.SetProber(next)
@@ -481,7 +481,7 @@ func TestSwapProber(t *testing.T) {
 					t.Errorf("%v, %v", fresh.State(), known.State())
 				}
 				if got := len(seen.checked) - results; got != 2 {
-					t.Errorf("the observer saw %d results, want 2", got)
+					t.Errorf("the listener saw %d results, want 2", got)
 				}
 			})
 		})
@@ -513,7 +513,7 @@ func TestCutShortOrder(t *testing.T) {
 func TestClosedProber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen recorder
-		m := New(Options{Observer: &seen})
+		m := New(Options{Listener: &seen})
 		defer m.Close()
 		asked := 0
 		m.SetProber(newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
@@ -572,7 +572,7 @@ func TestPause(t *testing.T) {
 func TestStrayReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen recorder
-		m, other := New(Options{Observer: &seen}), New(Options{})
+		m, other := New(Options{Listener: &seen}), New(Options{})
 		defer m.Close()
 		defer other.Close()
 		net := newNetwork(t, m, always(checker.Answered, time.Microsecond))
@@ -602,7 +602,7 @@ type faulty struct {
 
 func (f *faulty) step() {
 	if f.calls.Add(1)%3 == 0 {
-		panic("observer fault")
+		panic("listener fault")
 	}
 }
 
@@ -616,7 +616,7 @@ func TestPanics(t *testing.T) {
 		panics := map[string]int{}
 		lates, submits := 0, 0
 		m := New(Options{
-			Observer: &seen,
+			Listener: &seen,
 			Panic:    func(reason any) { panics[reason.(string)]++ },
 			Late: func(time.Duration) {
 				if lates++; lates%50 == 0 {
@@ -640,7 +640,7 @@ func TestPanics(t *testing.T) {
 		if got, want := m.Counts(), (Counts{Total: targets, Up: targets}); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
-		for _, reason := range []string{"observer fault", "late fault", "prober fault"} {
+		for _, reason := range []string{"listener fault", "late fault", "prober fault"} {
 			if panics[reason] == 0 {
 				t.Errorf("no %s in %v", reason, panics)
 			}
@@ -661,10 +661,10 @@ func TestPanics(t *testing.T) {
 // A panic cuts a turn off; the rest of its work is due at once.
 func TestTurnAfterPanic(t *testing.T) {
 	fault := true
-	m := newMonitor(Options{Panic: func(any) {}, Observer: observerFunc(func(*Target) {
+	m := newMonitor(Options{Panic: func(any) {}, Listener: listenerFunc(func(*Target) {
 		if fault {
 			fault = false
-			panic("observer fault")
+			panic("listener fault")
 		}
 	})})
 	p := &manual{}
@@ -732,13 +732,13 @@ func TestPanicUnhandled(t *testing.T) {
 	t.Error("no panic")
 }
 
-// A prober may also report from within Submit, and an observer may use the monitor.
+// A prober may also report from within Submit, and a listener may use the monitor.
 func TestReentrance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := New(Options{Observer: nil})
+		m := New(Options{Listener: nil})
 		m.Close()
 		var busy *Monitor
-		busy = New(Options{Observer: observerFunc(func(t *Target) {
+		busy = New(Options{Listener: listenerFunc(func(t *Target) {
 			busy.Target(addr(2), plain, time.Hour)
 			busy.Counts()
 			busy.SetLimits(0, 0)
@@ -754,11 +754,11 @@ func TestReentrance(t *testing.T) {
 	})
 }
 
-type observerFunc func(*Target)
+type listenerFunc func(*Target)
 
-func (f observerFunc) Checked(t *Target, _ checker.Report) { f(t) }
-func (f observerFunc) Changed(c Change)                    { f(c.Target) }
-func (f observerFunc) Froze(Freeze)                        {}
+func (f listenerFunc) Checked(t *Target, _ checker.Report) { f(t) }
+func (f listenerFunc) Changed(c Change)                    { f(c.Target) }
+func (f listenerFunc) Froze(Freeze)                        {}
 
 // behind is a prober that has too much to do until an instant.
 type behind struct {

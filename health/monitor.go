@@ -23,9 +23,9 @@ type Prober interface {
 	Submit(checks ...checker.Check) error
 }
 
-// Observer is told what happens. Its methods are called from the monitor's goroutine, one at a time,
+// Listener is told what happens. Its methods are called from the monitor's goroutine, one at a time,
 // and hold up all probing until they return. They must not call [Monitor.Close] nor [Monitor.Await].
-type Observer interface {
+type Listener interface {
 	// Checked is called for every result, also an inconclusive one, when the target's state and
 	// round trip are up to date already. A probe that came back because its prober was closed
 	// ([checker.ErrClosed]) has no result.
@@ -61,15 +61,15 @@ type Options struct {
 	// Rate bounds the SYNs sent per second, with bursts of a tenth of it: probes, and further tries of probes as far as
 	// the prober asks [Monitor.Pace] for them. 0 or less: no bound.
 	Rate int
-	// Observer may be nil.
-	Observer Observer
+	// Listener may be nil.
+	Listener Listener
 	// Late, if not nil, is told for every probe how long after the time it was due it was sent. It
-	// is called like an Observer's methods.
+	// is called like a Listener's methods.
 	Late func(time.Duration)
 	// Clock, if not nil, is asked for the wall clock's time instead of time.Now. Only what people see of
 	// instants depends on it, see [Status].
 	Clock func() time.Time
-	// Panic, if not nil, is told the reason of a panic in Observer, Late or Prober. The monitor then goes
+	// Panic, if not nil, is told the reason of a panic in Listener, Late or Prober. The monitor then goes
 	// on with the next report or probe. Panic is called while the panic is being recovered from, so it can
 	// still read the stack. Without it a panic ends the process, as it does in any goroutine.
 	Panic func(reason any)
@@ -89,7 +89,7 @@ type Counts struct {
 // Monitor is the table of targets and the goroutine that probes them. Its methods may be called from
 // any goroutine.
 type Monitor struct {
-	observer Observer
+	listener Listener
 	late     func(time.Duration)
 	panicked func(any)
 	clock    clock.Clock
@@ -138,7 +138,7 @@ func New(o Options) *Monitor {
 // newMonitor returns a monitor whose goroutine was not started.
 func newMonitor(o Options) *Monitor {
 	m := &Monitor{
-		observer: o.Observer,
+		listener: o.Listener,
 		late:     o.Late,
 		panicked: o.Panic,
 		closing:  make(chan struct{}),
@@ -324,7 +324,7 @@ func (m *Monitor) All() iter.Seq[*Target] {
 	return m.table.all()
 }
 
-// Close ends the probing and all waits, and returns when the goroutine has ended: no Observer and no
+// Close ends the probing and all waits, and returns when the goroutine has ended: no Listener and no
 // Prober is called after that. Targets keep their last verdicts, and Target still finds them. Close
 // may be called more than once.
 func (m *Monitor) Close() {

@@ -284,7 +284,7 @@ func TestCloseEmpty(t *testing.T) {
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var seen recorder
-		m := New(Options{Observer: &seen})
+		m := New(Options{Listener: &seen})
 		net := newNetwork(t, m, always(checker.Answered, time.Second))
 		m.SetProber(net)
 		old := m.Target(addr(1), plain, time.Minute)

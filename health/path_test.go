@@ -127,7 +127,7 @@ func TestLostAtRandom(t *testing.T) {
 	for _, share := range []float64{0.3, 0.9, 0.99} {
 		synctest.Test(t, func(t *testing.T) {
 			var seen recorder
-			m := New(Options{Observer: &seen})
+			m := New(Options{Listener: &seen})
 			defer m.Close()
 			random := rand.New(rand.NewPCG(31, 32))
 			began := time.Now()

@@ -85,7 +85,7 @@ func (n *network) probes() int {
 	return total
 }
 
-// recorder is an Observer that keeps what it is told.
+// recorder is a Listener that keeps what it is told.
 type recorder struct {
 	mu      sync.Mutex
 	checked []checker.Report

@@ -127,7 +127,7 @@ func (p *chaotic) close() {
 func TestStress(t *testing.T) {
 	const rounds = 1500
 	var seen recorder
-	m := New(Options{Targets: 300, Observer: &seen, Panic: func(reason any) { t.Errorf("panic: %v", reason) }})
+	m := New(Options{Targets: 300, Listener: &seen, Panic: func(reason any) { t.Errorf("panic: %v", reason) }})
 	l := &ledger{inFlight: map[any]bool{}}
 	keys := []Key{plain, unique.Make(Settings{Interval: 1, Fall: 1}), unique.Make(Settings{Interval: 5 * time.Millisecond})}
 	var users sync.WaitGroup
