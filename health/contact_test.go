@@ -64,12 +64,12 @@ func TestLostPeers(t *testing.T) {
 				for i := range tt.targets {
 					m.Target(addr(256*i), unique.Make(tt.settings), maxDuration)
 				}
-				time.Sleep(time.Until(began))
+				pass(time.Until(began))
 				if tt.lose > 0 {
 					// Their heartbeats come each second. Three seconds after the last one they are lost.
 					time.AfterFunc(tt.lose+2500*time.Millisecond, func() { m.LostPeers(4 * time.Second) })
 				}
-				time.Sleep(max(tt.die, tt.lose) + 2*time.Minute)
+				pass(max(tt.die, tt.lose) + 2*time.Minute)
 				synctest.Wait()
 				if _, frozen := m.Frozen(); frozen != tt.freezes || m.Counts().Down != tt.downs {
 					t.Errorf("frozen %v, %d down, want %v, %d", frozen, m.Counts().Down, tt.freezes, tt.downs)
@@ -117,9 +117,9 @@ func TestFoundPeers(t *testing.T) {
 					return checker.Report{Result: checker.Timeout}, c.Timeout
 				}))
 				target := m.Target(addr(1), plain, maxDuration)
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				alive.Store(false)
-				time.Sleep(3 * time.Second)
+				pass(3 * time.Second)
 				m.LostPeers(4 * time.Second)
 				if tt.found > 0 {
 					time.AfterFunc(tt.found, m.FoundPeers)
@@ -127,7 +127,7 @@ func TestFoundPeers(t *testing.T) {
 				if tt.heals > 0 {
 					time.AfterFunc(tt.heals, func() { alive.Store(true) })
 				}
-				time.Sleep(2 * time.Minute)
+				pass(2 * time.Minute)
 				synctest.Wait()
 				if len(seen.freezes) != 2 || seen.freezes[1].Expired != tt.expired || len(a.froze) != 2 || !a.froze[0] || a.froze[1] {
 					t.Fatalf("freezes %+v, the council was told %v", seen.freezes, a.froze)

@@ -104,6 +104,12 @@ func (a *assembly) check(t *testing.T) {
 	}
 }
 
+// pass lets time pass in a bubble, and all settle then.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // A council decides which verdict is in force, and the own checks what this replica says.
 func TestCouncilDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -124,7 +130,7 @@ func TestCouncilDecides(t *testing.T) {
 		if target.State() != Down {
 			t.Fatalf("it is %v when it comes into the table", target.State())
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		words, own := a.heard(target)
 		if !slices.Equal(words, []Word{Checking, SaysUp}) || own.InForce != Down || own.RTT != time.Millisecond || own.Result != checker.Answered {
 			t.Errorf("it said %v, %+v", words, own)
@@ -145,7 +151,7 @@ func TestCouncilDecides(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		dead.Store(addr(1), true)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if own := target.Own(); own.Word != SaysDown || target.State() != Up || len(seen.reset()) != 0 {
 			t.Errorf("%v, own %+v", target.State(), own)
 		}
@@ -172,14 +178,14 @@ func TestTargetRests(t *testing.T) {
 		defer a.check(t)
 		m.SetCouncil(a)
 		target := m.Target(addr(1), plain, time.Minute)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if n.probes() != 0 || target.State() != Down || target.RTT() != 5*time.Millisecond || m.Counts().Resting != 1 {
 			t.Errorf("%d probes, %v, %v, %+v", n.probes(), target.State(), target.RTT(), m.Counts())
 		}
 		if own := target.Own(); own.Word != NoWord || own.RTT != 0 || own.InForce != Down {
 			t.Errorf("own %+v", own)
 		}
-		time.Sleep(40 * time.Second)
+		pass(40 * time.Second)
 		if m.Len() != 0 || len(a.gone) != 1 || m.Counts() != (Counts{}) {
 			t.Errorf("%d targets are left, %v are gone, %+v", m.Len(), a.gone, m.Counts())
 		}
@@ -215,14 +221,14 @@ func TestObserverInherits(t *testing.T) {
 				defer a.check(t)
 				m.SetCouncil(a)
 				target := m.Target(addr(1), unique.Make(Settings{Interval: time.Minute}), time.Hour)
-				time.Sleep(time.Hour / 2)
+				pass(time.Hour / 2)
 				began := time.Now()
 				a.decide(target, Decision{State: tt.inForce, Observes: true})
 				for range 100 {
 					if words, _ := a.heard(target); len(words) == len(tt.words) {
 						break
 					}
-					time.Sleep(10 * time.Millisecond)
+					pass(10 * time.Millisecond)
 				}
 				words, _ := a.heard(target)
 				times := n.times(addr(1))

@@ -158,7 +158,7 @@ func (t *Target) opinion(now int64) Opinion {
 	if s := t.share.Load(); s != nil {
 		said = s.said
 	}
-	o := Opinion{Word: m.word(), InForce: m.state(), Age: time.Duration(now - said), Result: m.result()}
+	o := Opinion{Word: m.word(), InForce: m.state(), Age: time.Duration(max(0, now-said)), Result: m.result()}
 	if m&(rests|borrowed) == 0 {
 		o.RTT = t.RTT()
 	}
