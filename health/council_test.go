@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,6 +164,59 @@ func TestCouncilDecides(t *testing.T) {
 		}
 		if got := m.Counts(); got.Down != 1 || got.Up != 0 || got.Unknown != 0 {
 			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// Who cannot tell any more says so, so that others take its place, and goes along with them until it can tell again.
+func TestObserverIsUnable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Options{})
+		defer m.Close()
+		var result atomic.Int32
+		result.Store(int32(checker.Answered))
+		n := newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
+			return checker.Report{Result: checker.Result(result.Load())}, time.Millisecond
+		})
+		m.SetProber(n)
+		a := newAssembly(m, Decision{State: Up, Observes: true})
+		defer a.check(t)
+		m.SetCouncil(a)
+		target := m.Target(addr(1), plain, maxDuration)
+		pass(10 * time.Second)
+		becomes := func(r checker.Result, within time.Duration, want ...Word) {
+			t.Helper()
+			a.mu.Lock()
+			clear(a.words)
+			a.mu.Unlock()
+			result.Store(int32(r))
+			pass(within)
+			if words, _ := a.heard(target); !slices.Equal(words, want) {
+				t.Errorf("%v: it said %v, want %v", r, words, want)
+			}
+		}
+		becomes(checker.Inconclusive, 3*time.Second)
+		becomes(checker.Inconclusive, 4*time.Second, Unable)
+		probes := n.probes()
+		pass(20 * time.Second)
+		if more := n.probes() - probes; more < 10 || more > 13 {
+			t.Errorf("%d checks in 20 s", more)
+		}
+		becomes(checker.Answered, 2*time.Second, SaysUp)
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{State: Down, Observes: true})
+		becomes(checker.Refused, 2*time.Second, SaysDown)
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{State: Up, Observes: true})
+		becomes(checker.Refused, 3500*time.Millisecond, Checking, SaysDown)
+		if target.State() != Up {
+			t.Errorf("it is %v", target.State())
+		}
+		// Where nobody can tell, what was in force stays so.
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{Alone: true})
+		if target.State() != Up {
+			t.Errorf("it is %v, alone", target.State())
 		}
 	})
 }

@@ -27,6 +27,9 @@ const (
 	// rousedAtOnce is how many targets at most are checked at once that rested before, in a slot of 67 ms. Of further ones the
 	// first checks are spread over Fast.
 	rousedAtOnce = 64
+	// perTurn is how many targets at most a council is asked about in a turn, so that probes and reports do not have to wait
+	// for long.
+	perTurn = 4096
 	// keepPending is how many targets there is always room for that are to be reconsidered.
 	keepPending = 4096
 )
@@ -43,6 +46,7 @@ type share struct {
 	told  Opinion // what the council knows
 	timed int64   // when it was told the round trip
 	tally Tally
+	blind int32 // inconclusive results in a row
 	// What led to the own standing. The run is 0 where that was no result.
 	run    int
 	result checker.Result
@@ -58,6 +62,7 @@ type sharing struct {
 	council  Council
 	convened uint32 // the newest of Monitor.convened that was seen
 	changing bool   // not all targets are with this council yet
+	place    uint32 // of the next one to bring there
 	frozen   bool   // what the council was told last
 	sweepAt  int64
 	swept    int // the first block of places to look at
@@ -209,7 +214,7 @@ func (m *Monitor) apply(t *Target, d Decision, now int64) {
 	s.tally = d.Tally
 	switch {
 	case begins:
-		t.run, t.noPaths, t.falls = 0, 0, 0
+		t.run, t.noPaths, t.falls, s.blind = 0, 0, 0, 0
 	case after.own() == before.own():
 	case before.own() != Unknown || after.own() != Up:
 		// Only a row of failures against an unknown target is one against a target that is up as well.
@@ -271,31 +276,41 @@ func (m *Monitor) tellFrozen() {
 	}
 }
 
-// convene goes over to the newest council with all targets.
+// convene goes over to the newest council, with so many targets in a turn.
 func (m *Monitor) convene(now int64) {
 	s := &m.loop.sharing
 	if m.convened.Load() != s.convened {
 		m.mu.Lock()
 		s.council, s.convened = m.council, m.convened.Load()
 		m.mu.Unlock()
-		s.changing, s.frozen = true, false
+		s.changing, s.place, s.frozen = true, 0, false
+		m.tellFrozen()
 	}
-	if !s.changing {
-		return
-	}
-	m.tellFrozen()
-	for t := range m.All() {
-		var c *Change
-		if s.council == nil {
-			c = m.release(t, now)
-		} else if m.enter(t) {
-			c = m.consult(t, true, now)
+	var block placeBlock
+	for n := 0; s.changing && n < perTurn; n += placesInBlock {
+		if s.changing = m.table.copyPlaces(int(s.place/placesInBlock), &block); !s.changing {
+			break
 		}
-		if c != nil && m.listener != nil {
-			m.listener.Changed(*c)
+		for _, t := range block[s.place%placesInBlock:] {
+			s.place++ // also if what follows panics
+			if t != nil {
+				m.bring(t, now)
+			}
 		}
 	}
-	s.changing = false
+}
+
+// bring goes over to the newest council with a target.
+func (m *Monitor) bring(t *Target, now int64) {
+	var c *Change
+	if m.loop.sharing.council == nil {
+		c = m.release(t, now)
+	} else if m.enter(t) {
+		c = m.consult(t, true, now)
+	}
+	if c != nil && m.listener != nil {
+		m.listener.Changed(*c)
+	}
 }
 
 // enter brings a target that is in the table before the council. It is false if the target has left the table.
@@ -374,7 +389,7 @@ func (m *Monitor) reconsider(now int64) {
 		}
 	}
 	m.inboxMu.Unlock()
-	for len(l.pending) > 0 {
+	for n := 0; n < perTurn && len(l.pending) > 0; n++ {
 		t := l.pending[0]
 		l.pending = l.pending[1:]
 		if s := t.share.Load(); s != nil {
@@ -384,7 +399,9 @@ func (m *Monitor) reconsider(now int64) {
 			m.listener.Changed(*c)
 		}
 	}
-	l.pending = nil
+	if len(l.pending) == 0 {
+		l.pending = nil // and with it the targets that it keeps in memory
+	}
 }
 
 // sweep takes the targets that rest here and that nobody wants out of the table: each time in another part of it.
