@@ -2,6 +2,7 @@ package health
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -340,7 +341,7 @@ func TestNotices(t *testing.T) {
 		{Settings{}, 5 * time.Second},
 		{Settings{Rise: 5}, 7 * time.Second},
 		{Settings{Interval: 10 * time.Second, Fast: 2 * time.Second, Fall: 1, Rise: 1}, 12 * time.Second},
-		{Settings{Fall: 1 << 40}, maxDuration},
+		{Settings{Fall: math.MaxInt}, maxDuration},
 		{Settings{Timeout: 1<<63 - 1, Fall: 1, Rise: 1}, 2*time.Second + maxDuration},
 	} {
 		s := settings(unique.Make(tt.s))

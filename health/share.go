@@ -43,13 +43,16 @@ type share struct {
 	wanted atomic.Int64
 
 	// What follows belongs to the monitor's goroutine.
-	told  Opinion // what the council knows
-	timed int64   // when it was told the round trip
-	tally Tally
 	blind int32 // inconclusive results in a row
+	tally struct{ up, down, of uint16 }
+	// What the council knows, and when it was told the round trip.
+	told      Word
+	toldState State
+	toldTrip  time.Duration
+	timed     int64
 	// What led to the own standing. The run is 0 where that was no result.
-	run    int
 	result checker.Result
+	run    int32
 	err    error
 
 	// The goroutine changes these with Monitor.statusMu held.
@@ -152,7 +155,7 @@ func (t *Target) noteWord(before mark, run int, now int64) {
 		s.since = now
 	}
 	if run > 0 || after.own() != before.own() {
-		s.run, s.result, s.err = run, after.result(), t.err
+		s.run, s.result, s.err = int32(run), after.result(), t.err
 	}
 }
 
@@ -172,11 +175,11 @@ func (t *Target) opinion(now int64) Opinion {
 
 // isNews tells whether a council has to know of an opinion.
 func (s *share) isNews(o *Opinion, now int64) bool {
-	if o.Word != s.told.Word || o.InForce != s.told.InForce {
+	if o.Word != s.told || o.InForce != s.toldState {
 		return true
 	}
-	less, more := min(o.RTT, s.told.RTT), max(o.RTT, s.told.RTT)
-	return o.RTT > 0 && more >= tripsFactor*less && (s.told.RTT == 0 || now-s.timed >= int64(tripsApart))
+	less, more := min(o.RTT, s.toldTrip), max(o.RTT, s.toldTrip)
+	return o.RTT > 0 && more >= tripsFactor*less && (s.toldTrip == 0 || now-s.timed >= int64(tripsApart))
 }
 
 // consult tells the council what this replica says of a target, if that is news or the council has asked for it, and does as
@@ -195,7 +198,7 @@ func (m *Monitor) consult(t *Target, asked bool, now int64) *Change {
 		}
 		asked = false
 		d := c.Decide(t, own)
-		s.told, s.timed = own, now
+		s.told, s.toldState, s.toldTrip, s.timed = own.Word, own.InForce, own.RTT, now
 		m.apply(t, d, now)
 	}
 	return t.changeFrom(from)
@@ -211,7 +214,7 @@ func (m *Monitor) apply(t *Target, d Decision, now int64) {
 		after |= borrowed
 	}
 	begins := missed && after&rests == 0
-	s.tally = d.Tally
+	s.tally.up, s.tally.down, s.tally.of = uint16(d.Tally.Up), uint16(d.Tally.Down), uint16(d.Tally.Of)
 	switch {
 	case begins:
 		t.run, t.noPaths, t.falls, s.blind = 0, 0, 0, 0
@@ -242,9 +245,10 @@ func (t *Target) changeFrom(from State) *Change {
 	if m.state() == from {
 		return nil
 	}
-	c := &Change{Target: t, From: from, To: m.state(), Own: m.word(), Tally: s.tally, Result: m.result(), Err: t.err}
+	tally := Tally{int(s.tally.up), int(s.tally.down), int(s.tally.of)}
+	c := &Change{Target: t, From: from, To: m.state(), Own: m.word(), Tally: tally, Result: m.result(), Err: t.err}
 	if m.own() == c.To && (c.Own == SaysUp || c.Own == SaysDown) {
-		c.Run, c.Result, c.Err = s.run, s.result, s.err
+		c.Run, c.Result, c.Err = int(s.run), s.result, s.err
 	}
 	if from == Up && c.To == Down && c.Own == SaysDown {
 		settings := settings(t.settings)
