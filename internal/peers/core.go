@@ -691,12 +691,17 @@ func (c *core) goodbye() {
 	c.broadcast(to, appendEnvelope(nil, kindGoodbye, c.name), false)
 }
 
+// settle is how long after a member has told all it knows it has to be waited for what it tells then, because it knows this
+// replica: targets that are down and that nobody checked but a replica that is gone.
+const settle = time.Second
+
 // ready tells whether all that the others say is known here.
 func (c *core) ready() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.now()
 	for _, m := range c.members {
-		if !m.self && m.joined && (m.heard == never || m.alive && m.lag() > 0) {
+		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) {
 			return false
 		}
 	}
