@@ -21,8 +21,8 @@ import (
 type network interface {
 	// send sends to a member, by name.
 	send(to string, message []byte, reliable bool)
-	// sendTo sends a packet to whoever listens there.
-	sendTo(to netip.AddrPort, message []byte)
+	// sendTo sends a packet to who has a name and listens there, and may not be a member yet.
+	sendTo(to string, at netip.AddrPort, message []byte)
 }
 
 const (

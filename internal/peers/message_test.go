@@ -256,7 +256,7 @@ func (w *wire) send(to string, message []byte, reliable bool) {
 	w.sent = append(w.sent, sentMessage{to, bytes.Clone(message), reliable})
 }
 
-func (w *wire) sendTo(to netip.AddrPort, message []byte) { w.send(to.String(), message, false) }
+func (w *wire) sendTo(to string, _ netip.AddrPort, message []byte) { w.send(to, message, false) }
 
 // checkInvariants tells what must always hold of what a core keeps.
 func (c *core) checkInvariants(t testing.TB) {

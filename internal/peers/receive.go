@@ -194,11 +194,15 @@ func (c *core) takeSpan(m *member, ch *changes, numbers []uint64, now int64) {
 	if ch.whole != 0 && m.base < ch.whole {
 		c.forgetRemoved(m, span{ch.first, ch.last}, numbers)
 	}
+	level := m.have.level()
 	m.have.add(span{ch.first, ch.last})
 	if m.whole > m.base && m.have.level() >= m.whole {
 		m.base = m.whole
 	}
 	if !m.keepLevel(now) {
+		if m.have.level() > level {
+			m.asked = min(m.asked, now+askOn)
+		}
 		return
 	}
 	for _, r := range m.buried {
@@ -319,13 +323,13 @@ func (c *core) receiveAsk(from string, a ask) {
 		case m != nil:
 			c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
 		default:
-			c.answerStranger(a.at, x, whole)
+			c.answerStranger(from, a.at, x, whole)
 		}
 	}
 }
 
 // answerStranger sends the first packets of what is asked for to somebody whom the network has not told of yet.
-func (c *core) answerStranger(at netip.AddrPort, x span, whole bool) {
+func (c *core) answerStranger(to string, at netip.AddrPort, x span, whole bool) {
 	for range burstPackets {
 		c.mu.Lock()
 		if x.first > x.last || c.strangersLeft == 0 {
@@ -340,7 +344,7 @@ func (c *core) answerStranger(at netip.AddrPort, x span, whole bool) {
 		c.buffer, x.first = c.ledger.append(c.buffer[:0], c.name, ch, packetSize, c.now())
 		x.first++
 		c.mu.Unlock()
-		c.network.sendTo(at, c.buffer)
+		c.network.sendTo(to, at, c.buffer)
 	}
 }
 
