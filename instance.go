@@ -43,6 +43,7 @@ type processSettings struct {
 	rate    setting[int]
 	freeze  setting[freeze]
 	status  setting[string] // the address of the status page
+	peers   peerSettings
 	// targetMetrics is set if any stanza asks for metrics of each target.
 	targetMetrics      bool
 	targetMetricsPlace string // of the first that does
@@ -149,6 +150,9 @@ func hookStartup() {
 
 // check looks for what shows only when all plugins of all server blocks are set up: mistakes, and who signs.
 func (inst *instance) check() error {
+	if err := inst.settings.peers.check(); err != nil {
+		return err
+	}
 	for _, block := range inst.handlers {
 		if err := block.checkReach(); err != nil {
 			return err
