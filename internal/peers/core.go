@@ -665,6 +665,9 @@ func (c *core) sendAsks() {
 			continue
 		}
 		x, missing := m.have.gap(m.newest)
+		if missing && len(m.have) > 2 {
+			x.last = m.newest // gaps come by the dozen, and what is between them is little
+		}
 		if !m.greeted {
 			x, missing = span{m.have.level() + 1, math.MaxUint64}, true
 		}
@@ -691,12 +694,17 @@ func (c *core) goodbye() {
 	c.broadcast(to, appendEnvelope(nil, kindGoodbye, c.name), false)
 }
 
+// settle is how long after a member has told all it knows it has to be waited for what it tells then, because it knows this
+// replica: targets that are down and that nobody checked but a replica that is gone.
+const settle = time.Second
+
 // ready tells whether all that the others say is known here.
 func (c *core) ready() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.now()
 	for _, m := range c.members {
-		if !m.self && m.joined && (m.heard == never || m.alive && m.lag() > 0) {
+		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) {
 			return false
 		}
 	}
