@@ -41,6 +41,7 @@ type model struct {
 	ill     []illness
 	log     []string
 	wanting bool
+	lossy   int // one check in so many is lost, none where it is 0
 }
 
 func (m *model) logf(format string, args ...any) {
@@ -72,6 +73,9 @@ func (m *model) answer(h *house, a netip.AddrPort) (checker.Result, time.Duratio
 		}
 	case inconclusive:
 		return checker.Inconclusive, trip
+	}
+	if m.lost() {
+		return checker.Timeout, 0
 	}
 	switch m.dead[i] {
 	case 'r':
