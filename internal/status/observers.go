@@ -68,14 +68,6 @@ func wordOf(w health.Word) string {
 	}
 }
 
-// observers returns what is said of a target, nil without peers.
-func (s *Subject) observers(t *health.Target) []Observer {
-	if s.Peers == nil {
-		return nil
-	}
-	return Observers(s.Peers.Said(t), s.Monitor.Now())
-}
-
 // differing returns what a word says where that is another state than this one, and else nothing.
 func differing(w health.Word, state string) string {
 	if word := wordOf(w); (w == health.SaysDown || w == health.SaysUp) && word != state {

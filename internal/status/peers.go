@@ -55,24 +55,26 @@ type group struct {
 }
 
 type member struct {
-	Name     string         `json:"name"`
-	Host     string         `json:"host"`
-	Address  netip.AddrPort `json:"address"`
-	Site     string         `json:"site"`
-	Quorum   bool           `json:"quorum"`
-	Shaker   string         `json:"shaker"`
-	Self     bool           `json:"self"`
-	Known    float64        `json:"known_seconds"`
-	Heard    float64        `json:"heard_seconds"`
-	Alive    bool           `json:"alive"`
-	Frozen   bool           `json:"frozen"`
-	InDoubt  bool           `json:"in_doubt"`
-	Stuck    bool           `json:"stuck"`
-	Strange  bool           `json:"strange"`
-	Newer    bool           `json:"newer"`
-	Lag      uint64         `json:"lag"`
-	Observed uint64         `json:"observed"`
-	Finished uint64         `json:"finished"`
+	Name    string         `json:"name"`
+	Host    string         `json:"host"`
+	Address netip.AddrPort `json:"address"`
+	Site    string         `json:"site"`
+	Quorum  bool           `json:"quorum"`
+	Shaker  string         `json:"shaker"`
+	Self    bool           `json:"self"`
+	Known   float64        `json:"known_seconds"`
+	Heard   float64        `json:"heard_seconds"`
+	Alive   bool           `json:"alive"`
+	Frozen  bool           `json:"frozen"`
+	InDoubt bool           `json:"in_doubt"`
+	Stuck   bool           `json:"stuck"`
+	Strange bool           `json:"strange"`
+	Newer   bool           `json:"newer"`
+	// Condition is one of the meanings.
+	Condition string `json:"condition"`
+	Lag       uint64 `json:"lag"`
+	Observed  uint64 `json:"observed"`
+	Finished  uint64 `json:"finished"`
 }
 
 type join struct {
@@ -108,6 +110,9 @@ func newGroup(r peers.Report, now time.Time) *group {
 			g.Self, g.Quorum = m.Name, m.Quorum
 		}
 		g.Members = append(g.Members, newMember(m))
+	}
+	for i := range g.Members {
+		g.Members[i].Condition = g.condition(&g.Members[i])
 	}
 	for _, j := range r.Join {
 		row := join{Place: j.Place}

@@ -78,15 +78,15 @@ var meanings = []struct{ Words, Means string }{
 // Meanings returns those that explain the page.
 func (g *group) Meanings() (all []struct{ Words, Means string }) {
 	for _, m := range meanings {
-		if slices.ContainsFunc(g.Members, func(o member) bool { return g.Condition(o) == m.Words }) {
+		if slices.ContainsFunc(g.Members, func(o member) bool { return o.Condition == m.Words }) {
 			all = append(all, m)
 		}
 	}
 	return all
 }
 
-// Condition is what decides whether the words of a member count, one of the meanings.
-func (g *group) Condition(m member) string {
+// condition returns what decides whether the words of a member count, one of the meanings.
+func (g *group) condition(m *member) string {
 	switch {
 	case !m.Alive:
 		return "silent"
@@ -107,9 +107,9 @@ func (g *group) Condition(m member) string {
 	}
 }
 
-// Class is how the condition of a member looks.
-func (g *group) Class(m member) string {
-	switch g.Condition(m) {
+// Class is how the condition looks.
+func (m member) Class() string {
+	switch m.Condition {
 	case "counts":
 		return "up"
 	case "silent":

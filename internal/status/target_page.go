@@ -41,7 +41,7 @@ var targetPage = format{
 		p.JSON = "targets.json?" + q.endpoint().Encode()
 		for _, t := range q.found {
 			row := subject.newTarget(t)
-			row.Observers = subject.observers(t)
+			row.addObservers(subject, t)
 			p.Found = append(p.Found, shown{row, t.Settings()})
 		}
 		return pageTemplates().ExecuteTemplate(to, "target.html", p)
@@ -141,9 +141,6 @@ func (t target) Link(others bool) string {
 
 // hostLink is one of the names of a target, with a link to all targets of it.
 type hostLink struct{ Name, Link string }
-
-// Tally tells who decided the state, empty where this replica did alone.
-func (a *shown) Tally() string { return Tally(a.State, a.Observers) }
 
 // HostLinks returns the names of the target.
 func (a *shown) HostLinks() (all []hostLink) {

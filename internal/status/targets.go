@@ -127,7 +127,7 @@ var targetsJSON = format{
 		}
 		v := subject.view()
 		for i, c := range v.list(subject, q, false) {
-			v.Targets[i].Observers = subject.observers(c.Target)
+			v.Targets[i].addObservers(subject, c.Target)
 		}
 		return json.NewEncoder(to).Encode(v)
 	},
@@ -290,6 +290,7 @@ type target struct {
 	Names     []string                   `json:"names"`
 	Overrides []rule                     `json:"overrides"`
 	Observers []Observer                 `json:"observers,omitempty"`
+	Tally     string                     `json:"tally,omitempty"`
 	History   [health.HistorySlots]*slot `json:"history"`
 }
 
@@ -356,6 +357,14 @@ func (s *Subject) newTarget(t *health.Target) target {
 		row.Own, row.Rests = differing(own.Word, row.State), own.Word == health.NoWord
 	}
 	return row
+}
+
+// addObservers adds what each replica says of the target, if there are peers.
+func (t *target) addObservers(s *Subject, of *health.Target) {
+	if s.Peers != nil {
+		t.Observers = Observers(s.Peers.Said(of), s.Monitor.Now())
+		t.Tally = Tally(t.State, t.Observers)
+	}
 }
 
 func newTarget(t *health.Target, rules []Rules) target {
