@@ -86,6 +86,7 @@ dns://example.org.:1053 dns://example.net.:1054 {
         port 80
         limit rate 7 # of the process, DIR/Corefile:11
         status 127.0.0.1:8053 # of the process, DIR/properties.conf:2
+        # peers: none, by default
     }
 
     # DIR/Corefile:8, for example.net. example.org.
