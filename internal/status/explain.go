@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 // Question is what somebody wants to have explained.
@@ -102,6 +103,14 @@ type ExplainedPort struct {
 	RoundTrip float64        `json:"round_trip_seconds,omitempty"`
 	Settings  string         `json:"settings"`
 	Note      string         `json:"note,omitempty"`
+	Observers []Observer     `json:"observers,omitempty"`
+	Tally     string         `json:"tally,omitempty"`
+}
+
+// SetObservers notes what replicas say of the target now.
+func (e *ExplainedPort) SetObservers(said []peers.Said, now time.Time) {
+	e.Observers = Observers(said, now)
+	e.Tally = Tally(e.State, e.Observers)
 }
 
 // SetOverride notes the rule of a file that decides about an address at a port, if there is one, and tells whether there
