@@ -104,8 +104,10 @@ func (c peersCollector) Collect(ch chan<- prometheus.Metric) {
 			self = *m
 			continue
 		}
-		lag = max(lag, m.Lag)
 		states[peerState(m)]++
+		if m.Alive { // what those who are gone have not told nobody will
+			lag = max(lag, m.Lag)
+		}
 	}
 	for state, n := range states {
 		send(c.peers, prometheus.GaugeValue, float64(n), state)

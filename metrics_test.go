@@ -161,7 +161,7 @@ func TestMetricsPeers(t *testing.T) {
 		Members: []peers.Member{
 			{Self: true, Alive: true, InDoubt: true, Frozen: true, Observed: 77, Finished: 5},
 			{Alive: true, Lag: 3, Strange: true}, {Alive: true, Lag: 9}, {Alive: true, Frozen: true, InDoubt: true}, {Alive: true, InDoubt: true},
-			{Alive: true, Frozen: true}, {Lag: 4, Frozen: true}, {InDoubt: true}, {}, {},
+			{Alive: true, Frozen: true}, {Lag: 400, Frozen: true}, {InDoubt: true}, {}, {},
 		},
 		Disagreeing: 12,
 		Ready:       true,
