@@ -16,6 +16,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
@@ -375,4 +376,45 @@ func TestObserversOnPage(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The form of the events offers those of peers where there are some. Whoever asks for them elsewhere gets what there was.
+func TestEventsOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newServer(t, "")
+		n.subject.Events.Addf(events.Peer, "dns2 has joined")
+		for _, group := range []Peers{nil, newPeers()} {
+			n.subject.Peers = group
+			document := documentOf(t, n.do("GET", "/events?kind=peer"))
+			offered := make(map[string]bool)
+			for _, option := range elements(elements(document, "select")[0], "option") {
+				offered[words(option)] = true
+			}
+			if offered["peer"] != (group != nil) || offered["disagreement"] != (group != nil) || !offered["trouble"] {
+				t.Errorf("peers %v: offers %v", group != nil, offered)
+			}
+			if got := rows(document); len(got) != 2 || got[1][1] != "peer" || got[1][2] != "dns2 has joined" {
+				t.Errorf("peers %v: %q", group != nil, got)
+			}
+		}
+	})
+}
+
+// While verdicts are frozen here, others decide if there are any.
+func TestWhileFrozen(t *testing.T) {
+	const others = " The other replicas decide meanwhile."
+	self := member{Self: true, Alive: true}
+	for _, tt := range []struct {
+		group *group
+		want  string
+	}{
+		{nil, ""},
+		{&group{Members: []member{self}}, ""},
+		{&group{Members: []member{self, {}}}, ""},
+		{&group{Members: []member{self, {}, {Alive: true}}}, others},
+	} {
+		if got := tt.group.whileFrozen(); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.group, got, tt.want)
+		}
+	}
 }
