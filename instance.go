@@ -15,6 +15,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/internal/answer"
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/peers"
 	"github.com/coredns-shaker/shaker/internal/status"
 	"github.com/coredns-shaker/shaker/internal/watch"
 )
@@ -27,6 +28,8 @@ type instance struct {
 	engine   *engine
 	replaces *instance // whose restart brings this one into being; nil at the first start, and when it is over
 	reloads  bool      // it takes the place of another one, also when that is over
+	// peers is the group of replicas that this one is in, nil without, and before the lease.
+	peers atomic.Pointer[peers.Group]
 	// coroutines are those of all handlers, nil before the lease. When that ends, queries do without.
 	coroutines *coroutines
 
