@@ -274,11 +274,17 @@ func readmeBeyond(t *testing.T, least, most string) (below, above string) {
 	return (low - step).String(), (high + step).String()
 }
 
+// metricBullets returns the list items that explain metrics. Those of replicas are on a page, since most have none.
+func metricBullets(t *testing.T) []string {
+	t.Helper()
+	return append(readReadme(t).bullets("Metrics"), readPage(t, "docs/observing.md").bullets("Metrics of replicas")...)
+}
+
 func TestReadmeMetrics(t *testing.T) {
 	r := readReadme(t)
 	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
 	documented, text := make(map[string]string), make(map[string]string)
-	for _, b := range r.bullets("Metrics") {
+	for _, b := range metricBullets(t) {
 		match := item.FindStringSubmatch(b)
 		if match == nil {
 			t.Fatalf("%q does not look like a metric", b)
