@@ -88,7 +88,8 @@ func (c carrier) sendTo(to string, at netip.AddrPort, message []byte) {
 	c.SendTo(to, at, message)
 }
 
-// Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors.
+// Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors. The group
+// decides for the monitor from now on, unless another council does: then it only gets to know what others say, until Convene.
 func Open(c Config, m *health.Monitor, l Listener) (*Group, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -114,8 +115,17 @@ func Open(c Config, m *health.Monitor, l Listener) (*Group, error) {
 		g.ended.Wait()
 		return nil, err
 	}
-	m.SetCouncil(g.core)
+	if m.Council() == nil {
+		g.Convene()
+	}
 	return g, nil
+}
+
+// Convene has the group decide for its monitor, in the place of another one.
+func (g *Group) Convene() {
+	if g.monitor.Council() != g.core {
+		g.monitor.SetCouncil(g.core)
+	}
 }
 
 // check tells what is wrong with an address. The others have to reach this replica there.
@@ -304,21 +314,5 @@ type Said struct {
 }
 
 // CheckKeyFile looks for mistakes in a key file without opening a group. The doubt, if there is one, is of what is possible
-// but not safe: others can read the file.
-func CheckKeyFile(path string) (doubt string, err error) { return "", nil }
-
-// Enter implements [health.Council].
-func (g *Group) Enter(t *health.Target) health.Decision {
-	return health.Decision{Observes: true, Alone: true}
-}
-
-// Decide implements [health.Council].
-func (g *Group) Decide(t *health.Target, own health.Opinion) health.Decision {
-	return health.Decision{Observes: true, Alone: true}
-}
-
-// Leave implements [health.Council].
-func (g *Group) Leave(t *health.Target) {}
-
-// Froze implements [health.Council].
-func (g *Group) Froze(frozen bool) {}
+// but not safe: everybody on this machine can read the file.
+func CheckKeyFile(path string) (doubt string, err error) { return members.CheckKeyFile(path) }
