@@ -95,6 +95,7 @@ func TestShareLife(t *testing.T) {
 				shareA = sharing("ns1", logA)
 				deliver(shareB, shareA) // it is told everything
 				deliver(shareA, shareB)
+				synctest.Wait()
 				fileA = start(&a, shareA, logA)
 			}, nil, nil},
 			{"nothing", func() {}, nil, nil},
