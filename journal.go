@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -12,6 +13,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/events"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 const (
@@ -30,6 +32,9 @@ type journal struct {
 	events  *events.Log
 	changes digest[health.State]
 	names   digest[bool] // watched ones: whether they are resolved
+	// disputes are those between this replica and the verdicts in force: whether they have ended.
+	disputes digest[bool]
+	bySites  atomic.Bool // the sites of the replicas are counted rather than the observers of one
 
 	mu       sync.Mutex
 	troubles map[string]time.Time // when each cause of inconclusive checks, or "full", was last seen
@@ -48,6 +53,9 @@ func newJournal(to *events.Log) *journal {
 		names: digest[bool]{most: linesPerMinute, within: time.Minute, tell: func(rest map[bool]int) {
 			log.Warningf("And %d more watched names within a minute: %d could not be resolved, %d are resolved again",
 				rest[false]+rest[true], rest[false], rest[true])
+		}},
+		disputes: digest[bool]{most: linesPerSecond, within: time.Second, tell: func(rest map[bool]int) {
+			log.Warningf("And %d more disagreements within a second: %d began, %d ended", rest[false]+rest[true], rest[false], rest[true])
 		}},
 		troubles: make(map[string]time.Time),
 	}
@@ -99,7 +107,7 @@ func (j *journal) noteTrouble(trouble string) bool {
 // Changed implements health.Listener.
 func (j *journal) Changed(c health.Change) {
 	changesTo[c.To].Inc()
-	e := eventOf(&c)
+	e := eventOf(&c, j.bySites.Load())
 	j.events.Add(&e.Event)
 	if !j.changes.mayTell(c.To) {
 		return
@@ -115,13 +123,32 @@ func (j *journal) Changed(c health.Change) {
 // Froze implements health.Listener.
 func (j *journal) Froze(f health.Freeze) {
 	switch {
+	case f.Frozen && f.WithPeers:
+		freezes.Inc()
+		j.Warningf(events.Freeze, "Verdicts are frozen: all other replicas fell silent together with %d of %d hosts, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Silent+f.Heard)
 	case f.Frozen:
 		freezes.Inc()
 		j.Warningf(events.Freeze, "Verdicts are frozen: %d hosts fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
 	case f.Expired:
 		j.Warningf(events.Thaw, "Verdicts are no longer frozen, after %v: no freeze may last longer, although hosts are still silent", f.Took.Round(time.Second))
+	case f.WithPeers:
+		j.Infof(events.Thaw, "Verdicts are no longer frozen, after %v: other replicas or hosts are heard of again", f.Took.Round(time.Second))
 	default:
 		j.Infof(events.Thaw, "Verdicts are no longer frozen, after %v: hosts are heard of again", f.Took.Round(time.Second))
+	}
+}
+
+// disagreed tells that what this replica says of a target is not what is in force, or no longer so.
+func (j *journal) disagreed(t *health.Target, d peers.Disagreement) {
+	e := disputeOf(t, d, j.bySites.Load())
+	j.events.Add(&e.Event)
+	if !j.disputes.mayTell(d.Ended) {
+		return
+	}
+	if d.Ended {
+		log.Info(e.String())
+	} else {
+		log.Warning(e.String())
 	}
 }
 
@@ -174,4 +201,5 @@ func (j *journal) resolved(name string) {
 func (j *journal) close() {
 	j.changes.close()
 	j.names.close()
+	j.disputes.close()
 }
