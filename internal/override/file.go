@@ -45,7 +45,7 @@ type File struct {
 	problem  string     // why what was judged is not in force, "" where it is
 	restless restless
 	settled  bool      // a reading came twice
-	followed uint64    // how many changes of the group are in force
+	followed uint64    // how many changes of the group are in force; it is written with that locked, too
 	glanced  time.Time // when that was
 
 	end   context.CancelFunc // nil while nothing reads

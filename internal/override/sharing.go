@@ -169,6 +169,18 @@ func (s *Sharing) Ignored() map[string]uint64 {
 	return counts
 }
 
+// IsInForce tells whether all that was taken is in force in the files that are there.
+func (s *Sharing) IsInForce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.files {
+		if n := len(f.readers); n > 0 && f.readers[n-1].followed != f.seen {
+			return false
+		}
+	}
+	return true
+}
+
 func (s *Sharing) take(key string, value []byte) {
 	path, about, err := decodeKey(key)
 	all, valueErr := decodeNote(value)
