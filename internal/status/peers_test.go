@@ -147,7 +147,7 @@ func TestPeersPage(t *testing.T) {
 		wantFacts := []string{
 			"Others 2 of 3 other replicas heard of Ready yes: what the others say is known " +
 				"Rule A target is down if more than half of up to 3 observers of it say so, all of the site of this replica. " +
-				"Disagreement This replica says otherwise of 2 targets " +
+				"Disagrees on 2 targets : this replica says otherwise than was decided " +
 				"To join 192.0.2.2:7946: worked dns4.example.org:7946: dns4.example.org: no such host " +
 				"Sent 1" + space + "000 messages, 123" + space + "kB Received 1 message, 999 octets " +
 				"Rejected 3 encrypted with none of the keys, or not at all 20" + space + "000 not from an address that peers allow has",
