@@ -50,7 +50,6 @@ type group struct {
 	t *testing.T
 	l *lab.Lab
 	plan
-	key      string // file
 	racks    []*lab.Host
 	replicas []*replica
 	names    []string
@@ -98,7 +97,6 @@ func newGroup(t *testing.T, l *lab.Lab, p plan) *group {
 	}
 	g := &group{
 		t: t, l: l, plan: p,
-		key:     lab.File(t, "key", "the key of the lab, of any length\n"),
 		members: make(map[string][]netip.Addr),
 		dead:    make(map[netip.Addr]bool),
 		blocks:  make(map[string][]string),
@@ -120,9 +118,9 @@ func newGroup(t *testing.T, l *lab.Lab, p plan) *group {
 	}
 	g.names = slices.Sorted(maps.Keys(g.members))
 	for i := range p.replicas {
-		g.replicas = append(g.replicas, &replica{
-			g: g, i: i, name: fmt.Sprintf("r%d", i+1), host: l.Host(fmt.Sprintf("r%d", i+1)), dir: t.TempDir(),
-		})
+		r := &replica{g: g, i: i, name: fmt.Sprintf("r%d", i+1), host: l.Host(fmt.Sprintf("r%d", i+1)), dir: t.TempDir()}
+		r.writeKeys(groupKey)
+		g.replicas = append(g.replicas, r)
 	}
 	g.countSYNs()
 	t.Cleanup(func() {
@@ -406,6 +404,7 @@ type replica struct {
 	host *lab.Host
 	dir  string
 
+	alone  bool     // it has no peers
 	p      *process // nil while it does not run
 	paused bool
 	follow *follower
@@ -421,16 +420,28 @@ func (r *replica) peerAddress() netip.AddrPort {
 	return netip.AddrPortFrom(r.host.Addr4, groupPeers)
 }
 
+// groupKey is the key of all replicas at first.
+const groupKey = "the key of the lab, of any length"
+
+// writeKeys has the replica use these keys, the first of which encrypts. The file is replaced whole, as people should do it.
+func (r *replica) writeKeys(keys ...string) {
+	r.g.t.Helper()
+	fresh := lab.FileIn(r.g.t, r.dir, "key.new", strings.Join(keys, "\n")+"\n")
+	if err := os.Rename(fresh, filepath.Join(r.dir, "key")); err != nil {
+		r.g.t.Fatal(err)
+	}
+}
+
 // corefile is what it is started with. All join by the first two.
 func (r *replica) corefile() string {
 	g := r.g
 	properties := g.properties
-	if !g.alone {
+	if !g.alone && !r.alone {
 		properties += fmt.Sprintf("\npeers %v", r.peerAddress())
 		for _, other := range g.replicas[:min(2, len(g.replicas))] {
 			properties += fmt.Sprintf(" %v", other.peerAddress())
 		}
-		properties += "\npeers key " + g.key
+		properties += "\npeers key " + filepath.Join(r.dir, "key")
 	}
 	if !g.asked {
 		for names := range slices.Chunk(g.names, 50) {
