@@ -147,7 +147,7 @@ func (g *group) zone() string {
 	return b.String()
 }
 
-// startAll starts all replicas at the same time, and returns when all are ready.
+// startAll starts all replicas at the same time, and returns when all are ready, and have been asked for all names.
 func (g *group) startAll() {
 	g.t.Helper()
 	for _, r := range g.replicas {
@@ -156,6 +156,7 @@ func (g *group) startAll() {
 	for _, r := range g.replicas {
 		r.awaitServing()
 		r.awaitReady()
+		r.wrongAnswers()
 	}
 }
 
@@ -544,20 +545,20 @@ func (r *replica) goOn() {
 	r.paused = false
 }
 
-// view returns the verdict in force on each target.
-func (r *replica) view() map[netip.Addr]string {
+// targets returns what the replica has in its table.
+func (r *replica) targets() map[netip.Addr]statusTarget {
 	r.g.t.Helper()
-	view := make(map[netip.Addr]string)
+	all := make(map[netip.Addr]statusTarget)
 	for page := 1; ; page++ {
 		v := statusOf(r.g.t, r.at(groupPage), fmt.Sprintf("size=1000&page=%d", page))
 		if v == nil {
 			r.g.t.Fatalf("%s serves no status page", r.name)
 		}
 		for _, target := range v.Targets {
-			view[target.Address] = target.State
+			all[target.Address] = target
 		}
 		if len(v.Targets) < 1000 {
-			return view
+			return all
 		}
 	}
 }
@@ -565,15 +566,15 @@ func (r *replica) view() map[netip.Addr]string {
 // wrong returns what is wrong with its verdicts.
 func (r *replica) wrong() error {
 	r.g.t.Helper()
-	view := r.view()
+	targets := r.targets()
 	var wrong []string
 	for _, addr := range r.g.addrs {
 		want := "up"
 		if r.g.isDead(addr) {
 			want = "down"
 		}
-		if view[addr] != want {
-			wrong = append(wrong, fmt.Sprintf("%v is %q", addr, view[addr]))
+		if got := targets[addr].State; got != want {
+			wrong = append(wrong, fmt.Sprintf("%v is %q", addr, got))
 		}
 	}
 	if len(wrong) > 0 {
