@@ -269,8 +269,7 @@ func TestLabPeersFlips(t *testing.T) {
 			perRack = 1250
 		}
 		g := newGroup(t, l, plan{replicas: 5, perRack: perRack, properties: "interval 4s 1s\ntimeout 800ms\nfall 1\ndamping off", asked: true})
-		g.block("loss", "meta l4proto udp th dport 7946 numgen random mod 100 < 5 drop",
-			"tcp dport 7946 numgen random mod 100 < 5 drop", "tcp sport 7946 numgen random mod 100 < 5 drop")
+		g.loseBetweenReplicas(5)
 		g.startAll()
 		g.untilWell()
 		for _, flip := range []struct {
