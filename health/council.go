@@ -14,12 +14,16 @@ import (
 type Council interface {
 	// Enter is called when a target is about to come into the table, by whoever asked for it, and while the table is
 	// locked. It returns what is known of the target, so that the first answer with it is right. It must not ask the monitor.
+	// For targets that were in the table before SetCouncil it is called likewise, and what it returns does not matter: Decide
+	// follows.
 	Enter(t *Target) Decision
 	// Decide notes what this replica says of a target, and returns what is decided. It is called from the monitor's
-	// goroutine, and only from there: after Enter, when the own word has changed, and when somebody has called
-	// [Monitor.Reconsider].
+	// goroutine, and only from there: after Enter, when the own word or the verdict in force here has changed, or the round
+	// trip by a factor of 2 (then once a minute at most), and when somebody has called [Monitor.Reconsider]. It may be called
+	// again at once, because what it has decided changed what there is to note.
 	Decide(t *Target, own Opinion) Decision
-	// Leave is called from the monitor's goroutine when a target has left the table.
+	// Leave is called when a target has left the table, and while that is locked. So if the same address enters again, it does
+	// so later. It must not ask the monitor.
 	Leave(t *Target)
 	// Froze is called from the monitor's goroutine when verdicts freeze or thaw here.
 	Froze(frozen bool)
@@ -40,6 +44,22 @@ const (
 	SaysUp
 	SaysDown
 )
+
+// String returns the word in lower case: "down", "up", "checking", "unable", and nothing for NoWord.
+func (w Word) String() string {
+	switch w {
+	case Checking:
+		return "checking"
+	case Unable:
+		return "unable"
+	case SaysUp:
+		return "up"
+	case SaysDown:
+		return "down"
+	default:
+		return ""
+	}
+}
 
 // Opinion is what a replica says of a target, and why.
 type Opinion struct {
@@ -86,18 +106,62 @@ func Fingerprint(k Key) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// SetCouncil has verdicts decided by a council from now on, and by the own checks alone where it is nil.
-func (m *Monitor) SetCouncil(c Council) {}
+// SetCouncil has verdicts decided by a council from now on, and by the own checks alone where it is nil. All targets in the
+// table Enter, soon. Verdicts stay as they are until a council decides otherwise. Without one, targets that rested are checked
+// again, and keep their verdicts until that says otherwise. A council that is replaced is told nothing, and may be called for
+// a moment after SetCouncil has returned.
+func (m *Monitor) SetCouncil(c Council) {
+	m.mu.Lock()
+	m.council = c
+	m.convened.Add(1)
+	m.mu.Unlock()
+	m.signal()
+}
 
-// Reconsider has the council asked again about targets, soon.
-func (m *Monitor) Reconsider(targets ...*Target) {}
+// Reconsider has the council asked again about targets, soon. It may be called from any goroutine, with the locks of the
+// council held, and does not wait for anybody. A target that is about to be asked about is asked about once.
+func (m *Monitor) Reconsider(targets ...*Target) {
+	m.inboxMu.Lock()
+	if !m.closed.Load() {
+		for _, t := range targets {
+			if s := t.share.Load(); s != nil && s.queued.CompareAndSwap(false, true) {
+				m.pending = append(m.pending, t)
+			}
+		}
+	}
+	m.inboxMu.Unlock()
+	m.signal()
+}
 
-// LostPeers tells that all peers, of which there were some, have fallen silent together, within about the time before now.
-// Where the targets did so, too, this machine is cut off.
-func (m *Monitor) LostPeers(within time.Duration) {}
+// Observe is [Monitor.Target] on behalf of another replica, whose users want the target. It takes a lock. That a target is in
+// the table for others only is what [Target.Wanted] tells. Without a council it is Target.
+func (m *Monitor) Observe(addr netip.AddrPort, s Key, keep time.Duration) *Target {
+	k := key{addr: addr.Addr().Unmap(), port: addr.Port(), settings: s}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.table.get(&k); t != nil {
+		t.wantForOthers(keep)
+		return t
+	}
+	return m.insert(k, keep, true)
+}
 
-// FoundPeers tells that a peer is heard of again.
-func (m *Monitor) FoundPeers() {}
+// overdue is how long the monitor's goroutine may be behind its time until something holds it up.
+const overdue = time.Second
+
+// Checks returns how many probes have come back since the monitor was made, and how many have not, or wait although they are
+// due. Where the latter is not 0, and the former does not grow, this machine does not check any more.
+func (m *Monitor) Checks() (finished uint64, pending int) {
+	pending = int(m.flying.Load())
+	if planned := m.planned.Load(); m.now()-planned > int64(overdue) {
+		pending++
+	}
+	return m.finished.Load(), pending
+}
 
 // Own returns what this replica says of the target by its own checks.
-func (t *Target) Own() Opinion { return Opinion{} }
+func (t *Target) Own() Opinion {
+	t.monitor.statusMu.Lock()
+	defer t.monitor.statusMu.Unlock()
+	return t.opinion(t.monitor.now())
+}

@@ -77,6 +77,9 @@ type freezer struct {
 	thawed  int64 // when it ended
 	spent   bool  // it ended although the majority had not been heard of; there is no other before that is
 	started bool  // the silence of unknown targets says nothing any more
+	peers   contact
+	// withPeers tells that the peers had fallen silent together with the hosts.
+	withPeers bool
 }
 
 func isSilence(r checker.Result) bool { return r == checker.Timeout || r == checker.Unreachable }
@@ -85,10 +88,10 @@ func isSilence(r checker.Result) bool { return r == checker.Timeout || r == chec
 func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	f := &m.loop.freezer
 	if t.run == 0 {
-		t.doubted = uint32(voteSlotAt(t.sent))
+		t.doubted = uint32(voteSlotAt(t.due))
 	}
 	var v vote
-	switch state := t.State(); {
+	switch state := t.load().own(); {
 	case r == checker.Answered, r == checker.Refused:
 		v = heard
 		if t.noPaths > 0 {
@@ -106,7 +109,7 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 	at := f.ballot.now
 	if v&heard == heard {
 		// Not when it came in. A process that is starved of CPU takes answers late, those from before the cut as well.
-		at = voteSlotAt(t.sent)
+		at = voteSlotAt(t.due)
 	}
 	f.ballot.cast(t, v, at)
 	f.started = f.started || f.ballot.met >= startedFrom
@@ -114,14 +117,14 @@ func (m *Monitor) takeVote(t *Target, r checker.Result, noPath bool) {
 
 // isDoomed tells whether a result, the newest, brings the target down by silence unless verdicts are frozen.
 func (t *Target) isDoomed(r checker.Result, s *Settings) bool {
-	return isSilence(r) && t.State() != Down && int(t.run)+1 >= s.Fall
+	return isSilence(r) && t.load().own() != Down && int(t.run)+1 >= s.Fall
 }
 
 // isExcused tells whether a result says nothing of its target, because this machine is cut off, or was when the probe
 // was sent.
 func (m *Monitor) isExcused(t *Target, r checker.Result, s *Settings) bool {
-	if t.sent < m.loop.freezer.thawed {
-		return isSilence(r) && t.State() != Down
+	if t.due < m.loop.freezer.thawed {
+		return isSilence(r) && t.load().own() != Down
 	}
 	return m.freezing.isOn() && t.isDoomed(r, s)
 }
@@ -131,7 +134,7 @@ func (m *Monitor) isExcused(t *Target, r checker.Result, s *Settings) bool {
 func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 	f := &m.loop.freezer
 	percent := m.freezing.percent.Load()
-	if percent <= 0 || m.freezing.isOn() || f.spent || t.sent < f.thawed {
+	if percent <= 0 || m.freezing.isOn() || f.spent || t.due < f.thawed {
 		return
 	}
 	slot := int64(t.doubted) + 1
@@ -143,14 +146,29 @@ func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 		slot = recent
 		c = f.count(slot)
 	}
-	if !c.isCutOff(percent) {
-		return
+	withPeers := false
+	if !c.isCutOff(percent) && f.fellWithPeers(t) {
+		slot, c = f.countLost(percent)
+		withPeers = slot > 0
 	}
+	if withPeers || c.isCutOff(percent) {
+		m.freeze(slot, c, now)
+		f.withPeers = withPeers
+	}
+}
+
+// freeze freezes verdicts, because so many are silent since a slot. It brings back who fell lately.
+func (m *Monitor) freeze(slot int64, c count, now int64) {
+	f := &m.loop.freezer
 	f.from = slot
 	m.freezing.began.Store(max(now, 1))
 	m.tellFreeze(Freeze{Frozen: true, Silent: int64(c.silent), Heard: int64(c.heard)})
 	for t := range m.All() {
-		if t.load()&silenced != 0 && (t.fellLately(now) || f.ballot.metNobody()) {
+		if t.load()&silenced == 0 {
+			continue
+		}
+		fellLately := t.fellLately(now) || f.peers.lost && t.since >= f.peers.from
+		if fellLately || f.ballot.metNobody() {
 			m.restore(t, now)
 		}
 	}
@@ -167,7 +185,12 @@ func (f *freezer) count(slot int64) count {
 
 // isCutOff tells whether so many are silent that the fault is on this side.
 func (c count) isCutOff(percent int64) bool {
-	return c.silent >= frozenFrom && int64(c.silent)*100 >= percent*int64(c.silent+c.heard)
+	return c.silent >= frozenFrom && c.isSilent(percent)
+}
+
+// isSilent tells whether at least so many percent are silent.
+func (c count) isSilent(percent int64) bool {
+	return int64(c.silent)*100 >= percent*int64(c.silent+c.heard)
 }
 
 // fellLately tells whether a target went down so recently that others may not have been probed since.
@@ -183,15 +206,23 @@ func (m *Monitor) restore(t *Target, now int64) {
 	if t.falls == 0 { // it was never up
 		to, since = Unknown, t.born
 	}
+	after := newMark(to, before.result()) | before&(checked|pointless|shared|rests|borrowed)
+	if before&shared != 0 {
+		after = after.withState(before.state())
+	}
 	m.statusMu.Lock()
-	t.mark.Store(uint32(newMark(to, before.result()) | before&(checked|pointless)))
+	t.mark.Store(uint32(after))
 	t.since = since
 	t.falls -= min(t.falls, 1)
+	t.noteWord(before, 0, now)
 	m.statusMu.Unlock()
 	t.run = 0
-	m.recount(before, t.load())
-	if m.listener != nil {
-		c := Change{Target: t, From: Down, To: to, Result: t.Result(), Err: t.err}
+	m.recount(before, after)
+	switch {
+	case before&shared != 0:
+		m.loop.pending = append(m.loop.pending, t)
+	case m.listener != nil:
+		c := Change{Target: t, From: Down, To: to, Own: after.word(), Result: t.Result(), Err: t.err}
 		m.loop.news = append(m.loop.news, func() { m.listener.Changed(c) })
 	}
 }
@@ -229,7 +260,7 @@ func (m *Monitor) thaw(now int64, expired bool) {
 	}
 	m.loop.freezer.thawed, m.loop.freezer.started = now, true
 	for t := range m.All() {
-		if t.State() != Down {
+		if t.load().own() != Down {
 			t.run, t.noPaths = 0, 0
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime/pprof"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns-shaker/shaker/checker"
@@ -38,10 +39,16 @@ type loop struct {
 	freezer    freezer
 	news       []func()        // each tells the listener something
 	checks     []checker.Check // the batch being put together
-	generation uint32          // the newest of Monitor.generation that was seen
+	dues       []int64         // when each of them was due
+	generation uint16          // the newest of Monitor.generation that was seen
 	unfinished bool            // a panic ended the last turn
 	sending    bool            // there was a prober when the queues were last looked at
 	resume     int64           // no probe before then, see closedRetry
+
+	sharing  sharing
+	pending  []*Target // of Monitor.pending, and those that a freeze has restored
+	finished uint64    // probes that came back
+	flying   int64     // probes that did not yet
 }
 
 // run is the monitor's goroutine.
@@ -54,7 +61,9 @@ func (m *Monitor) run() {
 	for {
 		m.guardedTurn()
 		now := m.now()
-		switch at := m.nextTurn(now); at {
+		at := m.nextTurn(now)
+		m.planned.Store(at)
+		switch at {
 		case armed:
 		case never:
 			timer.Stop()
@@ -89,15 +98,18 @@ func (m *Monitor) guardedTurn() {
 func (m *Monitor) turn(now int64) {
 	m.loop.unfinished = true
 	m.passTime(now)
+	m.convene(now)
+	m.hearOfPeers(now)
 	m.takeReports(now)
 	m.thawIfHeard(now)
+	m.takeAdded(now)
+	m.reconsider(now)
 	m.tellNews()
-	m.mu.Lock()
-	m.loop.fresh.append(m.added)
-	m.added = list{}
-	m.mu.Unlock()
+	m.sweep(now)
 	m.loop.wheel.advance(tickOf(now), &m.loop.routine)
 	m.send(now)
+	m.finished.Store(m.loop.finished)
+	m.flying.Store(m.loop.flying)
 	m.loop.unfinished = false
 }
 
@@ -118,12 +130,12 @@ func (m *Monitor) nextTurn(now int64) int64 {
 	if l.unfinished {
 		return now
 	}
+	at := m.nextSweep()
 	if !l.sending {
-		return never
+		return at
 	}
-	at := int64(never)
 	if t, ok := l.wheel.next(); ok {
-		at = t << tickBits
+		at = min(at, t<<tickBits)
 	}
 	if l.fresh.head != nil || l.routine.head != nil {
 		// To wait for each single token would mean a wake-up for each. A tick's worth goes together.
@@ -157,26 +169,28 @@ func (m *Monitor) takeReports(now int64) {
 // takeReport takes one report. The callbacks come last, so that a panic in them leaves nothing undone.
 func (m *Monitor) takeReport(r *checker.Report, now int64) {
 	t, ok := r.Tag.(*Target)
-	if !ok || t == nil || t.monitor != m || !t.inFlight {
+	if !ok || t == nil || t.monitor != m || t.stage != inFlight {
 		return
 	}
-	t.inFlight = false
+	t.stage = idle
+	m.loop.flying--
 	if r.Result == checker.Inconclusive && errors.Is(r.Err, checker.ErrClosed) {
 		m.loop.takeBack(t, now)
 		return
 	}
+	m.loop.finished++
 	s := settings(t.settings)
 	first := t.load()&checked == 0
 	c := m.judge(t, r, &s, now)
 	if c != nil {
 		first = first || c.From == Unknown
 	}
-	wait := s.wait(t.State(), r.Result)
-	if t.Damped() {
-		// No result could bring it up before its time.
-		wait = min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(&s)-now)))
+	if mark := t.load(); mark&rests == 0 {
+		m.loop.schedule(t, spread(t.wait(mark, r.Result, &s, now), first, rand.Float64()), now)
 	}
-	m.loop.schedule(t, spread(wait, first, rand.Float64()), now)
+	if t.share.Load() != nil {
+		c = m.consult(t, false, now)
+	}
 	if m.listener == nil {
 		return
 	}
@@ -186,7 +200,20 @@ func (m *Monitor) takeReport(r *checker.Report, now int64) {
 	}
 }
 
-// judge takes a result into the verdict of a target and into all that follows from it. It returns nil if the verdict is
+// wait returns how long after its probe the next one of a target is sent, before the spread. The result has led to the mark.
+func (t *Target) wait(m mark, r checker.Result, s *Settings, now int64) time.Duration {
+	switch {
+	case m&damped != 0:
+		// No result could bring it up before its time.
+		return min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(s)-now)))
+	case m&inherited != 0:
+		return s.Fast
+	default:
+		return s.wait(m.own(), r)
+	}
+}
+
+// judge takes a result into the own standing of a target and into all that follows from it. It returns nil if its state is
 // the same as before.
 func (m *Monitor) judge(t *Target, r *checker.Report, s *Settings, now int64) *Change {
 	noPath := r.Result == checker.Inconclusive && checker.NoPath(r.Err)
@@ -205,9 +232,14 @@ func (m *Monitor) judge(t *Target, r *checker.Report, s *Settings, now int64) *C
 	m.statusMu.Lock()
 	c := t.judge(r, s, now, by)
 	t.record(r, c != nil, now)
+	if c != nil {
+		t.noteWord(before, c.Run, now)
+	} else {
+		t.noteWord(before, 0, now)
+	}
 	m.statusMu.Unlock()
 	m.recount(before, t.load())
-	if c != nil || r.Result == checker.Inconclusive {
+	if c != nil && before&shared == 0 || r.Result == checker.Inconclusive {
 		m.waiters.wakeUp(t)
 	}
 	return c
@@ -219,11 +251,17 @@ func (m *Monitor) recount(from, to mark) {
 		m.states[to.state()].Add(1)
 		m.states[from.state()].Add(-1)
 	}
-	switch was, is := from&damped != 0, to&damped != 0; {
+	track(&m.damped, from.isDamped(), to.isDamped())
+	track(&m.resting, from&rests != 0, to&rests != 0)
+}
+
+// track counts one that was, or was not, and is now, or is not.
+func track(n *atomic.Int64, was, is bool) {
+	switch {
 	case is && !was:
-		m.damped.Add(1)
+		n.Add(1)
 	case was && !is:
-		m.damped.Add(-1)
+		n.Add(-1)
 	}
 }
 
@@ -236,6 +274,7 @@ func (l *loop) takeBack(t *Target, now int64) {
 }
 
 func (l *loop) enqueue(t *Target) {
+	t.stage = listed
 	if t.load()&checked != 0 {
 		l.routine.push(t)
 	} else {
@@ -246,7 +285,13 @@ func (l *loop) enqueue(t *Target) {
 // schedule makes the target due when wait has passed since its probe was sent, or at once where the
 // probe took longer than that. It does where Fast is below Timeout and nothing comes back.
 func (l *loop) schedule(t *Target, wait time.Duration, now int64) {
-	t.due = max(t.sent+int64(wait), now)
+	t.due = max(t.due+int64(wait), now)
+	l.await(t)
+}
+
+// await puts a target where it waits until it is due.
+func (l *loop) await(t *Target) {
+	t.stage = listed
 	if tickOf(t.due) <= l.wheel.now {
 		l.routine.push(t)
 	} else {
@@ -289,25 +334,34 @@ func (m *Monitor) fill(n int, now int64) int {
 		if t == nil {
 			break
 		}
-		t.inFlight, t.sent, t.prober = true, now, l.generation
+		l.dues = append(l.dues, t.due)
+		t.stage, t.due, t.prober = inFlight, now, l.generation
 		l.checks = append(l.checks, t.check(settings(t.settings)))
 	}
 	return len(l.checks)
 }
 
 // popDue takes the next target that is due out of its queue, nil if none is. Targets that nobody wants
-// any more leave the table here.
+// any more leave the table here, and those that have come to rest are left out.
 func (m *Monitor) popDue(now int64) *Target {
 	l := &m.loop
-	if t := l.fresh.pop(); t != nil {
-		return t
+	for t := l.fresh.pop(); t != nil; t = l.fresh.pop() {
+		if t.load()&rests == 0 {
+			return t
+		}
+		t.stage = idle
 	}
 	for {
 		t := l.routine.pop()
-		if t == nil || t.prolong(now) || !m.forget(t) {
+		switch {
+		case t == nil:
+			return nil
+		case !t.prolong(now) && m.forget(t):
+			l.freezer.ballot.leave(t)
+		case t.load()&rests == 0:
 			return t
 		}
-		l.freezer.ballot.leave(t)
+		t.stage = idle
 	}
 }
 
@@ -320,19 +374,21 @@ func (m *Monitor) submit(now int64) {
 			l.resume = now + int64(closedRetry)
 			for i := range l.checks {
 				t := l.checks[i].Tag.(*Target)
-				t.inFlight = false
+				t.due = l.dues[i]
 				l.enqueue(t)
 			}
 		}
 		clear(l.checks)
-		l.checks = l.checks[:0]
+		l.checks, l.dues = l.checks[:0], l.dues[:0]
 	}()
 	accepted = m.prober.Submit(l.checks...) == nil
+	if accepted {
+		l.flying += int64(len(l.checks))
+	}
 	if !accepted || m.late == nil {
 		return
 	}
-	for i := range l.checks {
-		t := l.checks[i].Tag.(*Target)
-		m.late(time.Duration(max(0, now-t.due)))
+	for _, due := range l.dues {
+		m.late(time.Duration(max(0, now-due)))
 	}
 }

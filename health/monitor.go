@@ -30,26 +30,35 @@ type Listener interface {
 	// round trip are up to date already. A probe that came back because its prober was closed
 	// ([checker.ErrClosed]) has no result.
 	Checked(t *Target, r checker.Report)
-	// Changed is called when the result changed the target's state, after Checked.
+	// Changed is called when the verdict in force has changed: by a result, after Checked, or by what a council decided
+	// (see [Council]). A change of the own standing that a council did not go along with is none.
 	Changed(c Change)
 	// Froze is called when verdicts freeze or thaw, see [Monitor.SetFreeze].
 	Froze(f Freeze)
 }
 
-// Change is a change of a target's state.
+// Change is a change of a target's verdict in force.
 type Change struct {
 	Target   *Target
 	From, To State
+	// Own is what this replica says by its own checks. Without a council that is To.
+	Own Word
+	// Tally is what the observers say. It is zero without a council, and where the own checks decide because there is no
+	// observer.
+	Tally Tally
 	// Run is how many results in a row led to the change, of which Result and Err are the last: answers
 	// where To is Up, failures of any kind where it is Down. Inconclusive results between them are not
 	// counted, except where Result is Inconclusive: then Run is how many of them said in a row that this
 	// machine has no path to the target. Run is 0 where a freeze brings the target back, because what
-	// brought it down was this machine's fault: To is Up then, or Unknown if it was never up.
+	// brought it down was this machine's fault: To is Up then, or Unknown if it was never up. Where a council has decided,
+	// these three are about the own checks: if they led to the same verdict, how they did, even if that was a while ago. If
+	// not, Run is 0, and Result and Err are the newest, or the zero values if there was none.
 	Run    int
 	Result checker.Result
 	Err    error // as in [checker.Report]
 	// Falls is how often the target went down without having been up for DampingMax in between, this time
-	// included. Damping is how long it stays down at least. Both are 0 unless From is Up.
+	// included, by the own checks. Damping is how long it stays down at least. Both are 0 unless From is Up and To and Own
+	// are down.
 	Falls   int
 	Damping time.Duration
 }
@@ -82,6 +91,8 @@ type Counts struct {
 	// Damped is how many targets answer but are kept down because they flap, see [Target.Damped]. They
 	// are among those of Down.
 	Damped int
+	// Resting is how many targets other replicas check, and not this one.
+	Resting int
 	// Rejected is how often somebody asked for a target that was new when the table was full.
 	Rejected uint64
 }
@@ -98,6 +109,7 @@ type Monitor struct {
 	size     atomic.Int64 // of table, changed with mu held
 	states   [states]atomic.Int64
 	damped   atomic.Int64
+	resting  atomic.Int64
 	freezing freezing
 	limit    atomic.Int64 // of size
 	rejected atomic.Uint64
@@ -109,20 +121,30 @@ type Monitor struct {
 	wake     chan struct{} // holds a token while there is something new for the goroutine
 
 	// mu is held while a target is added to the table or taken out of it.
-	mu    sync.Mutex
-	added list // targets that the goroutine has not seen
+	mu       sync.Mutex
+	added    list // targets that the goroutine has not seen
+	council  Council
+	convened atomic.Uint32 // counts SetCouncil, changed with mu held
 
 	// statusMu is held while anything that Target.Status returns is changed or read.
 	statusMu sync.Mutex
 
 	inboxMu sync.Mutex
 	inbox   []checker.Report
+	pending []*Target // to be reconsidered
+	peers   contact   // what was last told of the peers
+
+	// What the goroutine has done, for Checks.
+	finished atomic.Uint64
+	flying   atomic.Int64
+	planned  atomic.Int64 // when its next turn is due
 
 	// proberMu is held while the prober is in use. So SetProber waits until the old one is not any more.
-	// The other locks may be taken while it is held. None is taken while one of them is, but for the table's own.
+	// The other locks may be taken while it is held. None is taken while one of them is, but for the table's own, and those
+	// of a council while mu is held.
 	proberMu   sync.Mutex
 	prober     Prober
-	generation uint32 // counts SetProber
+	generation uint16 // counts SetProber
 
 	loop loop
 }
@@ -202,7 +224,8 @@ func (m *Monitor) Find(addr netip.AddrPort, s Key) (t *Target, inTable bool) {
 
 func (m *Monitor) newTarget(k key) *Target {
 	now := m.now()
-	return &Target{addr: k.addr, settings: k.settings, port: k.port, monitor: m, born: now, due: now, since: now, heard: now}
+	return &Target{addr: k.addr, settings: k.settings, port: k.port, monitor: m, stage: listed,
+		born: now, due: now, since: now, heard: now}
 }
 
 func (m *Monitor) add(k key, keep time.Duration) *Target {
@@ -217,14 +240,33 @@ func (m *Monitor) add(k key, keep time.Duration) *Target {
 		t.want(keep)
 		return t
 	}
+	return m.insert(k, keep, false)
+}
+
+// insert adds a target that is not in the table, on behalf of the users of this replica or of others. The caller holds mu.
+func (m *Monitor) insert(k key, keep time.Duration, forOthers bool) *Target {
 	if !m.room() {
 		return nil
 	}
 	t := m.newTarget(k)
-	t.want(keep)
+	if m.council != nil {
+		t.share.Store(&share{convened: m.convened.Load(), since: t.since, said: t.since})
+	}
+	if forOthers {
+		t.wantForOthers(keep)
+	} else {
+		t.want(keep)
+	}
+	if m.council != nil {
+		t.begin(m.council.Enter(t))
+	}
 	m.table.put(t)
 	m.size.Add(1)
-	m.states[Unknown].Add(1)
+	mark := t.load()
+	m.states[mark.state()].Add(1)
+	if mark&rests != 0 {
+		m.resting.Add(1)
+	}
 	m.added.push(t)
 	m.signal()
 	return t
@@ -247,14 +289,22 @@ func (m *Monitor) room() bool {
 func (m *Monitor) forget(t *Target) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !t.wanted.CompareAndSwap(0, gone) {
+	s := t.share.Load()
+	if s != nil && s.wanted.Load() != 0 || !t.wanted.CompareAndSwap(0, gone) {
 		return false
 	}
 	m.table.remove(t)
 	m.size.Add(-1)
-	m.states[t.State()].Add(-1)
-	if t.Damped() {
+	mark := t.load()
+	m.states[mark.state()].Add(-1)
+	if mark.isDamped() {
 		m.damped.Add(-1)
+	}
+	if mark&rests != 0 {
+		m.resting.Add(-1)
+	}
+	if m.council != nil && s != nil && s.convened == m.convened.Load() {
+		m.council.Leave(t)
 	}
 	return true
 }
@@ -314,6 +364,7 @@ func (m *Monitor) Counts() Counts {
 		Up:       int(m.states[Up].Load()),
 		Down:     int(m.states[Down].Load()),
 		Damped:   int(m.damped.Load()),
+		Resting:  int(m.resting.Load()),
 		Rejected: m.rejected.Load(),
 	}
 }
@@ -335,7 +386,7 @@ func (m *Monitor) Close() {
 	m.mu.Unlock()
 	<-m.done
 	m.inboxMu.Lock()
-	m.inbox = nil
+	m.inbox, m.pending = nil, nil
 	m.inboxMu.Unlock()
 	m.proberMu.Lock()
 	m.prober = nil

@@ -29,7 +29,7 @@ func (t *Target) countNoPath(noPath bool, r checker.Result) {
 	switch {
 	case noPath:
 		if t.noPaths == 0 {
-			t.pathless = uint32(voteSlotAt(t.sent))
+			t.pathless = uint32(voteSlotAt(t.due))
 		}
 		t.noPaths = max(t.noPaths, t.noPaths+1) // stays at its maximum
 	case r != checker.Inconclusive:
@@ -43,7 +43,7 @@ func (m *Monitor) isLost(t *Target, s *Settings) bool {
 	f := &m.loop.freezer
 	from := int64(t.pathless)
 	switch {
-	case t.State() != Up, m.freezing.isOn():
+	case t.load().own() != Up, m.freezing.isOn():
 		return false
 	case int(t.noPaths) < min(s.Fall, math.MaxUint16), f.ballot.now-from < int64(noPathFor)>>voteSlotBits:
 		return false

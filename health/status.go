@@ -28,9 +28,15 @@ const (
 // age. So they are right however often that clock was set, as far as it is right now. They do not wander: the same
 // instant looks the same each time. Time in which the machine was suspended is part of no age.
 type Status struct {
+	// State is the verdict in force.
 	State State
 	// Since is when the state began. For Unknown that is when the target entered the table.
 	Since time.Time
+	// Own is what this replica says by its own checks, and OwnSince since when. Without a council that is the verdict in force,
+	// or Checking or Unable while that is unknown. Resting tells that only others check the target.
+	Own      Word
+	OwnSince time.Time
+	Resting  bool
 	// DampedUntil is when a target may be up again that answers but is damped, the zero time for all others.
 	DampedUntil time.Time
 	// Falls is how often the target went down without having been up for DampingMax in between.
@@ -66,17 +72,23 @@ func (t *Target) Status() Status {
 	now, epoch := m.now(), m.clock.At(0)
 	m.statusMu.Lock()
 	defer m.statusMu.Unlock()
-	mark := t.load()
-	s := Status{
-		State:   mark.state(),
-		Since:   epoch.Add(time.Duration(t.since)),
-		Result:  mark.result(),
-		Err:     t.err,
-		RTT:     t.RTT(),
-		Falls:   int(t.falls),
-		History: t.history.slots(t.heard, now),
+	mark, since, said := t.load(), t.since, t.since
+	if s := t.share.Load(); s != nil {
+		since, said = s.since, s.said
 	}
-	if mark&damped != 0 {
+	s := Status{
+		State:    mark.state(),
+		Since:    epoch.Add(time.Duration(since)),
+		Own:      mark.word(),
+		OwnSince: epoch.Add(time.Duration(said)),
+		Resting:  mark&rests != 0,
+		Result:   mark.result(),
+		Err:      t.err,
+		RTT:      t.RTT(),
+		Falls:    int(t.falls),
+		History:  t.history.slots(t.heard, now),
+	}
+	if mark.isDamped() {
 		settings := t.Settings()
 		s.DampedUntil = epoch.Add(time.Duration(t.dampedUntil(&settings)))
 	}

@@ -251,6 +251,13 @@ func (t *table) all() iter.Seq[*Target] {
 	}
 }
 
+// blocks returns how many blocks of places there are.
+func (t *table) blocks() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.places)
+}
+
 // copyPlaces copies a block of places. It reports false if there are not so many.
 func (t *table) copyPlaces(i int, to *placeBlock) bool {
 	t.mu.Lock()

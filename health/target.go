@@ -30,26 +30,41 @@ type Target struct {
 	monitor *Monitor
 	born    int64 // when it was created, in the monitor's time
 
+	// share is nil without a council. It is stored by whoever adds the target, and by the monitor's goroutine, with
+	// Monitor.mu held.
+	share atomic.Pointer[share]
+
+	// until is when the target is not wanted any more, as far as the monitor has looked, in whole seconds. The monitor's
+	// goroutine alone stores it.
+	until atomic.Uint32
+
 	// What follows belongs to the monitor's goroutine.
-	next     *Target // in the list that holds the target, if one does
-	due      int64   // when the next probe was to be sent
-	sent     int64   // when the newest probe was sent
-	seat     *seat   // where its host votes, nil before it did
-	prober   uint32  // the generation of the prober that has the probe in flight
-	until    uint32  // wanted until then, as far as the monitor has looked, in whole seconds
 	run      int32   // see standing
+	next     *Target // in the list that holds the target, if one does
+	due      int64   // when the next probe is to be sent. While one is in flight it is when that was sent
+	seat     *seat   // where its host votes, nil before it did
 	doubted  uint32  // the slot in which the first probe of the row was sent, see freeze.go
 	pathless uint32  // the slot in which the first probe of the row was sent that noPaths counts
 	place    uint32  // in the table's list, guarded by its lock
-	inFlight bool
-	falls    uint8 // how often it went down, see damping.go
+	prober   uint16  // the generation of the prober that has the probe in flight
+	falls    uint8   // how often it went down, see damping.go
+	stage    stage
 
 	// The goroutine changes these with Monitor.statusMu held.
 	history history
-	since   int64 // when the state began
+	since   int64 // when the own standing began
 	heard   int64 // when the newest result came in
 	err     error // of the newest result
 }
+
+// stage is where a target is on its way from one probe to the next.
+type stage uint8
+
+const (
+	idle     stage = iota // in no list and not in flight: it rests
+	listed                // in the wheel, or in a queue
+	inFlight              // its probe is
+)
 
 // gone is the value of Target.wanted once the target has left the table.
 const gone = -1
@@ -68,20 +83,38 @@ func (t *Target) is(k *key) bool {
 	return t.addr == k.addr && t.port == k.port && t.settings == k.settings
 }
 
-// mark packs the state (bits 0-7), the newest result (8-15), and more.
+// mark packs the verdict in force (bits 0-7), the newest result (8-15), the state of the own standing (28-31), and more.
+// Without a council the own checks decide, and the two states are the same.
 type mark uint32
 
 const (
 	pointless mark = 1 << 16 // to hold an answer for the verdict has become pointless
-	damped    mark = 1 << 17 // see Target.Damped
-	silenced  mark = 1 << 18 // it is down, by silence, and was not heard of since
+	damped    mark = 1 << 17 // it answers, and its own standing is down because it flaps
+	silenced  mark = 1 << 18 // its own standing is down, by silence, and it was not heard of since
 	checked   mark = 1 << 19 // has had a result
+	shared    mark = 1 << 20 // a council decides which verdict is in force
+	rests     mark = 1 << 21 // other replicas check it, this one does not
+	inherited mark = 1 << 22 // the own standing was taken over from others, and no own result has agreed yet
+	unable    mark = 1 << 23 // the own checks lead to no verdict
+	borrowed  mark = 1 << 24 // the round trip is what other replicas have told
+
+	ownBits      = 28
+	allOwn  mark = 0xf << ownBits
 )
 
-func newMark(s State, r checker.Result) mark { return mark(s) | mark(r)<<8 }
+// newMark returns that of a target on whose state all agree.
+func newMark(s State, r checker.Result) mark { return mark(s) | mark(s)<<ownBits | mark(r)<<8 }
 
 func (m mark) state() State           { return State(m) }
+func (m mark) own() State             { return State(m >> ownBits) }
 func (m mark) result() checker.Result { return checker.Result(m >> 8) }
+
+// isDamped tells whether the verdict in force is that of a flapping target.
+func (m mark) isDamped() bool { return m&damped != 0 && m.state() == Down }
+
+// withState returns the mark with another verdict in force, and withOwn with another state of the own standing.
+func (m mark) withState(s State) mark { return m&^0xff | mark(s) }
+func (m mark) withOwn(s State) mark   { return m&^allOwn | mark(s)<<ownBits }
 
 func (t *Target) load() mark { return mark(t.mark.Load()) }
 
@@ -100,16 +133,17 @@ func CompareAge(a, b *Target) int {
 // Settings returns the settings that make the verdict, with the defaults filled in.
 func (t *Target) Settings() Settings { return settings(t.settings) }
 
-// State returns the verdict.
+// State returns the verdict in force.
 func (t *Target) State() State { return t.load().state() }
 
 // Result returns the newest result, Inconclusive as long as there is none.
 func (t *Target) Result() checker.Result { return t.load().result() }
 
 // Damped tells whether the target answers but is kept down because it flaps, see [Settings].Damping.
-func (t *Target) Damped() bool { return t.load()&damped != 0 }
+func (t *Target) Damped() bool { return t.load().isDamped() }
 
-// RTT returns the smoothed time that SYN-ACKs take to come back, 0 before the first.
+// RTT returns the smoothed time that SYN-ACKs take to come back, 0 before the first. Of a target that rests here it is what
+// other replicas of the site have told.
 func (t *Target) RTT() time.Duration { return time.Duration(t.rtt.Load()) }
 
 // Holds tells whether [Monitor.Await] would wait for the target: it has no verdict, there is hope for
@@ -144,6 +178,11 @@ func (t *Target) Within() time.Duration {
 	return s.onceMore()
 }
 
+// Wanted tells whether users of this replica want the target, and not only other replicas ([Monitor.Observe]).
+func (t *Target) Wanted() bool {
+	return t.wanted.Load() > 0 || t.monitor.now()/int64(time.Second) < int64(t.until.Load())
+}
+
 // want asks for the target to be kept in the table for another keep. It is false if the target has
 // left the table.
 func (t *Target) want(keep time.Duration) bool {
@@ -162,12 +201,29 @@ func (t *Target) want(keep time.Duration) bool {
 // tells whether that is not over. A keep counts from now on, and the monitor calls this only when the
 // target is due. So a target stays up to two waits and a second longer than it has to.
 func (t *Target) prolong(now int64) bool {
-	if keep := t.wanted.Load(); keep > 0 {
-		// Only the monitor's goroutine makes it gone, so what Swap throws away is a keep.
-		keep = t.wanted.Swap(0)
-		t.until = max(t.until, secondAfter(later(now, time.Duration(keep))))
+	until := prolong(&t.wanted, &t.until, now)
+	if s := t.share.Load(); s != nil {
+		until = max(until, prolong(&s.wanted, &s.until, now))
 	}
-	return now/int64(time.Second) < int64(t.until)
+	return now/int64(time.Second) < int64(until)
+}
+
+// prolong takes the keep that was asked for out of wanted, and returns until when that is, or what until was if that is
+// later. At any moment in between, one of the two tells that the target is wanted.
+func prolong(wanted *atomic.Int64, until *atomic.Uint32, now int64) uint32 {
+	last := until.Load()
+	for keep := wanted.Load(); keep > 0; {
+		if end := secondAfter(later(now, time.Duration(keep))); end > last {
+			last = end
+			until.Store(end)
+		}
+		// Only the monitor's goroutine makes it gone, so it is a keep that is thrown away.
+		if wanted.CompareAndSwap(keep, 0) {
+			break
+		}
+		keep = wanted.Load()
+	}
+	return last
 }
 
 // secondAfter returns the first whole second that is not before an instant, or the last one that fits.
@@ -203,12 +259,13 @@ const (
 	lost                  // that the target is down, since this machine cannot reach it any more
 )
 
-// judge takes a result into the state. It returns nil if the state is the same as before.
+// judge takes a result into the own standing. It returns nil if its state is the same as before. Without a council the change
+// is one of the verdict in force, too.
 func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Change {
 	old := t.load()
-	before := standing{state: old.state(), run: t.run}
+	before := standing{state: old.own(), run: t.run}
 	after, row := before.after(r.Result, s.Rise, s.Fall)
-	flags := checked | old&pointless
+	flags := checked | old&(pointless|shared|rests|inherited|borrowed)
 	switch by {
 	case excused:
 		after = before
@@ -230,33 +287,48 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 	if before.state == Up && after.state == Down {
 		t.countFall(s, now)
 	}
-	t.run = after.run
-	t.mark.Store(uint32(newMark(after.state, r.Result) | flags))
-	if r.Result == checker.Answered && r.RTT > 0 {
-		t.smooth(r.RTT)
+	switch {
+	case after.state != before.state, by == usual && r.Result != checker.Inconclusive && !before.state.contradicts(r.Result):
+		flags &^= inherited
+	case r.Result == checker.Inconclusive && (after.state == Unknown || flags&inherited != 0):
+		flags |= unable
 	}
+	m := newMark(after.state, r.Result) | flags
+	if m&shared != 0 {
+		m = m.withState(old.state())
+	}
+	if r.Result == checker.Answered && r.RTT > 0 {
+		if m&borrowed != 0 {
+			t.rtt.Store(int64(r.RTT))
+		} else {
+			t.smooth(r.RTT)
+		}
+		m &^= borrowed
+	}
+	t.run = after.run
+	t.mark.Store(uint32(m))
 	if after.state == before.state {
 		return nil
 	}
-	c := &Change{Target: t, From: before.state, To: after.state, Run: row, Result: r.Result, Err: r.Err}
+	c := &Change{Target: t, From: before.state, To: after.state, Own: m.word(), Run: row, Result: r.Result, Err: r.Err}
 	if before.state == Up && after.state == Down {
 		c.Falls, c.Damping = int(t.falls), s.damping(t.falls)
 	}
 	return c
 }
 
-// check returns the probe to send. Only a target that is down has a single try. One whose last probe timed out is suspect,
-// but that is when the tries count.
+// check returns the probe to send. Only a target that is down by the own standing has a single try. One whose last probe timed
+// out is suspect, but that is when the tries count.
 func (t *Target) check(s Settings) checker.Check {
 	m := t.load()
 	c := checker.Check{
 		Target:  t.Addr(),
 		Source:  s.Source,
 		Timeout: s.Timeout,
-		Suspect: m.state() == Down || m.result() == checker.Timeout,
+		Suspect: m.own() == Down || m.result() == checker.Timeout,
 		Tag:     t,
 	}
-	if m.state() != Down {
+	if m.own() != Down {
 		c.Tries, c.Spacing = s.Tries, s.spacing(t.RTT())
 	}
 	return c
