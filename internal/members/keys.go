@@ -1,0 +1,291 @@
+package members
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// leastKey is how many characters a key has at least.
+	leastKey = 16
+	// maxKeys bounds how many keys a file has: each one is tried on a packet that somebody has made up.
+	maxKeys = 8
+	// maxKeyFile bounds a key file, in octets.
+	maxKeyFile = 64 << 10
+	// lookEvery is how often the file is read. What is new is in force once two readings in a row agree on it: after the
+	// first, somebody may still be writing.
+	lookEvery = time.Second
+	// hangs is how long a look at the file may take.
+	hangs = 5 * time.Second
+)
+
+// makeKey tells people how to make a key.
+const makeKey = `such as a line that "openssl rand -base64 32" writes`
+
+// keyring seals what goes to other replicas, and opens what comes from them. Its octets are those of AES-256-GCM (NIST SP
+// 800-38D): a nonce of 12 that are drawn at random, what is sealed, and a tag of 16.
+type keyring struct {
+	lines   []string // that the keys are from, to tell what has changed
+	ciphers []cipher.AEAD
+}
+
+// sealed is how many octets sealing adds.
+const sealed = 12 + 16
+
+// parseKeys reads a key file: a key on each line, without the blanks around it. Empty lines and those that begin with # are
+// for people.
+func parseKeys(path, content string) (*keyring, error) {
+	if !utf8.ValidString(content) {
+		return nil, fmt.Errorf("%s is not UTF-8, want lines of text", path)
+	}
+	k := new(keyring)
+	number := 0
+	for line := range strings.Lines(content) {
+		number++
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || strings.HasPrefix(line, "#") || slices.Contains(k.lines, line):
+			continue
+		case strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) && r != '\t' }):
+			return nil, fmt.Errorf("%s: line %d has characters that cannot be seen, want a key as plain text, %s", path, number, makeKey)
+		case utf8.RuneCountInString(line) < leastKey:
+			return nil, fmt.Errorf("%s: line %d is a key of %d characters, want %d or more, %s",
+				path, number, utf8.RuneCountInString(line), leastKey, makeKey)
+		case len(k.lines) == maxKeys:
+			return nil, fmt.Errorf("%s has more than %d keys, want those removed that no replica needs any more", path, maxKeys)
+		}
+		if err := k.add(line); err != nil {
+			return nil, fmt.Errorf("%s: line %d: %w", path, number, err)
+		}
+	}
+	if len(k.lines) == 0 {
+		return nil, fmt.Errorf("%s has no key, want one on the first line, %s", path, makeKey)
+	}
+	return k, nil
+}
+
+// add derives a key from all of a line, by HKDF (RFC 5869). Two lines that have the same beginning are two keys.
+func (k *keyring) add(line string) error {
+	key, err := hkdf.Key(sha256.New, []byte(line), nil, label, 32)
+	if err != nil {
+		return err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return err
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return err
+	}
+	k.lines, k.ciphers = append(k.lines, line), append(k.ciphers, aead)
+	return nil
+}
+
+// seal appends to dst what only the holders of the key can read, and change. Who opens it has to know what it is about.
+func (k *keyring) seal(dst, plain, about []byte) []byte {
+	return k.ciphers[0].Seal(dst, nil, plain, about)
+}
+
+// open appends to dst what was sealed with any of the keys, or tells that none fits.
+func (k *keyring) open(dst, sealed, about []byte) (plain []byte, ok bool) {
+	for _, c := range k.ciphers {
+		if plain, err := c.Open(dst, nil, sealed, about); err == nil {
+			return plain, true
+		}
+	}
+	return nil, false
+}
+
+// first returns the key that seals.
+func (k *keyring) first() *keyring { return &keyring{ciphers: k.ciphers[:1]} }
+
+// which opens like open, and returns the one key that fits.
+func (k *keyring) which(sealed, about []byte) (one *keyring, plain []byte, ok bool) {
+	for i := range k.ciphers {
+		one = &keyring{ciphers: k.ciphers[i : i+1]}
+		if plain, ok = one.open(nil, sealed, about); ok {
+			return one, plain, true
+		}
+	}
+	return nil, nil, false
+}
+
+// change tells what is different from the keys before, "" where nothing is.
+func (k *keyring) change(before *keyring) string {
+	switch {
+	case slices.Equal(k.lines, before.lines):
+		return ""
+	case k.lines[0] != before.lines[0]:
+		return "another one encrypts now"
+	}
+	return "the same one encrypts"
+}
+
+// keyReading is what a look at a key file has found.
+type keyReading struct {
+	content string
+	err     error
+}
+
+func (r keyReading) same(other keyReading) bool {
+	return r.content == other.content && fmt.Sprint(r.err) == fmt.Sprint(other.err)
+}
+
+// readKeys reads regular files only. Opening a pipe that nobody writes to could take forever (open(2)).
+func readKeys(path string) keyReading {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return keyReading{err: err}
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return keyReading{err: err}
+	}
+	if !info.Mode().IsRegular() {
+		return keyReading{err: fmt.Errorf("%s is not a regular file", path)}
+	}
+	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
+	if err != nil {
+		return keyReading{err: err}
+	}
+	if len(content) > maxKeyFile {
+		return keyReading{err: fmt.Errorf("%s is larger than %d octets", path, maxKeyFile)}
+	}
+	return keyReading{content: string(content)}
+}
+
+// keyFile is a key file, which is read again and again. That finds every way to change it, also those of a Kubernetes
+// Secret. A mistake leaves the keys as they were.
+type keyFile struct {
+	path   string
+	tell   Listener
+	use    func(*keyring)               // puts keys into force
+	read   func(path string) keyReading // may take for ever
+	keys   *keyring                     // in force
+	last   keyReading                   // the newest one
+	judged keyReading                   // the newest one that was put into force or rejected
+
+	end   context.CancelFunc // nil while nothing reads
+	ended sync.WaitGroup
+}
+
+// openKeyFile reads the file for the first time, when any mistake is an error. It takes no longer than five seconds.
+func openKeyFile(path string, read func(string) keyReading) (*keyFile, error) {
+	f := &keyFile{path: path, read: read}
+	var r keyReading
+	select {
+	case r = <-f.look():
+	case <-time.After(hangs):
+		r.err = f.hanging()
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("%w, want a file with a key, %s", r.err, makeKey)
+	}
+	keys, err := parseKeys(path, r.content)
+	if err != nil {
+		return nil, err
+	}
+	f.keys, f.last, f.judged = keys, r, r
+	return f, nil
+}
+
+// start puts the keys into force, and has the file read again and again until stop is called.
+func (f *keyFile) start(tell Listener, use func(*keyring)) {
+	f.tell, f.use = tell, use
+	use(f.keys)
+	ctx, cancel := context.WithCancel(context.Background())
+	f.end = cancel
+	f.ended.Go(func() { pprof.Do(ctx, pprof.Labels("shaker", "peers"), f.follow) })
+}
+
+// stop ends what start has begun and waits for it, but not for the file. It may be called without start before.
+func (f *keyFile) stop() {
+	if f.end != nil {
+		f.end()
+		f.ended.Wait()
+	}
+}
+
+// follow has one look at the file after the other. While one hangs there is no other, or there would be ever more of them.
+func (f *keyFile) follow(ctx context.Context) {
+	ticks := time.NewTicker(lookEvery)
+	defer ticks.Stop()
+	var look <-chan keyReading // of the look under way, nil between two
+	var began time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-look:
+			look = nil
+			f.take(r)
+		case now := <-ticks.C:
+			switch {
+			case look == nil:
+				look, began = f.look(), now
+			case now.Sub(began) >= hangs:
+				f.judge(keyReading{err: f.hanging()})
+			}
+		}
+	}
+}
+
+// look reads the file in a goroutine of its own, and returns where the reading will be. open(2) and read(2) may take for
+// ever where the file system is on another machine, or is a program, and nothing ends them.
+func (f *keyFile) look() <-chan keyReading {
+	result := make(chan keyReading, 1)
+	go pprof.Do(context.Background(), pprof.Labels("shaker", "peers"), func(context.Context) { result <- f.read(f.path) })
+	return result
+}
+
+func (f *keyFile) hanging() error {
+	return fmt.Errorf("%s has not been read within %v, so its file system hangs", f.path, hangs)
+}
+
+// take judges a reading, if it is the second in a row that has found this.
+func (f *keyFile) take(r keyReading) {
+	if !r.same(f.last) {
+		f.last = r
+		return
+	}
+	f.judge(r)
+}
+
+// judge puts a reading into force, or rejects it.
+func (f *keyFile) judge(r keyReading) {
+	if r.same(f.judged) {
+		return
+	}
+	f.judged = r
+	keys, err := (*keyring)(nil), r.err
+	if err == nil {
+		keys, err = parseKeys(f.path, r.content)
+	}
+	if err != nil {
+		f.tell.Warningf("Peers: the keys stay as they were: %v", err)
+		return
+	}
+	change := keys.change(f.keys)
+	f.keys = keys
+	f.use(keys)
+	if change == "" {
+		change = "nothing has changed"
+	}
+	f.tell.Infof("Peers: keys in force from %s: %d, %s", f.path, len(keys.lines), change)
+}
