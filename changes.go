@@ -51,15 +51,7 @@ func kindOf(to health.State) events.Kind {
 func eventOf(c *health.Change) *change {
 	settings := c.Target.Settings()
 	e := &change{
-		target: events.Target{
-			Endpoint: c.Target.Addr(),
-			Answered: c.Target.AliasAddrs(),
-			Names:    c.Target.Names(),
-			Settings: settingsKey{unique.Make(settings)},
-			State:    c.To.String(),
-			Result:   c.Result.String(),
-			Reason:   reasonOf(c.Err),
-		},
+		target:  targetOf(c.Target, c.To),
 		to:      c.To,
 		run:     c.Run,
 		result:  c.Result,
@@ -67,11 +59,23 @@ func eventOf(c *health.Change) *change {
 		// Without damping a target is up again after rise answers.
 		damped: c.From == health.Down && c.To == health.Up && c.Run > settings.Rise,
 	}
+	e.target.Result, e.target.Reason = c.Result.String(), reasonOf(c.Err)
 	if c.Result == checker.Inconclusive {
 		e.cause = checker.Cause(c.Err)
 	}
 	e.Event = events.Event{Kind: kindOf(c.To), Text: e, Target: &e.target}
 	return e
+}
+
+// targetOf returns what is known of a target in a state, but for the result that led to that.
+func targetOf(t *health.Target, state health.State) events.Target {
+	return events.Target{
+		Endpoint: t.Addr(),
+		Answered: t.AliasAddrs(),
+		Names:    t.Names(),
+		Settings: settingsKey{unique.Make(t.Settings())},
+		State:    state.String(),
+	}
 }
 
 // reasonOf returns what is worth telling of the error of a check: the errno, if there is one.

@@ -13,6 +13,7 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/least"
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 // newDesc describes a metric of a collector.
@@ -53,6 +54,90 @@ func (c overridesCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.rules, float64(rules))
 		gauge(c.modified, float64(modified.UnixNano())/1e9)
 		gauge(c.failed, oneIf(failed))
+	}
+}
+
+// peersCollector reports on the other replicas, where there are any.
+type peersCollector struct {
+	report                                            func() *peers.Report // nil where there is no group
+	peers, lag, disagreeing, inDoubt, observed, ready *prometheus.Desc
+	messages, octets, rejected                        *prometheus.Desc
+}
+
+func newPeersCollector(report func() *peers.Report) peersCollector {
+	return peersCollector{
+		report: report,
+		peers: newDesc("peers", "Number of other replicas by state: lost ones are silent, the words of frozen ones and of those in doubt do not count, "+
+			"and all others are alive.", "state"),
+		lag:         newDesc("peers_lag", "Largest number of changes that another replica has made and that are not known here yet."),
+		disagreeing: newDesc("peers_disagreeing_targets", "Number of targets of which this replica says otherwise than the verdict in force."),
+		inDoubt:     newDesc("peers_in_doubt", "1 while the others contradict this replica so often that its words do not count, otherwise 0."),
+		observed:    newDesc("peers_observed_targets", "Number of targets that this replica checks."),
+		ready:       newDesc("peers_ready", "1 once the verdicts of all others that can be reached are known, before that 0."),
+		messages:    newDesc("peers_messages_total", "Counter of messages between replicas.", "direction"),
+		octets:      newDesc("peers_octets_total", "Counter of octets of messages between replicas.", "direction"),
+		rejected:    newDesc("peers_rejected_total", "Counter of packets and connections that were not taken from others, by reason.", "reason"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c peersCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{c.peers, c.lag, c.disagreeing, c.inDoubt, c.observed, c.ready, c.messages, c.octets, c.rejected} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c peersCollector) Collect(ch chan<- prometheus.Metric) {
+	r := c.report()
+	if r == nil {
+		return
+	}
+	send := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, kind, value, labels...)
+	}
+	var self peers.Member
+	lag, states := uint64(0), map[string]int{"alive": 0, "lost": 0, "frozen": 0, "doubt": 0}
+	for i := range r.Members {
+		m := &r.Members[i]
+		if m.Self {
+			self = *m
+			continue
+		}
+		states[peerState(m)]++
+		if m.Alive { // what those who are gone have not told nobody will
+			lag = max(lag, m.Lag)
+		}
+	}
+	for state, n := range states {
+		send(c.peers, prometheus.GaugeValue, float64(n), state)
+	}
+	send(c.lag, prometheus.GaugeValue, float64(lag))
+	send(c.disagreeing, prometheus.GaugeValue, float64(r.Disagreeing))
+	send(c.inDoubt, prometheus.GaugeValue, oneIf(self.InDoubt))
+	send(c.observed, prometheus.GaugeValue, float64(self.Observed))
+	send(c.ready, prometheus.GaugeValue, oneIf(r.Ready))
+	n := &r.Counts
+	send(c.messages, prometheus.CounterValue, float64(n.SentMessages), "sent")
+	send(c.messages, prometheus.CounterValue, float64(n.ReceivedMessages), "received")
+	send(c.octets, prometheus.CounterValue, float64(n.SentOctets), "sent")
+	send(c.octets, prometheus.CounterValue, float64(n.ReceivedOctets), "received")
+	for reason, rejected := range n.Rejected {
+		send(c.rejected, prometheus.CounterValue, float64(rejected), reason)
+	}
+}
+
+// peerState returns the one state that another replica is counted as.
+func peerState(m *peers.Member) string {
+	switch {
+	case !m.Alive:
+		return "lost"
+	case m.Frozen:
+		return "frozen"
+	case m.InDoubt:
+		return "doubt"
+	default:
+		return "alive"
 	}
 }
 

@@ -422,3 +422,25 @@ func (p printed) status() []string {
 		return []string{ofProcess(property("status", p.process.status.value), p.process.status.place)}
 	}
 }
+
+func (p printed) peers() []string {
+	if p.process == nil {
+		return nil
+	}
+	s := &p.process.peers
+	if !s.listen.isSet() {
+		return none("peers", "none, by default")
+	}
+	of := func(place string, values ...string) string { return ofProcess(property("peers", values...), place) }
+	lines := []string{of(s.listen.place, strings.Fields(s.listen.value.String())...), of(s.key.place, "key", s.key.value)}
+	if s.site.isSet() {
+		lines = append(lines, of(s.site.place, append([]string{"site"}, strings.Fields(s.site.value.String())...)...))
+	} else {
+		lines = append(lines, none("peers site", "none, by default")...)
+	}
+	lines = append(lines, of(s.observers.place, "observers", strconv.Itoa(s.observers.or(defaultObservers))))
+	if s.allow.isSet() {
+		return append(lines, of(s.allow.place, append([]string{"allow"}, strings.Fields(s.allow.value)...)...))
+	}
+	return append(lines, none("peers allow", "anybody with the key, by default")...)
+}

@@ -22,7 +22,7 @@ func describeStanza(policies zonePolicies, process *processSettings) string {
 
 // What is printed of each property where a stanza has it. Where none has, it is in the page about checks.
 func TestDescribeProperties(t *testing.T) {
-	overrides := lab.File(t, "of rules", "192.0.2.7 down\n")
+	overrides, key := lab.File(t, "of rules", "192.0.2.7 down\n"), lab.File(t, "key", peersKey)
 	lab.CaptureLog(t) // of doubts
 	for _, tt := range []struct{ stanza, want string }{
 		{"port any 80 443", "port any 80 443"},
@@ -57,6 +57,13 @@ func TestDescribeProperties(t *testing.T) {
 		{"limit rate 7", "limit targets 65536 # of the process, by default\nlimit rate 7 # of the process, Corefile:3"},
 		{"metrics targets", "metrics targets # of the process, Corefile:3"},
 		{"status [::1]:8053", "status [::1]:8053 # of the process, Corefile:3"},
+		{"pick 3", "# peers: none, by default"},
+		{"peers [::1]:7946\npeers key " + key, "peers [::1]:7946 # of the process, Corefile:3\npeers key " + key + " # of the process, Corefile:4\n" +
+			"# peers site: none, by default\npeers observers 3 # of the process, by default\n# peers allow: anybody with the key, by default"},
+		{"peers 127.0.0.1:1 a.example.org:2 [::1]:3\npeers key " + key + "\npeers site a quorum\npeers observers 5\npeers allow 10.1.2.3/8 ::1",
+			"peers 127.0.0.1:1 a.example.org:2 [::1]:3 # of the process, Corefile:3\npeers key " + key + " # of the process, Corefile:4\n" +
+				"peers site a quorum # of the process, Corefile:5\npeers observers 5 # of the process, Corefile:6\n" +
+				"peers allow 10.0.0.0/8 ::1 # of the process, Corefile:7"},
 	} {
 		blocks, process := setupRead(t, "Corefile", "example.org {\nshaker {\n"+tt.stanza+"\n}\n}\n")
 		got := describeStanza(blocks[0], &process)
@@ -125,6 +132,7 @@ var describeRandom = map[string]func(r *rand.Rand) string{
 	},
 	"metrics": func(*rand.Rand) string { return "targets" },
 	"status":  func(r *rand.Rand) string { return describeAny(r, "127.0.0.1:0", "[::1]:8053", "localhost:80") },
+	"peers":   nil, // needs a file
 }
 
 var describePrefixes = []string{"127.0.0.0/8", "127.0.0.1", "10.0.0.0/8", "::1", "::/0", "0.0.0.0/0", "fe80::/10", "192.0.2.7/31", "2001:db8::/33",
@@ -155,7 +163,8 @@ func describeComparable(z zonePolicies, process processSettings) string {
 			p.Fallback, p.TTL, p.Panic, p.Sort, p.Pick, p.hold, p.Tiers.Len(), p.source4, p.idle,
 			p.watched, p.overrides != nil, p.source6, p.ClientBits4, p.ClientBits6)
 	}
-	return text + readmeProcess(process) + fmt.Sprint(process.freeze.or(defaultFreeze))
+	return text + readmeProcess(process) + fmt.Sprint(process.freeze.or(defaultFreeze), process.peers.listen.value, process.peers.key.value, process.peers.site.value,
+		process.peers.observers.or(defaultObservers), process.peers.allow.value)
 }
 
 // Whatever stanzas say: what is printed of them, read again, makes the same policies, and is printed in the same way.
@@ -163,6 +172,12 @@ func TestDescribeIsReadAgain(t *testing.T) {
 	path := lab.File(t, "of rules", "192.0.2.7 down\n")
 	describeRandom := describeRandom
 	describeRandom["overrides"] = func(*rand.Rand) string { return quote(path) }
+	key := lab.File(t, "of keys", peersKey)
+	describeRandom["peers"] = func(r *rand.Rand) string {
+		return describeAny(r, "127.0.0.1:7946", "[2001:db8::1]:1 a.example.org:2 [::ffff:10.0.0.1]:3") + "\npeers key " + quote(key) +
+			describeAny(r, "", "\npeers site a", "\npeers site a quorum") + describeAny(r, "", "\npeers observers 15") +
+			describeAny(r, "", "\npeers allow 10.0.0.1 2001:db8::1/32")
+	}
 	for _, known := range properties {
 		if describeRandom[known.name] == nil {
 			t.Fatalf("%s is not tried", known.name)
@@ -205,7 +220,7 @@ func TestDescribeIsReadAgain(t *testing.T) {
 	}
 }
 
-var describeProcess = []string{"method", "freeze", "limit", "metrics", "status"}
+var describeProcess = []string{"method", "freeze", "limit", "metrics", "status", "peers"}
 
 // describeBare returns a Corefile without comments.
 func describeBare(corefile string) string {

@@ -184,11 +184,11 @@ func TestPageScale(t *testing.T) {
 	}
 }
 
-// The metrics that pages name, with their labels and the values of these, are those of the README.
+// The metrics that pages name, with their labels and the values of these, are those that are explained.
 func TestPageMetrics(t *testing.T) {
 	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
 	labels, texts := make(map[string]string), make(map[string]string)
-	for _, b := range readReadme(t).bullets("Metrics") {
+	for _, b := range metricBullets(t) {
 		if match := item.FindStringSubmatch(b); match != nil {
 			labels[match[1]], texts[match[1]] = match[2], match[3]
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/events"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 const (
@@ -30,6 +31,8 @@ type journal struct {
 	events  *events.Log
 	changes digest[health.State]
 	names   digest[bool] // watched ones: whether they are resolved
+	// disputes are those between this replica and the verdicts in force: whether they have ended.
+	disputes digest[bool]
 
 	mu       sync.Mutex
 	troubles map[string]time.Time // when each cause of inconclusive checks, or "full", was last seen
@@ -48,6 +51,9 @@ func newJournal(to *events.Log) *journal {
 		names: digest[bool]{most: linesPerMinute, within: time.Minute, tell: func(rest map[bool]int) {
 			log.Warningf("And %d more watched names within a minute: %d could not be resolved, %d are resolved again",
 				rest[false]+rest[true], rest[false], rest[true])
+		}},
+		disputes: digest[bool]{most: linesPerSecond, within: time.Second, tell: func(rest map[bool]int) {
+			log.Warningf("And %d more disagreements within a second: %d began, %d ended", rest[false]+rest[true], rest[false], rest[true])
 		}},
 		troubles: make(map[string]time.Time),
 	}
@@ -125,6 +131,20 @@ func (j *journal) Froze(f health.Freeze) {
 	}
 }
 
+// disagreed tells that what this replica says of a target is not what is in force, or no longer so.
+func (j *journal) disagreed(t *health.Target, d peers.Disagreement) {
+	e := disputeOf(t, d)
+	j.events.Add(&e.Event)
+	if !j.disputes.mayTell(d.Ended) {
+		return
+	}
+	if d.Ended {
+		log.Info(e.String())
+	} else {
+		log.Warning(e.String())
+	}
+}
+
 // full tells that addresses pass unchecked because the table has no room for more than so many targets. The log has a line
 // for the first in a while.
 func (j *journal) full(targets int) {
@@ -174,4 +194,5 @@ func (j *journal) resolved(name string) {
 func (j *journal) close() {
 	j.changes.close()
 	j.names.close()
+	j.disputes.close()
 }

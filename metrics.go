@@ -107,7 +107,8 @@ var (
 var unfiltered atomic.Uint64
 
 func init() {
-	prometheus.MustRegister(newTargetsCollector(shared.monitor), newTargetCollector(shared.monitorOfEach), newOverridesCollector(shared.overrides))
+	prometheus.MustRegister(newTargetsCollector(shared.monitor), newTargetCollector(shared.monitorOfEach), newOverridesCollector(shared.overrides),
+		newPeersCollector(shared.peersReport))
 	for _, r := range checker.Results() {
 		checksBy[r] = checks.WithLabelValues(r.String())
 	}

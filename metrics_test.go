@@ -25,6 +25,7 @@ import (
 	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/lab"
 	"github.com/coredns-shaker/shaker/internal/oracle"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 // metricsOurs returns the families of this plugin by name. It takes what Gather returns.
@@ -55,7 +56,7 @@ func metricsCount(t *testing.T, histogram string) uint64 {
 func TestMetrics(t *testing.T) {
 	network := newNetwork(t, "10.0.0.1=answered")
 	network.settle(netip.MustParseAddr("10.0.0.1"))
-	metricsOf(t, network)
+	metricsOf(t, network).peers.Store(groupOpen(t, network.engine.monitor))
 	countersFor(t.Context(), "metrics.test.")
 	want := map[string]string{
 		"coredns_shaker_answers_total":                    "COUNTER outcome server view zone",
@@ -66,6 +67,15 @@ func TestMetrics(t *testing.T) {
 		"coredns_shaker_hold_duration_seconds":            "HISTOGRAM",
 		"coredns_shaker_inconclusive_checks_total":        "COUNTER cause",
 		"coredns_shaker_panics_total":                     "COUNTER",
+		"coredns_shaker_peers":                            "GAUGE state",
+		"coredns_shaker_peers_disagreeing_targets":        "GAUGE",
+		"coredns_shaker_peers_in_doubt":                   "GAUGE",
+		"coredns_shaker_peers_lag":                        "GAUGE",
+		"coredns_shaker_peers_messages_total":             "COUNTER direction",
+		"coredns_shaker_peers_observed_targets":           "GAUGE",
+		"coredns_shaker_peers_octets_total":               "COUNTER direction",
+		"coredns_shaker_peers_ready":                      "GAUGE",
+		"coredns_shaker_peers_rejected_total":             "COUNTER reason",
 		"coredns_shaker_removed_addresses_total":          "COUNTER server view zone",
 		"coredns_shaker_round_trip_duration_seconds":      "HISTOGRAM",
 		"coredns_shaker_state_changes_total":              "COUNTER state",
@@ -138,6 +148,67 @@ func TestMetricsSeriesAreThere(t *testing.T) {
 			t.Errorf("%s by %s: %q, want %q", tt.metric, tt.label, got, tt.want)
 		}
 	}
+}
+
+// Each of the other replicas is counted in one state. Without a group there is nothing.
+func TestMetricsPeers(t *testing.T) {
+	var report *peers.Report
+	c := newPeersCollector(func() *peers.Report { return report })
+	if n := testutil.CollectAndCount(c); n != 0 {
+		t.Errorf("%d series without other replicas", n)
+	}
+	report = &peers.Report{
+		Members: []peers.Member{
+			{Self: true, Alive: true, InDoubt: true, Frozen: true, Observed: 77, Finished: 5},
+			{Alive: true, Lag: 3, Strange: true}, {Alive: true, Lag: 9}, {Alive: true, Frozen: true, InDoubt: true}, {Alive: true, InDoubt: true},
+			{Alive: true, Frozen: true}, {Lag: 400, Frozen: true}, {InDoubt: true}, {}, {},
+		},
+		Disagreeing: 12,
+		Ready:       true,
+		Counts: peers.Counts{
+			SentMessages: 1, SentOctets: 20, ReceivedMessages: 300, ReceivedOctets: 4000,
+			Rejected: map[string]uint64{"key": 5, "source": 0},
+		},
+	}
+	const want = `
+		coredns_shaker_peers{state="alive"} 2
+		coredns_shaker_peers{state="doubt"} 1
+		coredns_shaker_peers{state="frozen"} 2
+		coredns_shaker_peers{state="lost"} 4
+		coredns_shaker_peers_disagreeing_targets 12
+		coredns_shaker_peers_in_doubt 1
+		coredns_shaker_peers_lag 9
+		coredns_shaker_peers_messages_total{direction="received"} 300
+		coredns_shaker_peers_messages_total{direction="sent"} 1
+		coredns_shaker_peers_observed_targets 77
+		coredns_shaker_peers_octets_total{direction="received"} 4000
+		coredns_shaker_peers_octets_total{direction="sent"} 20
+		coredns_shaker_peers_ready 1
+		coredns_shaker_peers_rejected_total{reason="key"} 5
+		coredns_shaker_peers_rejected_total{reason="source"} 0
+	`
+	if got := metricsLines(t, c); got != strings.ReplaceAll(strings.TrimSpace(want), "\t", "")+"\n" {
+		t.Errorf("got\n%swant%s", got, want)
+	}
+	report = new(peers.Report)
+	if got := metricsLines(t, c); !strings.Contains(got, "coredns_shaker_peers{state=\"lost\"} 0\n") || !strings.Contains(got, "coredns_shaker_peers_ready 0\n") {
+		t.Errorf("of a replica that is alone:\n%s", got)
+	}
+}
+
+// metricsLines returns the series of a collector as a scrape has them, without comments.
+func metricsLines(t *testing.T, c prometheus.Collector) (lines string) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c)
+	scraped := httptest.NewRecorder()
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(scraped, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for line := range strings.Lines(scraped.Body.String()) {
+		if !strings.HasPrefix(line, "#") {
+			lines += line
+		}
+	}
+	return lines
 }
 
 // metricsOf has the metrics, those of each target included, report on an instance until the end of the test.

@@ -57,6 +57,7 @@ var properties = []struct {
 	{"limit", "targets COUNT | rate COUNT", true, (*stanza).limit, printed.limit},
 	{"metrics", "targets", false, (*stanza).metrics, printed.metrics},
 	{"status", "ADDRESS", false, (*stanza).status, printed.status},
+	{"peers", "ADDRESS:PORT [JOIN...] | key FILE | site NAME [quorum] | observers COUNT | allow CIDR...", true, (*stanza).peers, printed.peers},
 }
 
 // property reads one property. Errors name it, its value and what would be right.
@@ -345,10 +346,7 @@ func (s *stanza) overrides(args []string) error {
 	if err := single(args); err != nil {
 		return err
 	}
-	path := args[0]
-	if root := dnsserver.GetConfig(s.Controller).Root; !filepath.IsAbs(path) && root != "" {
-		path = filepath.Join(root, path)
-	}
+	path := s.file(args[0])
 	if file, ok := s.process.overrides[path]; ok {
 		s.policy.overrides = file
 		return nil
@@ -363,6 +361,14 @@ func (s *stanza) overrides(args []string) error {
 	s.process.overrides[path] = file
 	s.policy.overrides = file
 	return nil
+}
+
+// file returns the path of a file. A relative one starts at the root of the server block.
+func (s *stanza) file(path string) string {
+	if root := dnsserver.GetConfig(s.Controller).Root; !filepath.IsAbs(path) && root != "" {
+		return filepath.Join(root, path)
+	}
+	return path
 }
 
 func (s *stanza) watch(args []string) error {

@@ -192,6 +192,8 @@ func TestReadmeDefaultsAndBounds(t *testing.T) {
 			switch property {
 			case "probe":
 				property += " 192.0.2.0/24 at 10.0.0.0/24" // the port is the last value
+			case "peers":
+				property += " observers"
 			case "weight":
 				value += " 192.0.2.0/24"
 			}
@@ -272,11 +274,17 @@ func readmeBeyond(t *testing.T, least, most string) (below, above string) {
 	return (low - step).String(), (high + step).String()
 }
 
+// metricBullets returns the list items that explain metrics. Those of replicas are on a page, since most have none.
+func metricBullets(t *testing.T) []string {
+	t.Helper()
+	return append(readReadme(t).bullets("Metrics"), readPage(t, "docs/observing.md").bullets("Metrics of replicas")...)
+}
+
 func TestReadmeMetrics(t *testing.T) {
 	r := readReadme(t)
 	item := regexp.MustCompile("^`(coredns_shaker_[a-z_]+)\\{([a-z, ]*)\\}` - (.*)$")
 	documented, text := make(map[string]string), make(map[string]string)
-	for _, b := range r.bullets("Metrics") {
+	for _, b := range metricBullets(t) {
 		match := item.FindStringSubmatch(b)
 		if match == nil {
 			t.Fatalf("%q does not look like a metric", b)
@@ -294,7 +302,9 @@ func TestReadmeMetrics(t *testing.T) {
 	}
 	network := newNetwork(t, "10.0.0.1=answered")
 	network.settle(netip.MustParseAddr("10.0.0.1"))
-	metricsOf(t, network).settings.overrides = map[string]*override.File{file.Path(): file}
+	inst := metricsOf(t, network)
+	inst.settings.overrides = map[string]*override.File{file.Path(): file}
+	inst.peers.Store(groupOpen(t, network.engine.monitor))
 	families, err := prometheus.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -324,6 +334,9 @@ func TestReadmeMetrics(t *testing.T) {
 		"coredns_shaker_state_changes_total":       {health.Up.String(), health.Down.String(), health.Unknown.String()},
 		"coredns_shaker_inconclusive_checks_total": causes,
 		"coredns_shaker_watch_lookups_total":       {"success", "failure"},
+		"coredns_shaker_peers":                     {"alive", "lost", "frozen", "doubt"},
+		"coredns_shaker_peers_messages_total":      {"sent", "received"},
+		"coredns_shaker_peers_octets_total":        {"sent", "received"},
 	}
 	for _, result := range checker.Results() {
 		values["coredns_shaker_checks_total"] = append(values["coredns_shaker_checks_total"], result.String())

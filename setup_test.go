@@ -222,7 +222,7 @@ func TestSetupProperties(t *testing.T) {
 	}
 	t.Run("every property is in the table", func(t *testing.T) {
 		for _, known := range properties {
-			elsewhere := []string{"method", "freeze", "limit", "metrics", "overrides", "status"}
+			elsewhere := []string{"method", "freeze", "limit", "metrics", "overrides", "status", "peers"}
 			if !slices.Contains(elsewhere, known.name) && !slices.ContainsFunc(tests, func(tt struct {
 				properties string
 				want       func(*policy)
@@ -466,7 +466,7 @@ a.example {
 	}
 }
 
-const setupNames = "port, interval, timeout, tries, rise, fall, damping, hold, prefer, fallback, panic, ttl, sort, pick, weight, idle, allow, deny, probe, overrides, watch, source, method, freeze, limit, metrics, status"
+const setupNames = "port, interval, timeout, tries, rise, fall, damping, hold, prefer, fallback, panic, ttl, sort, pick, weight, idle, allow, deny, probe, overrides, watch, source, method, freeze, limit, metrics, status, peers"
 
 const setupNoAddress = "is not possible, want the host to listen on and a port, such as 127.0.0.1:8053"
 

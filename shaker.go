@@ -48,5 +48,5 @@ type Shaker struct {
 func (s *Shaker) Name() string { return name }
 
 // Ready implements ready.Readiness. It speaks for all server blocks, because the ready plugin asks only one
-// of them.
-func (s *Shaker) Ready() bool { return s.instance.watched.Ready() }
+// of them. Where there are other replicas, their verdicts have to be known first.
+func (s *Shaker) Ready() bool { return s.instance.watched.Ready() && s.instance.knowsPeers() }

@@ -2,6 +2,7 @@ package shaker
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/peers"
 	"github.com/coredns-shaker/shaker/internal/status"
 )
 
@@ -39,6 +41,10 @@ type sharedState struct {
 	engine *engine
 	// status are the status pages by their addresses; during a reload that changes the address there are two.
 	status map[string]*status.Server
+	// groups are those of replicas by our address in them; during a reload that changes it there are two. council is the one
+	// that decides, nil where the own checks do.
+	groups  map[netip.AddrPort]*group
+	council *group
 	// current is the instance whose settings are in force, nil where there is none. Metrics and the status page read it.
 	current atomic.Pointer[instance]
 
@@ -180,6 +186,8 @@ func (s *sharedState) drop(which func(*instance) bool) {
 	if len(s.leases) == 0 {
 		s.current.Store(nil)
 		s.overrideNews.follow(nil)
+		s.setCouncil(nil)
+		s.closeGroups()
 		s.engine.stop()
 		s.engine = nil
 		return
@@ -187,6 +195,7 @@ func (s *sharedState) drop(which func(*instance) bool) {
 	if err := s.apply(); err != nil {
 		log.Errorf("Cannot go back to the settings before the reload: %v", err)
 	}
+	s.closeGroups()
 }
 
 // apply puts the newest lease's settings into force. The caller holds mu.
@@ -201,7 +210,7 @@ func (s *sharedState) apply() error {
 	s.engine.monitor.SetLimits(settings.targets.or(defaultTargets), settings.rate.or(defaultRate))
 	frozen := settings.freeze.or(defaultFreeze)
 	s.engine.monitor.SetFreeze(frozen.percent, frozen.most)
-	return nil
+	return s.useGroup(newest)
 }
 
 // openStatus serves the status page of an instance, unless that of another one has the same address. The caller holds mu.
@@ -238,6 +247,24 @@ func (s *sharedState) subject() *status.Subject {
 		return inst.subject()
 	}
 	return nil
+}
+
+// peers returns the group of replicas that decides, nil where the own checks do.
+func (s *sharedState) peers() *peers.Group {
+	if inst := s.current.Load(); inst != nil {
+		return inst.peers.Load()
+	}
+	return nil
+}
+
+// peersReport returns what there is to tell of the other replicas, nil where there is no group.
+func (s *sharedState) peersReport() *peers.Report {
+	g := s.peers()
+	if g == nil {
+		return nil
+	}
+	r := g.Report()
+	return &r
 }
 
 // monitor returns the monitor that is at work, nil where there is none.

@@ -188,6 +188,7 @@ func testCheckMistakesOfTheWhole(t *testing.T) {
 		{"zone outside", "example.org:0 {\nbind 127.0.0.1\nshaker example.net\n}\n", `zone "example.net." is outside of the server block`},
 		{"circle", "example.org:0 {\nbind 127.0.0.1\nshaker a.example.org {\nfallback x.b.example.org\n}\nshaker b.example.org {\nfallback x.a.example.org\n}\n}\n",
 			"whose fallback leads back here"},
+		{"peers", "example.org:0 {\nbind 127.0.0.1\nshaker {\npeers 127.0.0.1:7946\n}\n}\n", "there is no key"},
 		{"block twice", ".:0 {\nbind 127.0.0.1\n}\n.:0 {\nbind 127.0.0.1\nshaker\n}\n", "it is already defined"},
 		{"key", "example..org {\nshaker\n}\n", "example..org"},
 		{"directive", "example.org {\nshakes\n}\n", "Unknown directive 'shakes'"},

@@ -35,9 +35,13 @@ const (
 	Reload    Kind = "reload"    // a reload worked or failed
 	Start     Kind = "start"     // checking began
 	Trouble   Kind = "trouble"   // something keeps checks or look-ups from their work, or does so no longer
+	Peer      Kind = "peer"      // a replica came, left, or its words count no longer or again
+
+	// Disagreement is of a target of which this replica says another verdict than is in force, or does so no longer.
+	Disagreement Kind = "disagreement"
 )
 
-var kinds = []Kind{Down, Up, Unknown, Freeze, Thaw, Override, Overrides, Reload, Start, Trouble}
+var kinds = []Kind{Down, Up, Unknown, Freeze, Thaw, Override, Overrides, Reload, Start, Trouble, Peer, Disagreement}
 
 // Kinds returns all kinds.
 func Kinds() []Kind { return slices.Clone(kinds) }

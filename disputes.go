@@ -1,0 +1,40 @@
+package shaker
+
+import (
+	"fmt"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
+	"github.com/coredns-shaker/shaker/internal/peers"
+)
+
+// dispute is that this replica says otherwise of a target than the verdict in force, or does so no longer, as an event. Its
+// text is made for those who read it.
+type dispute struct {
+	events.Event
+	target events.Target
+	what   peers.Disagreement
+}
+
+// disputeOf returns the event of a disagreement, with what is known of the target at the time.
+func disputeOf(t *health.Target, d peers.Disagreement) *dispute {
+	e := &dispute{target: targetOf(t, d.InForce), what: d}
+	e.Event = events.Event{Kind: events.Disagreement, Text: e, Target: &e.target}
+	return e
+}
+
+// String implements fmt.Stringer. It makes the line that the log has of it.
+func (e *dispute) String() string {
+	target, d := titleOf(e.target.Endpoint, e.target.Answered), &e.what
+	if d.Ended {
+		return fmt.Sprintf("This replica no longer disagrees about %s, which is %s", target, d.InForce)
+	}
+	own := health.Up
+	if d.Own == health.SaysDown {
+		own = health.Down
+	}
+	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %s", target, own, d.InForce, downs(d.Tally))
+}
+
+// downs tells how many of those who are counted say that a target is down, which decides.
+func downs(t health.Tally) string { return fmt.Sprintf("%d of %d observers say down", t.Down, t.Of) }

@@ -1,0 +1,96 @@
+package shaker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/coredns-shaker/shaker/internal/events"
+	"github.com/coredns-shaker/shaker/internal/peers"
+)
+
+// group is the replicas that this one agrees with, and the instance whose settings are in force in it.
+type group struct {
+	*peers.Group
+	of *instance
+}
+
+// useGroup has the replicas that an instance names decide, or the own checks where it names none. The group of another
+// address goes on, so that nothing is lost if the reload fails. The caller holds mu.
+func (s *sharedState) useGroup(inst *instance) error {
+	settings := &inst.settings.peers
+	if !settings.listen.isSet() {
+		s.setCouncil(nil)
+		return nil
+	}
+	address := settings.listen.value.address
+	g, err := s.groups[address], error(nil)
+	switch {
+	case g == nil:
+		g, err = s.openGroup(inst)
+	case g.of != inst:
+		err = g.Configure(settings.config(grantsOf(inst)))
+	}
+	if err != nil {
+		return fmt.Errorf("peers %v: %w", address, err)
+	}
+	g.of = inst
+	inst.peers.Store(g.Group)
+	s.setCouncil(g)
+	return nil
+}
+
+// openGroup begins to look for the replicas that an instance names. The caller holds mu.
+func (s *sharedState) openGroup(inst *instance) (*group, error) {
+	settings := &inst.settings.peers
+	journal := s.engine.journal
+	opened, err := peers.Open(settings.config(grantsOf(inst)), s.engine.monitor, peers.Listener{
+		Infof:     func(format string, args ...any) { journal.Infof(events.Peer, format, args...) },
+		Warningf:  func(format string, args ...any) { journal.Warningf(events.Peer, format, args...) },
+		Disagreed: journal.disagreed,
+		Noted:     func(string, string, []byte) {},
+		Recovered: reportPanic,
+	})
+	if err != nil {
+		return nil, err
+	}
+	g := &group{Group: opened}
+	if s.groups == nil {
+		s.groups = make(map[netip.AddrPort]*group)
+	}
+	s.groups[settings.listen.value.address] = g
+	return g, nil
+}
+
+// setCouncil has a group decide, or the own checks where it is nil. The caller holds mu.
+func (s *sharedState) setCouncil(g *group) {
+	if g == s.council {
+		return
+	}
+	s.council = g
+	if g == nil {
+		s.engine.monitor.SetCouncil(nil)
+		return
+	}
+	s.engine.monitor.SetCouncil(g.Group)
+}
+
+// closeGroups leaves the groups that nobody with a lease wants. The caller holds mu.
+func (s *sharedState) closeGroups() {
+	for address, g := range s.groups {
+		wanted := func(inst *instance) bool { return inst.settings.peers.listen.value.address == address }
+		if !slices.ContainsFunc(s.leases, wanted) {
+			g.Close()
+			delete(s.groups, address)
+		}
+	}
+}
+
+// knowsPeers tells whether the verdicts of all other replicas are known, as far as there are any.
+func (inst *instance) knowsPeers() bool {
+	if !inst.settings.peers.listen.isSet() {
+		return true
+	}
+	g := inst.peers.Load()
+	return g != nil && g.Ready()
+}

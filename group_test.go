@@ -1,0 +1,227 @@
+package shaker
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"weak"
+
+	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/peers"
+)
+
+// groupAddress returns an address of loopback that is free, for UDP and for TCP.
+func groupAddress(t *testing.T) netip.AddrPort {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		at := l.Addr().(*net.TCPAddr).AddrPort()
+		if c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err == nil {
+			c.Close()
+			return at
+		}
+	}
+	t.Fatal("no address is free")
+	return netip.AddrPort{}
+}
+
+// groupOpen returns a group that has no other replicas. It ends with the test.
+func groupOpen(t *testing.T, m *health.Monitor) *peers.Group {
+	t.Helper()
+	settings := groupInstance(groupAddress(t), lab.File(t, "key", peersKey)).settings.peers
+	ignore := func(string, ...any) {}
+	g, err := peers.Open(settings.config(new(grants)), m, peers.Listener{
+		Infof: ignore, Warningf: ignore, Disagreed: func(*health.Target, peers.Disagreement) {},
+		Noted: func(string, string, []byte) {}, Recovered: func(string, any) {},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// groupInstance returns an instance that names other replicas.
+func groupInstance(at netip.AddrPort, key string) *instance {
+	inst := new(instance)
+	inst.settings.peers.listen = setting[listen]{listen{address: at}, "Corefile:1"}
+	inst.settings.peers.key = setting[string]{key, "Corefile:2"}
+	return inst
+}
+
+// groupExpect checks which groups there are, that they are those of an instance, and who decides.
+func groupExpect(t *testing.T, when string, decides *instance, addresses ...netip.AddrPort) {
+	t.Helper()
+	compare := func(a, b netip.AddrPort) int { return a.Compare(b) }
+	if got := slices.SortedFunc(maps.Keys(shared.groups), compare); !slices.Equal(got, slices.SortedFunc(slices.Values(addresses), compare)) {
+		t.Errorf("%s: groups at %v, want %v", when, got, addresses)
+	}
+	var want *group
+	if decides.settings.peers.listen.isSet() {
+		want = shared.groups[decides.settings.peers.listen.value.address]
+	}
+	if shared.council != want || want != nil && (want.of != decides || decides.peers.Load() != want.Group || shared.peers() != want.Group) {
+		t.Errorf("%s: %+v decides, want %+v, that of the instance is %p", when, shared.council, want, decides.peers.Load())
+	}
+	if want == nil && shared.peersReport() != nil {
+		t.Errorf("%s: there is a report", when)
+	}
+}
+
+// A reload that keeps the address keeps the group. Another address is another group, next to which the old one goes on until
+// the reload is known to have worked.
+func TestSharedGroups(t *testing.T) {
+	lab.CaptureLog(t)
+	one, two, key := groupAddress(t), groupAddress(t), lab.File(t, "key", peersKey)
+	take := func(old, next *instance) *peers.Group {
+		t.Helper()
+		shared.restarting(old)
+		if err := shared.lease(next); err != nil {
+			t.Fatal(err)
+		}
+		return next.peers.Load()
+	}
+	none := new(instance)
+	if err := shared.lease(none); err != nil {
+		t.Fatal(err)
+	}
+	groupExpect(t, "without", none)
+
+	first := groupInstance(one, key)
+	group := take(none, first)
+	groupExpect(t, "named by a reload", first, one)
+	shared.restarted(none)
+	groupExpect(t, "alone", first, one)
+
+	same := groupInstance(one, key)
+	if take(first, same) != group {
+		t.Error("a reload opens another group at the same address")
+	}
+	shared.restarted(first)
+	groupExpect(t, "kept", same, one)
+
+	failing := groupInstance(one, key)
+	take(same, failing)
+	groupExpect(t, "kept by a reload that fails", failing, one)
+	shared.restartFailed(same)
+	groupExpect(t, "after one that failed", same, one)
+
+	failing = groupInstance(two, key)
+	take(same, failing)
+	groupExpect(t, "moved by a reload that fails", failing, one, two)
+	shared.restartFailed(same)
+	groupExpect(t, "not moved", same, one)
+	if same.peers.Load() != group {
+		t.Error("the group is not the one before the reload that failed")
+	}
+
+	moved := groupInstance(two, key)
+	take(same, moved)
+	groupExpect(t, "moving", moved, one, two)
+	shared.restarted(same)
+	groupExpect(t, "moved", moved, two)
+
+	failing = new(instance)
+	take(moved, failing)
+	groupExpect(t, "named no longer by a reload that fails", failing, two)
+	shared.restartFailed(moved)
+	groupExpect(t, "named again", moved, two)
+
+	last := new(instance)
+	take(moved, last)
+	shared.restarted(moved)
+	groupExpect(t, "named no longer", last)
+	final := groupInstance(one, key)
+	take(last, final)
+	shared.restarted(last)
+	shared.giveBack(final)
+	if len(shared.groups) > 0 || shared.council != nil || shared.peers() != nil {
+		t.Errorf("%d groups after the last lease", len(shared.groups))
+	}
+}
+
+// Whatever a group needs of an instance, it keeps none that is gone.
+func TestSharedGroupForgetsInstances(t *testing.T) {
+	lab.CaptureLog(t)
+	at, key := groupAddress(t), lab.File(t, "key", peersKey)
+	inst := groupInstance(at, key)
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { shared.giveBack(inst) }()
+	var gone []weak.Pointer[instance]
+	for range 3 {
+		gone = append(gone, weak.Make(inst))
+		shared.restarting(inst)
+		next := groupInstance(at, key)
+		if err := shared.lease(next); err != nil {
+			t.Fatal(err)
+		}
+		shared.restarted(inst)
+		inst = next
+	}
+	for _, old := range gone {
+		lab.Until(t, "the old instances to be collected", func() bool {
+			runtime.GC()
+			return old.Value() == nil
+		})
+	}
+}
+
+// What keeps a group from opening is an error that names the address, and leaves nothing behind.
+func TestSharedGroupFails(t *testing.T) {
+	lab.CaptureLog(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	key := lab.File(t, "key", peersKey)
+	running := groupInstance(groupAddress(t), key)
+	if err := shared.lease(running); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { shared.giveBack(running) }()
+	free := groupAddress(t)
+	for what, bad := range map[string]*instance{
+		"a port that is taken":       groupInstance(taken.Addr().(*net.TCPAddr).AddrPort(), key),
+		"no key file":                groupInstance(free, key+"s"),
+		"no key file, where it runs": groupInstance(running.settings.peers.listen.value.address, key+"s"),
+	} {
+		shared.restarting(running)
+		err := shared.lease(bad)
+		want := fmt.Sprintf("peers %v: ", bad.settings.peers.listen.value.address)
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want an error that begins with %s", what, err, want)
+		}
+		groupExpect(t, what, running, running.settings.peers.listen.value.address)
+		shared.restartFailed(running)
+	}
+}
+
+// CoreDNS is ready when the group is, where there is one.
+func TestReadyWaitsForPeers(t *testing.T) {
+	lab.CaptureLog(t)
+	inst := groupInstance(groupAddress(t), lab.File(t, "key", peersKey))
+	if inst.knowsPeers() {
+		t.Error("before the lease")
+	}
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	defer shared.giveBack(inst)
+	lab.Until(t, "one that has nobody to join to be ready", inst.knowsPeers)
+	if !new(instance).knowsPeers() {
+		t.Error("without other replicas")
+	}
+}
