@@ -174,3 +174,27 @@ func TestPageExplain(t *testing.T) {
 		t.Errorf("%d are made at a time", maxExplaining)
 	}
 }
+
+// A verdict rests upon what replicas say, where there are others, and else upon the last check.
+func TestAccountOf(t *testing.T) {
+	since := time.Now().Add(-time.Minute)
+	began := clockTime(since)
+	for _, tt := range []struct {
+		port status.ExplainedPort
+		want string
+	}{
+		{status.ExplainedPort{State: "down", Since: since, Result: "timeout"}, "down since " + began + ": timeout"},
+		{status.ExplainedPort{State: "down", Since: since, Result: "answered"}, "down since " + began + ", though the last check was answered"},
+		{status.ExplainedPort{State: "down", Since: since, Result: "unreachable", Reason: "no route to host"}, "down since " + began + ": unreachable, no route to host"},
+		{status.ExplainedPort{State: "up", Since: since, Result: "timeout"}, "up since " + began},
+		{status.ExplainedPort{State: "unwatched", Note: noRoom}, "unwatched; " + noRoom},
+		{status.ExplainedPort{State: "down", Since: since, Result: "answered", Reason: "x", Tally: "2 of 3 observers say so, 1 says up; this replica says up"},
+			"down since " + began + ": 2 of 3 observers say so, 1 says up; this replica says up"},
+		{status.ExplainedPort{State: "up", Since: since, Tally: "3 of 3 observers say so; this replica does not check it"},
+			"up since " + began + ": 3 of 3 observers say so; this replica does not check it"},
+	} {
+		if got := accountOf(&tt.port); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.port, got, tt.want)
+		}
+	}
+}

@@ -255,6 +255,9 @@ func (inst *instance) subject() *status.Subject {
 		Events:  shared.events,
 		Explain: inst.explain,
 	}
+	if g := inst.peers.Load(); g != nil {
+		s.Peers = g
+	}
 	known := make(map[status.Rules]bool)
 	for _, block := range inst.handlers {
 		for _, zone := range block.policies {

@@ -247,12 +247,16 @@ func (p *pass) explainPort(at netip.AddrPort) status.ExplainedPort {
 		return e
 	}
 	s := t.Status()
-	e.State, e.Since, e.Checked = s.State.String(), status.Instant(s.Since), status.Instant(s.Checked)
-	e.RoundTrip = s.RTT.Seconds()
-	if !s.Checked.IsZero() {
-		e.Result = s.Result.String()
+	e.State, e.Since, e.RoundTrip = s.State.String(), status.Instant(s.Since), s.RTT.Seconds()
+	rests := false
+	if g := p.shaker.instance.peers.Load(); g != nil {
+		e.SetObservers(g.Said(t), p.shaker.instance.engine.monitor.Now())
+		rests = t.Own().Word == health.NoWord
 	}
-	if s.Err != nil {
+	if !s.Checked.IsZero() && !rests {
+		e.Checked, e.Result = status.Instant(s.Checked), s.Result.String()
+	}
+	if s.Err != nil && !rests {
 		e.Reason = s.Err.Error()
 	}
 	if !s.DampedUntil.IsZero() {
@@ -300,11 +304,22 @@ func (p *pass) accountAt(at netip.AddrPort) string {
 		return fmt.Sprintf("%s by an override: %s", decided, e.Override)
 	}
 	e := p.explainPort(at)
+	words := accountOf(&e)
+	if e.Probed != at {
+		words += fmt.Sprintf(" (probed at %v)", e.Probed)
+	}
+	return words
+}
+
+// accountOf tells what a verdict rests upon: what replicas say, where there are others, or else the last check.
+func accountOf(e *status.ExplainedPort) string {
 	words := e.State
 	if !e.Since.IsZero() {
 		words += " since " + clockTime(e.Since)
 	}
 	switch {
+	case e.Tally != "":
+		words += ": " + e.Tally
 	case e.State == health.Up.String() || e.Result == "":
 	case e.Result == checker.Answered.String():
 		words += ", though the last check was answered"
@@ -315,9 +330,6 @@ func (p *pass) accountAt(at netip.AddrPort) string {
 	}
 	if e.Note != "" {
 		words += "; " + e.Note
-	}
-	if e.Probed != at {
-		words += fmt.Sprintf(" (probed at %v)", e.Probed)
 	}
 	return words
 }

@@ -21,6 +21,7 @@ type settings struct {
 	prefix    string
 	zone      string
 	port      string
+	disagree  bool // only targets of which the server says otherwise than is decided
 	kind      string
 	page      int
 	size      int
@@ -64,6 +65,7 @@ var options = []*option{
 		s.port = value
 		return err
 	}},
+	{"disagreeing", "", "only targets of which the server says otherwise than was decided with its peers", func(s *settings, _ string) error { s.disagree = true; return nil }},
 	{"page", "N", "this part of the targets, from 1, the default", func(s *settings, value string) (err error) {
 		s.page, err = number(value, 1, 1_000_000)
 		return err
@@ -107,7 +109,7 @@ const (
 // states and kinds are those that the server knows.
 var (
 	states = []string{"down", "unknown", "up"}
-	kinds  = []string{"down", "up", "unknown", "freeze", "thaw", "override", "overrides", "reload", "start", "trouble"}
+	kinds  = []string{"down", "up", "unknown", "freeze", "thaw", "override", "overrides", "reload", "start", "trouble", "peer", "disagreement"}
 )
 
 func stateFlag(state string) func(*settings, string) error {

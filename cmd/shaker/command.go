@@ -36,7 +36,7 @@ func init() { // not above, because help and completion tell of all commands
 	commands = []*command{
 		{
 			name: "targets", usage: "targets", short: "what is checked, and how it is",
-			flags: slices.Concat(filters, []string{"page", "size", "all", "json"}, asking),
+			flags: slices.Concat(filters, []string{"disagreeing", "page", "size", "all", "json"}, asking),
 			check: func(_ *settings, given map[string]bool) error {
 				if given["all"] && (given["page"] || given["size"]) {
 					return errors.New("-all has all parts: leave it out, or -page and -size")
@@ -70,6 +70,13 @@ func init() { // not above, because help and completion tell of all commands
 				return nil
 			},
 			run: (*program).events,
+		},
+		{
+			name: "peers", usage: "peers", short: "the replicas that decide together",
+			long: "The first line is the replica that was asked. The exit status is 1 if that cannot be relied upon: it hears of no other, its words do not count, " +
+				"or it does not know yet all that others say.",
+			flags: slices.Concat([]string{"json"}, asking),
+			run:   (*program).peers,
 		},
 		{
 			name: "overrides", usage: "overrides", short: "what people have decided, until when and why",

@@ -151,6 +151,30 @@ The plugins below have no answer: SERVFAIL
 {"path":"/a","modified":"2026-11-26T11:00:00.000Z","failed":false,"rules":[{"rule":"192.0.2.7","says":"down","until":"2026-11-26T14:00:05.000Z","reason":"kernel update"},{"rule":"198.51.100.0/24","says":"up"}]},
 {"path":"/b","modified":"2026-11-25T11:00:00.000Z","failed":true,"error":"line 1: x","rules":[]}]}
 `
+	peersBody = `{"version":1,"time":"2026-11-26T12:00:05.000Z","self":"dns1-c0ffee","ready":true,"observers":3,"quorum":false,"disagreeing":3,"members":[
+{"name":"dns1-c0ffee","host":"dns1","address":"192.0.2.1:7946","site":"east","shaker":"v1.2.3","self":true,"heard_seconds":0,"alive":true,"condition":"counts","lag":0,"observed":1200,"finished":98765},
+{"name":"dns2-c0ffee","host":"dns2","address":"192.0.2.2:7946","site":"east","shaker":"v1.2.3","self":false,"heard_seconds":1.5,"alive":true,"frozen":true,"condition":"frozen","lag":12,"observed":1200,"finished":5},
+{"name":"dns3-c0ffee","host":"dns3","address":"192.0.2.3:7946","site":"east","shaker":"v1.2.2","self":false,"heard_seconds":12.345,"alive":false,"condition":"silent","lag":3,"observed":0,"finished":0}],
+"join":[{"place":"192.0.2.2:7946"},{"place":"dns4.example.org:7946","error":"no such host"}],"counts":{}}
+`
+	peersText = `REPLICA  WORDS   HEARD    LAG  OBSERVES  SITE  VERSION  ADDRESS
+dns1     counts  here          1200      east  v1.2.3   192.0.2.1:7946
+dns2     frozen  1s ago   12   1200      east  v1.2.3   192.0.2.2:7946
+dns3     silent  12s ago  3    0         east  v1.2.2   192.0.2.3:7946
+
+1 of 2 other replicas heard of; this replica says otherwise of 3 targets
+Cannot join dns4.example.org:7946: no such host
+`
+	observedBody = `{"version":1,"time":"2026-11-26T12:00:05.000Z","counts":{"total":2,"down":1,"unknown":0,"up":1},"matches":2,"page":1,"pages":1,"size":100,"history_slot_seconds":10,"targets":[
+{"address":"192.0.2.7","port":443,"settings":"interval 2s","state":"down","own":"up","since":"2026-11-26T11:56:45.000Z","checked":"2026-11-26T12:00:04.000Z","result":"answered","names":[],"overrides":[],
+ "tally":"2 of 3 observers say so, 1 says up; this replica says up","observers":[
+{"member":"dns1-c0ffee","host":"dns1","self":true,"votes":true,"says":"up","since":"2026-11-26T11:00:00.000Z","result":"answered","round_trip_seconds":0.0015},
+{"member":"dns2-c0ffee","host":"dns2","votes":true,"says":"down","since":"2026-11-25T11:00:00.000Z","result":"timeout"},
+{"member":"dns3-c0ffee","host":"","votes":false,"says":"checking","since":"2026-11-26T12:00:00.000Z"},
+{"member":"dns4-c0ffee","host":"dns4","votes":false,"says":""}],"history":[]},
+{"address":"192.0.2.8","port":443,"settings":"interval 2s","state":"up","rests":true,"since":"2026-11-26T11:56:45.000Z","checked":"2026-11-26T11:00:00.000Z","result":"timeout","names":[],"overrides":[],
+ "tally":"3 of 3 observers say so; this replica does not check it","observers":[],"history":[]}]}
+`
 	empty = `{"version":1,"time":"2026-11-26T12:00:05.000Z","counts":{"total":0},"page":1,"pages":1,"targets":[],"events":[],"files":[]}`
 )
 
@@ -160,6 +184,29 @@ func TestOutput(t *testing.T) {
 		{"targets", "/targets.json?page=1&size=100", targetsBody, targetsText},
 		{"-down targets --prefix=192.0.2.0/24 -zone example.org -port 443 -page 2 -size 7", "/targets.json?page=2&port=443&prefix=192.0.2.0%2F24&size=7&state=down&zone=example.org", empty, "0 of 0 targets\n"},
 		{"targets --json", "/targets.json?page=1&size=100", targetsBody, targetsBody},
+		{"targets -disagreeing", "/targets.json?disagreeing=1&page=1&size=100", observedBody, `TARGET         STATE  FOR    RESULT     NOTE
+192.0.2.7:443  down   3m20s  answered   here: up
+192.0.2.8:443  up     3m20s  elsewhere
+
+2 of 2 targets; of all, 1 down, 0 unknown, 1 up
+`},
+		{"target 192.0.2.7:443", "/targets.json?port=443&prefix=192.0.2.7&size=1000", observedBody, `192.0.2.7:443 is down
+  since        11:56:45, for 3m20s
+  decided by   2 of 3 observers say so, 1 says up; this replica says up
+  result       answered, 1s ago
+  replicas     dns1: up since 11:00:00, answered, 1.5 ms, which is here
+               dns2: down since 2026-11-25 11:00:00, timeout
+               dns3-c0ffee: checking since 12:00:00, does not count
+  history        0s, . answered, ! failed, ~ both, ? inconclusive, _ none
+  settings     interval 2s
+
+192.0.2.8:443 is up
+  since        11:56:45, for 3m20s
+  decided by   3 of 3 observers say so; this replica does not check it
+  result       not here: others check it
+  history        0s, . answered, ! failed, ~ both, ? inconclusive, _ none
+  settings     interval 2s
+`},
 		{"target 192.0.2.7:443", "/targets.json?port=443&prefix=192.0.2.7&size=1000", strings.Replace(targetsBody, "192.0.2.8", "192.0.2.7", 1), `192.0.2.7:443 is down
   since        11:56:45, for 3m20s
   damped       until 12:05:00: it is kept down although it answers
@@ -253,7 +300,7 @@ func TestColours(t *testing.T) {
 func TestHostileContent(t *testing.T) {
 	const evil = "\\u001b]0;x\\u0007\\u009b31m\\u202e\\r\\n\\u007f\u009b\u202e\xff"
 	replace := func(body string) string {
-		return regexp.MustCompile(`"(www\.[^"]*|kernel[^"]*|connection[^"]*|192\.0\.2\.1:443 is[^"]*|down since[^"]*|line 1[^"]*|/a|refused|down|interval[^"]*|dns:[^"]*|2001[^"]*)"`).ReplaceAllString(body, `"$1 `+evil+`"`)
+		return regexp.MustCompile(`"(www\.[^"]*|kernel[^"]*|connection[^"]*|192\.0\.2\.1:443 is[^"]*|down since[^"]*|line 1[^"]*|dns\d|counts|east|v1[^"]*|no such[^"]*|2 of 3[^"]*|timeout|up|/a|refused|down|interval[^"]*|dns:[^"]*|2001[^"]*)"`).ReplaceAllString(body, `"$1 `+evil+`"`)
 	}
 	for _, tt := range []struct{ args, request, body string }{
 		{"targets", "/targets.json?page=1&size=100", targetsBody},
@@ -261,6 +308,8 @@ func TestHostileContent(t *testing.T) {
 		{"explain a", "/explain.json?name=a", explainBody},
 		{"events", "/events.json?size=20", eventsBody},
 		{"overrides", "/overrides.json", overridesBody},
+		{"peers", "/peers.json", strings.Replace(peersBody, `"lag":12`, `"lag":0`, 1)},
+		{"target 192.0.2.7:443", "/targets.json?port=443&prefix=192.0.2.7&size=1000", observedBody},
 	} {
 		server := answers{tt.request: replace(tt.body)}.serve(t)
 		for _, more := range []string{"", " -json"} {
@@ -318,7 +367,7 @@ func TestReadme(t *testing.T) {
 		want = append(want, "`"+strings.TrimRight("-"+o.name+" "+o.value, " ")+"`")
 	}
 	want = append(want, kinds...)
-	want = append(want, "SHAKER_SERVER", "NO_COLOR", "* 0 ", "* 1 ", "* 2 ", "* 130 ", "* 141 ", defaultServer, targetsText)
+	want = append(want, "SHAKER_SERVER", "NO_COLOR", "* 0 ", "* 1 ", "* 2 ", "* 130 ", "* 141 ", defaultServer, targetsText, peersText)
 	for _, w := range want {
 		if !strings.Contains(page, w) {
 			t.Errorf("README.md lacks %q", w)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -35,6 +36,8 @@ type target struct {
 	Answered  []string  `json:"answered"`
 	Settings  string    `json:"settings"`
 	State     string    `json:"state"`
+	Own       string    `json:"own"`   // what the server's own checks say, where that is another
+	Rests     bool      `json:"rests"` // others check it
 	Since     time.Time `json:"since"`
 	Damped    time.Time `json:"damped_until"`
 	Checked   time.Time `json:"checked"`
@@ -44,6 +47,17 @@ type target struct {
 	Names     []string  `json:"names"`
 	Overrides []rule    `json:"overrides"`
 	History   []*slot   `json:"history"`
+	Tally     string    `json:"tally"` // who says the state
+	Observers []struct {
+		Member    string    `json:"member"`
+		Host      string    `json:"host"`
+		Self      bool      `json:"self"`
+		Votes     bool      `json:"votes"`
+		Says      string    `json:"says"`
+		Since     time.Time `json:"since"`
+		Result    string    `json:"result"`
+		RoundTrip float64   `json:"round_trip_seconds"`
+	} `json:"observers"`
 }
 
 type slot struct {
@@ -86,6 +100,9 @@ func (p *program) targets(ctx context.Context, s *settings) error {
 	t := &table{heads: []string{"TARGET", "STATE", "FOR", "RESULT", "RTT", "NAMES", "NOTE"}, more: s.all, states: 1, colour: p.paint}
 	for {
 		q := s.query()
+		if s.disagree {
+			q.Set("disagreeing", "1")
+		}
 		q.Set("page", strconv.Itoa(s.page))
 		q.Set("size", strconv.Itoa(s.size))
 		var a targetsAnswer
@@ -112,7 +129,11 @@ func (a *targetsAnswer) rows(to *table) string {
 		if more := len(t.Names) - 1; more > 0 {
 			names += fmt.Sprintf(" +%d", more)
 		}
-		to.add(t.endpoint(), t.State, span(a.Time.Sub(t.Since)), t.Result, roundTrip(t.RoundTrip), names, t.note())
+		result := t.Result
+		if t.Rests {
+			result = "elsewhere"
+		}
+		to.add(t.endpoint(), t.State, span(a.Time.Sub(t.Since)), result, roundTrip(t.RoundTrip), names, t.note())
 	}
 	return to.take()
 }
@@ -122,6 +143,9 @@ func (t *target) note() string {
 	var notes []string
 	if !t.Damped.IsZero() {
 		notes = append(notes, "damped")
+	}
+	if t.Own != "" {
+		notes = append(notes, "here: "+t.Own)
 	}
 	for _, r := range t.Overrides {
 		notes = append(notes, "override: "+r.Says)
@@ -194,13 +218,18 @@ func (p *program) details(a *targetsAnswer, t *target) string {
 	}
 	fmt.Fprintf(&b, "%s is %s\n", clean(t.endpoint()), p.paint(clean(t.State)))
 	row("since", "%s, for %s", p.clock(t.Since, a.Time), span(a.Time.Sub(t.Since)))
+	if t.Tally != "" {
+		row("decided by", "%s", t.Tally)
+	}
 	if !a.Frozen.IsZero() {
 		row("frozen", "since %s: verdicts stay as they are", p.clock(a.Frozen, a.Time))
 	}
 	if !t.Damped.IsZero() {
 		row("damped", "until %s: it is kept down although it answers", p.clock(t.Damped, a.Time))
 	}
-	if t.Result != "" {
+	if t.Rests {
+		row("result", "not here: others check it")
+	} else if t.Result != "" {
 		result := fmt.Sprintf("%s, %s ago", t.Result, span(a.Time.Sub(t.Checked)))
 		if t.Reason != "" {
 			result += ": " + t.Reason
@@ -215,6 +244,9 @@ func (p *program) details(a *targetsAnswer, t *target) string {
 	for _, r := range t.Overrides {
 		row("override", "%s, in %s", p.says(r, a.Time), r.File)
 	}
+	for i, line := range p.observers(a, t) {
+		row([]string{"replicas", ""}[min(i, 1)], "%s", line)
+	}
 	if len(t.Answered) > 0 {
 		row("answered as", "%s", strings.Join(t.Answered, ", "))
 	}
@@ -225,6 +257,30 @@ func (p *program) details(a *targetsAnswer, t *target) string {
 		span(time.Duration(float64(len(t.History))*a.Slot*float64(time.Second))))
 	row("settings", "%s", t.Settings)
 	return b.String()
+}
+
+// observers returns a line for each replica that says something of a target.
+func (p *program) observers(a *targetsAnswer, t *target) (lines []string) {
+	for _, o := range t.Observers {
+		if o.Says == "" {
+			continue
+		}
+		line := fmt.Sprintf("%s: %s since %s", cmp.Or(o.Host, o.Member), o.Says, p.clock(o.Since, a.Time))
+		if o.Result != "" {
+			line += ", " + o.Result
+		}
+		if o.RoundTrip > 0 {
+			line += ", " + roundTrip(o.RoundTrip)
+		}
+		if o.Self {
+			line += ", which is here"
+		}
+		if !o.Votes {
+			line += ", does not count"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // history draws the slots, the newest last.

@@ -15,7 +15,13 @@ import (
 
 // docs/status.md lists the fields of the JSON and the parameters, in their order.
 func TestDocumentedFields(t *testing.T) {
-	expectTables(t, "../../docs/status.md", []reflect.Type{reflect.TypeFor[view](), reflect.TypeFor[target]()}, targetsPage.parameters)
+	expectTables(t, "../../docs/status.md", []reflect.Type{
+		reflect.TypeFor[view](), reflect.TypeFor[target](), reflect.TypeFor[Observer](),
+		reflect.TypeFor[group](), reflect.TypeFor[member](), reflect.TypeFor[join](), reflect.TypeFor[traffic](),
+	}, targetsPage.parameters)
+	for _, m := range meanings {
+		lab.ExpectWords(t, "../../docs/status.md", "*"+m.Words+"*")
+	}
 }
 
 // docs/overrides.md lists those of the overrides.

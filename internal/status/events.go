@@ -18,7 +18,7 @@ import (
 var eventFilters = append([]string{"kind"}, filters...)
 
 // eventParameters are those that choose events, and a page of them.
-var eventParameters = append([]parameter{{"kind", func(q *query, value string) error {
+var eventParameters = append([]parameter{{name: "kind", read: func(q *query, value string) error {
 	q.kind = events.Kind(value)
 	if !slices.Contains(events.Kinds(), q.kind) {
 		return fmt.Errorf("%q is not a kind, want one of %s", value, kindNames())

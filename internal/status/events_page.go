@@ -30,8 +30,16 @@ type pageOfEvents struct {
 	*eventsView
 }
 
-// Kinds are those that one can choose from, and States likewise.
-func (p *pageOfEvents) Kinds() []string { return strings.Split(kindNames(), ", ") }
+// Kinds are those that one can choose from, and States likewise. Without peers nothing happens to them, unless they have
+// gone with a reload.
+func (p *pageOfEvents) Kinds() (all []string) {
+	for _, kind := range events.Kinds() {
+		if p.HasPeers() || kind != events.Peer && kind != events.Disagreement {
+			all = append(all, string(kind))
+		}
+	}
+	return all
+}
 
 func (p *pageOfEvents) States() (all []string) {
 	for _, state := range statesByNeed {
@@ -58,7 +66,7 @@ func (e event) Class() string {
 	switch e.Kind {
 	case events.Down, events.Up, events.Unknown:
 		return string(e.Kind)
-	case events.Freeze, events.Trouble:
+	case events.Freeze, events.Trouble, events.Disagreement:
 		return "unknown"
 	default:
 		return ""

@@ -29,11 +29,11 @@ const (
 
 // streamParameters choose events as those of the other formats do, and where the stream begins.
 var streamParameters = append(append([]parameter{eventParameters[0]}, parameters[:len(filters)]...),
-	parameter{"last", func(q *query, value string) (err error) {
+	parameter{name: "last", read: func(q *query, value string) (err error) {
 		q.last, err = number(value, 0, events.Known)
 		return err
 	}},
-	parameter{"since", func(q *query, value string) (err error) {
+	parameter{name: "since", read: func(q *query, value string) (err error) {
 		q.since, err = eventNumber(value)
 		return err
 	}},

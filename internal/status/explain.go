@@ -15,6 +15,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/internal/override"
+	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
 // Question is what somebody wants to have explained.
@@ -102,6 +103,14 @@ type ExplainedPort struct {
 	RoundTrip float64        `json:"round_trip_seconds,omitempty"`
 	Settings  string         `json:"settings"`
 	Note      string         `json:"note,omitempty"`
+	Observers []Observer     `json:"observers,omitempty"`
+	Tally     string         `json:"tally,omitempty"`
+}
+
+// SetObservers notes what replicas say of the target now.
+func (e *ExplainedPort) SetObservers(said []peers.Said, now time.Time) {
+	e.Observers = Observers(said, now)
+	e.Tally = Tally(e.State, e.Observers)
 }
 
 // SetOverride notes the rule of a file that decides about an address at a port, if there is one, and tells whether there
@@ -142,7 +151,7 @@ func explainTypeNames() (names []string) {
 }
 
 var explainParameters = []parameter{
-	{"name", func(q *query, value string) error {
+	{name: "name", read: func(q *query, value string) error {
 		if strings.ContainsFunc(value, func(r rune) bool { return r >= utf8.RuneSelf }) {
 			return fmt.Errorf("%q is not ASCII, want the form that queries have, which begins with xn--", value)
 		}
@@ -155,7 +164,7 @@ var explainParameters = []parameter{
 		q.question.Name, _, err = dns.UnpackDomainName(wire[:end], 0)
 		return err
 	}},
-	{"type", func(q *query, value string) error {
+	{name: "type", read: func(q *query, value string) error {
 		for _, t := range explainTypes {
 			if strings.EqualFold(value, dns.TypeToString[t]) {
 				q.question.Type = t
@@ -164,19 +173,19 @@ var explainParameters = []parameter{
 		}
 		return fmt.Errorf("%q has no addresses in its answers, want one of %s", value, strings.Join(explainTypeNames(), ", "))
 	}},
-	{"client", func(q *query, value string) (err error) {
+	{name: "client", read: func(q *query, value string) (err error) {
 		if q.question.Client, err = netip.ParseAddr(value); err != nil || q.question.Client.Zone() != "" {
 			return fmt.Errorf("%q is not an IP address, want one such as 192.0.2.1 or 2001:db8::1", value)
 		}
 		q.question.Client = q.question.Client.Unmap()
 		return nil
 	}},
-	{"dnssec", func(q *query, value string) error {
+	{name: "dnssec", read: func(q *query, value string) error {
 		n, err := number(value, 0, 1)
 		q.question.DNSSEC = n == 1
 		return err
 	}},
-	{"server", func(q *query, value string) error {
+	{name: "server", read: func(q *query, value string) error {
 		q.question.Server = value
 		return nil
 	}},

@@ -36,8 +36,11 @@ var layoutSource = func() string {
 // pageTemplates are parsed for the first page: most servers have none.
 var pageTemplates = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("").Funcs(template.FuncMap{
-		"number": groupDigits,
-		"local":  localTime,
+		"number":  groupDigits,
+		"local":   localTime,
+		"many":    many,
+		"octets":  octets,
+		"several": severalMany,
 	}).ParseFS(pageSources, "*.html"))
 })
 
@@ -61,6 +64,7 @@ type frame struct {
 	JSON    string // link to what programs get, empty where they get nothing
 	Still   bool   // the page is never loaded again by itself
 	here    string // path of the page
+	group   *group // nil without peers
 }
 
 // frame returns what is around a page, and has the browser load it again where that is wanted.
@@ -68,16 +72,17 @@ func (s *Subject) frame(header http.Header, heading, here string, q *query, prob
 	if problem == nil && q.Refresh > 0 {
 		header.Set("Refresh", strconv.Itoa(q.Refresh))
 	}
-	v := s.view()
+	v, g := s.view(), s.group()
 	return frame{
 		Heading: heading,
 		Now:     v.Time,
 		Down:    v.Counts.Down,
 		Query:   q,
 		Problem: problem,
-		Notices: s.notices(v),
+		Notices: s.notices(v, g),
 		Shaker:  s.Shaker,
 		here:    here,
+		group:   g,
 	}
 }
 
@@ -101,20 +106,30 @@ var rooms = []struct{ name, path string }{
 	{"Explain", "/explain"},
 	{"Events", "/events"},
 	{"Overrides", "/overrides"},
+	{"Peers", peersPath},
 }
 
 // Rooms returns the pages to go to.
 func (f *frame) Rooms() (all []room) {
 	for _, r := range rooms {
-		all = append(all, room{r.name, "." + r.path, r.path == f.here})
+		if r.path != peersPath || f.HasPeers() {
+			all = append(all, room{r.name, "." + r.path, r.path == f.here})
+		}
 	}
 	return all
 }
 
-// notices are what somebody should know before he believes the rest.
-func (s *Subject) notices(v *view) (all []string) {
+// HasPeers tells whether other replicas decide as well.
+func (f *frame) HasPeers() bool { return f.group != nil }
+
+// notices are what somebody should know before he believes the rest. The group is nil without peers.
+func (s *Subject) notices(v *view, g *group) (all []string) {
 	if !v.Frozen.IsZero() {
-		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all hosts fell silent together, so it is likely this machine that is cut off.", localTime(v.Frozen)))
+		all = append(all, fmt.Sprintf("Verdicts have been frozen since %s: nearly all hosts fell silent together, so it is likely this machine that is cut off.%s",
+			localTime(v.Frozen), g.whileFrozen()))
+	}
+	if g != nil {
+		all = append(all, g.notices()...)
 	}
 	if v.Counts.Total >= s.Limit {
 		all = append(all, fmt.Sprintf("The table is full, with %s targets: new addresses pass unchecked.", groupDigits(v.Counts.Total)))
@@ -160,7 +175,7 @@ func (q *query) turn(page, pages, by int) string {
 }
 
 // refresh is a parameter of all pages.
-var refresh = parameter{"refresh", func(q *query, value string) (err error) {
+var refresh = parameter{name: "refresh", read: func(q *query, value string) (err error) {
 	q.Refresh, err = number(value, 0, 3600)
 	return err
 }}
@@ -198,8 +213,9 @@ func ClockTime(t, now time.Time) string {
 }
 
 // groupDigits writes a number with a narrow space before every third digit from the right.
-func groupDigits(n int) string {
-	s := strconv.Itoa(n)
+func groupDigits(n int) string { return groupsOf(strconv.Itoa(n)) }
+
+func groupsOf(s string) string {
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "\u202f" + s[i:]
 	}

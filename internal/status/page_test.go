@@ -348,16 +348,20 @@ func TestPageEscapes(t *testing.T) {
 
 // pageExamples are queries of each page for people. One of each at least is answered.
 var pageExamples = map[string][]string{
-	"/":          {"size=9&refresh=60", "", "page=2&size=9", "port=1", "state=nonsense"},
+	"/":          {"size=9&refresh=60", "disagreeing=1", "", "page=2&size=9", "port=1", "state=nonsense"},
 	"/events":    {"", "state=down&size=5", "kind=nonsense"},
 	"/explain":   {"name=www.example.org", "", "name=a&type=TXT"},
 	"/overrides": {"", "refresh=x"},
+	"/peers":     {"", "refresh=x"},
 	"/target":    {"address=10.0.0.9&port=443", "address=10.0.0.3&port=443", "address=10.0.0.1&port=443", "address=10.0.0.1&port=1", ""},
 }
 
-// eachPage looks at every page for people, with each of its examples.
-func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.Node)) {
-	type page struct{ path, query string }
+// eachPage looks at every page for people, with each of its examples, without and with peers.
+func eachPage(t *testing.T, look func(t *testing.T, path string, hasPeers bool, w *httptest.ResponseRecorder)) {
+	type page struct {
+		path, query string
+		hasPeers    bool
+	}
 	made := make(map[page]*httptest.ResponseRecorder)
 	synctest.Test(t, func(t *testing.T) {
 		n := newFleet(t, 30)
@@ -369,13 +373,16 @@ func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.
 			}
 			answered := false
 			for _, query := range pageExamples[path] {
-				w := n.do("GET", path+"?"+query)
-				answered = answered || w.Code == http.StatusOK
-				if w.Code >= 500 {
-					t.Errorf("%s?%s: status %d", path, query, w.Code)
-					continue
+				for _, group := range []Peers{nil, newPeers()} {
+					n.subject.Peers = group
+					w := n.do("GET", path+"?"+query)
+					answered = answered || w.Code == http.StatusOK
+					if w.Code >= 500 {
+						t.Errorf("%s?%s: status %d", path, query, w.Code)
+						continue
+					}
+					made[page{path, query, group != nil}] = w
 				}
-				made[page{path, query}] = w
 			}
 			if !answered {
 				t.Errorf("%s has no example in pageExamples that is answered", path)
@@ -383,14 +390,15 @@ func eachPage(t *testing.T, look func(t *testing.T, path string, document *html.
 		}
 	})
 	for p, w := range made {
-		t.Run(p.path+"?"+p.query, func(t *testing.T) { look(t, p.path, documentOf(t, w)) })
+		t.Run(fmt.Sprintf("%s?%s, peers %v", p.path, p.query, p.hasPeers), func(t *testing.T) { look(t, p.path, p.hasPeers, w) })
 	}
 }
 
 // What a person who cannot see, or a program that reads to one, needs to know: what language this is, where the parts of
 // the page are, what heads a cell and what goes into a field. Nothing is styled in a way that the policy forbids.
 func TestPageStructure(t *testing.T) {
-	eachPage(t, func(t *testing.T, path string, document *html.Node) {
+	eachPage(t, func(t *testing.T, path string, hasPeers bool, w *httptest.ResponseRecorder) {
+		document := documentOf(t, w)
 		for name, want := range map[string]int{"html": 1, "header": 1, "main": 1, "footer": 1, "h1": 1, "style": 1, "script": 0, "img": 0, "iframe": 0} {
 			if got := len(elements(document, name)); got != want {
 				t.Errorf("%d of <%s>, want %d", got, name, want)
@@ -402,7 +410,7 @@ func TestPageStructure(t *testing.T) {
 		if lang := attribute(elements(document, "html")[0], "lang"); lang != "en" {
 			t.Errorf("language %q", lang)
 		}
-		expectChosenRoom(t, path, document)
+		expectChosenRoom(t, path, hasPeers, document)
 		text := make(map[string]string) // by id
 		for _, n := range elements(document, "*") {
 			id := attribute(n, "id")
@@ -424,11 +432,11 @@ func TestPageStructure(t *testing.T) {
 }
 
 // expectChosenRoom checks that the page is marked where all pages are listed, if it is there.
-func expectChosenRoom(t *testing.T, path string, document *html.Node) {
+func expectChosenRoom(t *testing.T, path string, hasPeers bool, document *html.Node) {
 	t.Helper()
 	var got, want []string
 	for _, r := range rooms {
-		if r.path == path {
+		if r.path == path && (hasPeers || path != peersPath) {
 			want = append(want, "."+path)
 		}
 		if formats[r.path] == nil || formats[r.path].contentType != targetsPage.contentType {

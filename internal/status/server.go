@@ -56,6 +56,8 @@ type Subject struct {
 	Shaker string
 	// Events are those of the process.
 	Events *events.Log
+	// Peers are the replicas that decide together with this one, nil where it decides alone. It is no nil pointer then.
+	Peers Peers
 	// Explain tells how a name is answered. It may take as long as ctx lasts. The error is a [Refusal] where there is no
 	// answer. What it returns belongs to the caller.
 	Explain func(ctx context.Context, q Question) (*Explanation, error)
@@ -211,6 +213,9 @@ var formats = map[string]*format{
 
 	"/overrides":      &overridesPage,
 	"/overrides.json": &overridesJSON,
+
+	peersPath:     &peersPage,
+	"/peers.json": &peersJSON,
 }
 
 var paths = slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(formats)), streamPath)))
@@ -226,6 +231,14 @@ type format struct {
 	write func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error
 }
 
+// parametersOf returns those that there are.
+func (f *format) parametersOf(subject *Subject) []parameter {
+	if subject.Peers != nil {
+		return f.parameters
+	}
+	return slices.DeleteFunc(slices.Clone(f.parameters), func(p parameter) bool { return p.peers })
+}
+
 // Refusal is why what somebody asks for is not told, although he asks in the right way.
 type Refusal struct {
 	Status     int           // of HTTP
@@ -238,7 +251,7 @@ func (r *Refusal) Error() string { return r.Reason }
 
 // answer sends what is asked for. The header has nothing in it that is not to be sent with every answer.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, subject *Subject, format *format) {
-	q, problem := readQuery(r.URL.RawQuery, format.parameters)
+	q, problem := readQuery(r.URL.RawQuery, format.parametersOf(subject))
 	if problem == nil && format.ask != nil {
 		problem = format.ask(r.Context(), subject, q)
 	}

@@ -20,7 +20,7 @@ import (
 var targetPage = format{
 	contentType: "text/html; charset=utf-8",
 	parameters: []parameter{
-		{"address", func(q *query, value string) error {
+		{name: "address", read: func(q *query, value string) error {
 			addr, err := netip.ParseAddr(value)
 			if err != nil || addr.Zone() != "" {
 				return fmt.Errorf("%q is not an address, want one such as 192.0.2.1", value)
@@ -29,7 +29,7 @@ var targetPage = format{
 			return nil
 		}},
 		portParameter,
-		{"settings", func(q *query, value string) error {
+		{name: "settings", read: func(q *query, value string) error {
 			q.settings = value
 			return nil
 		}},
@@ -40,7 +40,9 @@ var targetPage = format{
 		p := &pageOfTarget{frame: subject.frame(header, q.heading(), "/target", q, problem), Slot: health.HistorySlot}
 		p.JSON = "targets.json?" + q.endpoint().Encode()
 		for _, t := range q.found {
-			p.Found = append(p.Found, shown{newTarget(t, subject.Rules), t.Settings()})
+			row := subject.newTarget(t)
+			row.addObservers(subject, t)
+			p.Found = append(p.Found, shown{row, t.Settings()})
 		}
 		return pageTemplates().ExecuteTemplate(to, "target.html", p)
 	},

@@ -40,13 +40,15 @@ const (
 type query struct {
 	state  string // empty for any
 	prefix netip.Prefix
-	zone   string      // lower case and fully qualified, empty for any
-	port   int         // 0 for any
-	page   int         // from 1
-	size   int         // of a page
-	kind   events.Kind // of events, empty for any
-	last   int         // how many old events a stream begins with
-	since  uint64      // number of the event after which a stream begins, if it is given
+	zone   string // lower case and fully qualified, empty for any
+	port   int    // 0 for any
+	// disagreeing has only targets of which this replica says otherwise by its own checks than the state.
+	disagreeing bool
+	page        int         // from 1
+	size        int         // of a page
+	kind        events.Kind // of events, empty for any
+	last        int         // how many old events a stream begins with
+	since       uint64      // number of the event after which a stream begins, if it is given
 	// Refresh is how many seconds the page for people stands before it is loaded again, 0 for ever.
 	Refresh int
 
@@ -60,33 +62,38 @@ type query struct {
 	found    []*health.Target // by address, port and settings
 }
 
-// filters are the names of the parameters that choose targets.
+// filters are the names of the parameters that choose targets and what happens to them.
 var filters = []string{"state", "prefix", "zone", "port"}
+
+// targetFilters choose targets.
+var targetFilters = append(slices.Clone(filters), "disagreeing")
 
 // parameter is one of a query.
 type parameter struct {
 	name string
 	read func(*query, string) error
+	// peers has it only where there are peers.
+	peers bool
 }
 
-var portParameter = parameter{"port", func(q *query, value string) (err error) {
+var portParameter = parameter{name: "port", read: func(q *query, value string) (err error) {
 	q.port, err = number(value, 1, 65535)
 	return err
 }}
 
 var parameters = []parameter{
-	{"state", func(q *query, value string) error {
+	{name: "state", read: func(q *query, value string) error {
 		q.state = value
 		if !slices.ContainsFunc(statesByNeed, func(s health.State) bool { return s.String() == value }) {
 			return fmt.Errorf("%q is not a state, want down, unknown or up", value)
 		}
 		return nil
 	}},
-	{"prefix", func(q *query, value string) (err error) {
+	{name: "prefix", read: func(q *query, value string) (err error) {
 		q.prefix, err = prefix.Parse(value)
 		return err
 	}},
-	{"zone", func(q *query, value string) error {
+	{name: "zone", read: func(q *query, value string) error {
 		if _, ok := dns.IsDomainName(value); !ok {
 			return fmt.Errorf("%q is not a domain name", value)
 		}
@@ -94,25 +101,34 @@ var parameters = []parameter{
 		return nil
 	}},
 	portParameter,
-	{"page", func(q *query, value string) (err error) {
+	{name: "page", read: func(q *query, value string) (err error) {
 		q.page, err = number(value, 1, maxPage)
 		return err
 	}},
-	{"size", func(q *query, value string) (err error) {
+	{name: "size", read: func(q *query, value string) (err error) {
 		q.size, err = number(value, 1, maxPageSize)
 		return err
 	}},
 }
 
+// targetParameters are those that choose targets, and a page of them.
+var targetParameters = append(slices.Clone(parameters), parameter{name: "disagreeing", peers: true, read: func(q *query, value string) error {
+	n, err := number(value, 0, 1)
+	q.disagreeing = n == 1
+	return err
+}})
+
 var targetsJSON = format{
 	contentType: "application/json",
-	parameters:  parameters,
+	parameters:  targetParameters,
 	write: func(to *bytes.Buffer, _ http.Header, subject *Subject, q *query, problem error) error {
 		if problem != nil {
 			return json.NewEncoder(to).Encode(failure{version, problem.Error()})
 		}
 		v := subject.view()
-		v.list(subject, q, false)
+		for i, c := range v.list(subject, q, false) {
+			v.Targets[i].addObservers(subject, c.Target)
+		}
 		return json.NewEncoder(to).Encode(v)
 	},
 }
@@ -146,7 +162,11 @@ func readQuery(raw string, parameters []parameter) (*query, error) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		if !slices.Contains(names, key) {
+		switch {
+		case slices.Contains(names, key):
+		case len(names) == 0:
+			return q, fmt.Errorf("unknown parameter %q, want none", key)
+		default:
 			return q, fmt.Errorf("unknown parameter %q, want one of %s", key, strings.Join(names, ", "))
 		}
 	}
@@ -167,7 +187,8 @@ func (q *query) matches(t *health.Target, state health.State) bool {
 	return (q.state == "" || q.state == state.String()) &&
 		(q.port == 0 || q.port == int(addr.Port())) &&
 		(!q.prefix.IsValid() || q.prefix.Contains(addr.Addr()) || slices.ContainsFunc(t.AliasAddrs(), q.prefix.Contains)) &&
-		(q.zone == "" || t.HasName(q.inZone))
+		(q.zone == "" || t.HasName(q.inZone)) &&
+		(!q.disagreeing || differing(t.Own().Word, state.String()) != "")
 }
 
 // inZone tells whether a name in lower case is in the zone. It takes names apart, which costs memory, only where a dot
@@ -258,6 +279,8 @@ type target struct {
 	Answered  []netip.Addr               `json:"answered,omitempty"`
 	Settings  string                     `json:"settings"`
 	State     string                     `json:"state"`
+	Own       string                     `json:"own,omitempty"`
+	Rests     bool                       `json:"rests,omitempty"`
 	Since     time.Time                  `json:"since"`
 	Damped    time.Time                  `json:"damped_until,omitzero"`
 	Checked   time.Time                  `json:"checked,omitzero"`
@@ -266,6 +289,8 @@ type target struct {
 	RoundTrip float64                    `json:"round_trip_seconds,omitempty"`
 	Names     []string                   `json:"names"`
 	Overrides []rule                     `json:"overrides"`
+	Observers []Observer                 `json:"observers,omitempty"`
+	Tally     string                     `json:"tally,omitempty"`
 	History   [health.HistorySlots]*slot `json:"history"`
 }
 
@@ -310,18 +335,37 @@ func (s *Subject) view() *view {
 	}
 }
 
-// list adds the page of targets that the query asks for.
-func (v *view) list(s *Subject, q *query, byNeed bool) {
+// list adds the page of targets that the query asks for. It returns them.
+func (v *view) list(s *Subject, q *query, byNeed bool) []candidate {
 	onPage, matches := q.find(s.Monitor, byNeed)
 	v.Matches = matches
 	v.Page, v.Pages, v.Size = q.page, max(1, (matches+q.size-1)/q.size), q.size
 	for _, c := range onPage {
-		v.Targets = append(v.Targets, newTarget(c.Target, s.Rules))
+		v.Targets = append(v.Targets, s.newTarget(c.Target))
 	}
+	return onPage
 }
 
 // instant leaves out what is of no use.
 func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// newTarget returns what there is to tell of a target, but for its observers.
+func (s *Subject) newTarget(t *health.Target) target {
+	row := newTarget(t, s.Rules)
+	if s.Peers != nil {
+		own := t.Own()
+		row.Own, row.Rests = differing(own.Word, row.State), own.Word == health.NoWord
+	}
+	return row
+}
+
+// addObservers adds what each replica says of the target, if there are peers.
+func (t *target) addObservers(s *Subject, of *health.Target) {
+	if s.Peers != nil {
+		t.Observers = Observers(s.Peers.Said(of), s.Monitor.Now())
+		t.Tally = Tally(t.State, t.Observers)
+	}
+}
 
 func newTarget(t *health.Target, rules []Rules) target {
 	addr, s := t.Addr(), t.Status()

@@ -16,10 +16,10 @@ import (
 
 var targetsPage = format{
 	contentType: "text/html; charset=utf-8",
-	parameters:  append(slices.Clone(parameters), refresh),
+	parameters:  append(slices.Clone(targetParameters), refresh),
 	write: func(to *bytes.Buffer, header http.Header, subject *Subject, q *query, problem error) error {
 		p := &page{frame: subject.frame(header, "targets", "/", q, problem), view: subject.view()}
-		p.JSON = "targets?" + q.kept(append(slices.Clone(filters), "size")...).Encode()
+		p.JSON = "targets?" + q.kept(append(slices.Clone(targetFilters), "size")...).Encode()
 		if problem == nil {
 			p.list(subject, q, true)
 		}
@@ -54,7 +54,7 @@ func (p *page) States() []state {
 }
 
 // Filtered tells whether not all targets are wanted.
-func (p *page) Filtered() bool { return len(p.Query.kept(filters...)) > 0 }
+func (p *page) Filtered() bool { return len(p.Query.kept(targetFilters...)) > 0 }
 
 // First and Last are the numbers of the first and the last target on the page.
 func (p *page) First() int { return (p.Page-1)*p.Size + 1 }
@@ -74,6 +74,9 @@ func (p *page) Various() bool {
 func (t target) Notes(now time.Time) (all []string) {
 	if !t.Damped.IsZero() {
 		all = append(all, "flaps, held down until "+shortTime(t.Damped, now))
+	}
+	if t.Own != "" {
+		all = append(all, "this replica says "+t.Own)
 	}
 	for _, o := range t.Overrides {
 		all = append(all, "override: "+o.note(now))
