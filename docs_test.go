@@ -212,6 +212,22 @@ func TestPageMetrics(t *testing.T) {
 	}
 }
 
+// The alerts that pages name exist.
+func TestPageAlerts(t *testing.T) {
+	rules, named := readFile(t, "monitoring/alerts.yml"), 0
+	for path, text := range pages(t) {
+		for _, match := range regexp.MustCompile(`\| (Shaker[A-Z]\w+) \|`).FindAllStringSubmatch(text, -1) {
+			named++
+			if !strings.Contains(rules, "- alert: "+match[1]+"\n") {
+				t.Errorf("%s: there is no alert %s", path, match[1])
+			}
+		}
+	}
+	if named == 0 {
+		t.Error("no page names an alert")
+	}
+}
+
 // The tests that pages name exist.
 func TestPageTests(t *testing.T) {
 	var sources strings.Builder
@@ -315,6 +331,7 @@ func TestPageSecurityNumbers(t *testing.T) {
 		fmt.Sprintf("once in %.0f minutes", quiet.Minutes()),
 		fmt.Sprintf("%d changes of state a second", linesPerSecond),
 	)
+	lab.ExpectWords(t, "docs/peers.md", fmt.Sprintf("Default: %d, from 1 to %d", defaultObservers, maxObservers))
 	lab.ExpectWords(t, "docs/troubleshooting.md", fmt.Sprintf("When %d of such queries are under way", maxLookups))
 	lab.ExpectWords(t, "README.md", fmt.Sprintf("more than %d in a minute are summed up", linesPerMinute))
 	lab.ExpectWords(t, "docs/status.md", fmt.Sprintf("none of more than %d octets", maxNamed))

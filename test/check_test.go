@@ -264,13 +264,14 @@ func testCheckShownCorefiles(t *testing.T) {
 	rules := readFile(t, "overrides.example")
 	t.Chdir(t.TempDir())
 	lab.FileIn(t, ".", "overrides.example", rules)
+	makePeersKey(t)
 	for place, text := range corefiles {
 		t.Run(place, func(t *testing.T) {
 			makeZones(t, text)
 			if strings.Contains(text, " geoip ") {
 				text = strings.ReplaceAll(text, "GeoLite2-City.mmdb", geoDatabase(t))
 			}
-			text = onLoopback(text, "127.0.0.1:1053", 1053)
+			text = onLoopback(amongPeers(text, "127.0.0.1", 7946, "127.0.0.1"), "127.0.0.1:1053", 1053)
 			if strings.Contains(text, " key file ") {
 				text = strings.ReplaceAll(text, "Kexample.org.+013+45330", newZoneKey(t).base)
 			}

@@ -102,16 +102,23 @@ func shownCorefiles(t *testing.T) map[string]string {
 	for _, f := range fences(t, "corefile") {
 		all[f.place] = f.text
 	}
-	for _, path := range []string{"Corefile.example", "deploy/container/Corefile"} {
+	for _, path := range []string{"Corefile.example", "deploy/container/Corefile", "deploy/container/peers/Corefile", "deploy/laptop/Corefile"} {
 		all[path] = readFile(t, path)
 	}
-	const manifest = "deploy/kubernetes/coredns.yaml"
+	all[manifest] = manifestCorefile(t)
+	return all
+}
+
+const manifest = "deploy/kubernetes/coredns.yaml"
+
+// manifestCorefile returns the Corefile of the pods in Kubernetes.
+func manifestCorefile(t *testing.T) string {
+	t.Helper()
 	match := regexp.MustCompile(`(?m)^  Corefile: \|((?:\n    .*)+)`).FindStringSubmatch(readFile(t, manifest))
 	if match == nil {
 		t.Fatalf("no Corefile in %s", manifest)
 	}
-	all[manifest] = strings.ReplaceAll(match[1], "\n    ", "\n")
-	return all
+	return strings.ReplaceAll(match[1], "\n    ", "\n")
 }
 
 // Every Corefile starts, on loopback, and talks to nobody before it is asked, unless it watches names.
@@ -124,6 +131,7 @@ func TestShownCorefiles(t *testing.T) {
 	if err := os.WriteFile("overrides.example", []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	makePeersKey(t)
 	defer func(port string) { dnsserver.Port = port }(dnsserver.Port)
 	dnsserver.Port = "0"
 	for place, corefile := range corefiles {
@@ -136,6 +144,7 @@ func TestShownCorefiles(t *testing.T) {
 			if strings.Contains(corefile, " watch ") {
 				forward = watched
 			}
+			corefile = amongPeers(corefile, "127.0.0.1", port(t), "127.0.0.1")
 			corefile = onLoopback(corefile, forward.addr, port(t))
 			if strings.Contains(corefile, " key file ") {
 				corefile = strings.ReplaceAll(corefile, "Kexample.org.+013+45330", newZoneKey(t).base)
@@ -161,6 +170,31 @@ func onLoopback(corefile, upstream string, port int) string {
 		corefile = regexp.MustCompile(pattern).ReplaceAllString(corefile, by)
 	}
 	return regexp.MustCompile(`(?m)^[^\s#(}].*\{$`).ReplaceAllString(corefile, "$0\n    bind 127.0.0.1")
+}
+
+// amongPeers has a Corefile, where it has peers, be that of a replica with an address of loopback. It listens on a port there,
+// joins others at the same port, and takes the keys of a file in the directory of the process.
+func amongPeers(corefile, address string, port int, join ...string) string {
+	group := fmt.Sprintf("$1 %s:%d", address, port)
+	for _, other := range join {
+		group += fmt.Sprintf(" %s:%d", other, port)
+	}
+	for pattern, by := range map[string]string{
+		`(?m)^( *peers) \S+:\d+.*`:                              group,
+		`(?m)^( *peers key) .*`:                                 "$1 peers.key",
+		`(?m)^( *peers allow) .*`:                               "$1 127.0.0.0/8",
+		`127\.0\.0\.\{\$REPLICA\}|\{\$(PEERS_ADDRESS|POD_IP)\}`: address,
+	} {
+		corefile = regexp.MustCompile(pattern).ReplaceAllString(corefile, by)
+	}
+	return corefile
+}
+
+// makePeersKey makes the file of keys that amongPeers has in Corefiles.
+func makePeersKey(t *testing.T) {
+	t.Helper()
+	lab.FileIn(t, ".", "peers.key", "a key for tests, which is long enough\n")
+	t.Setenv("PEERS_SITE", "ams")
 }
 
 // makeZones makes the zone files that a Corefile names.

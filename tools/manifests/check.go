@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"regexp"
+	"slices"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
@@ -17,7 +20,7 @@ import (
 
 // check returns what does not fit together.
 func check(objects []runtime.Object) (problems []string) {
-	s := set{defined: make(map[string]bool)}
+	s := set{defined: make(map[string]bool), configMaps: make(map[string]*core.ConfigMap)}
 	for _, o := range objects {
 		s.add(o)
 	}
@@ -28,10 +31,11 @@ func check(objects []runtime.Object) (problems []string) {
 }
 
 type set struct {
-	defined  map[string]bool // "Kind namespace/name"
-	pods     []pod
-	services []*core.Service
-	problems []string
+	defined    map[string]bool // "Kind namespace/name"
+	configMaps map[string]*core.ConfigMap
+	pods       []pod
+	services   []*core.Service
+	problems   []string
 }
 
 // pod is what is made from a template.
@@ -64,6 +68,8 @@ func (s *set) add(o runtime.Object) {
 		s.pods = append(s.pods, p)
 	case *core.Service:
 		s.services = append(s.services, o)
+	case *core.ConfigMap:
+		s.configMaps[name(o)] = o
 	}
 }
 
@@ -79,6 +85,8 @@ func (s *set) check(o runtime.Object) {
 	}
 	switch o := o.(type) {
 	case *core.Namespace, *core.ServiceAccount, *core.ConfigMap:
+	case *core.Secret:
+		s.problem(o, "has a key that everybody can read here")
 	case *apps.Deployment:
 		s.checkDeployment(o)
 	case *core.Service:
@@ -86,15 +94,13 @@ func (s *set) check(o runtime.Object) {
 		for _, port := range o.Spec.Ports {
 			s.checkPort(o, pods, port.TargetPort, port.Protocol)
 		}
+		if o.Spec.ClusterIP == core.ClusterIPNone && !o.Spec.PublishNotReadyAddresses {
+			s.problem(o, "hides pods that are not ready, which would never find the others")
+		}
 	case *policy.PodDisruptionBudget:
 		s.selected(o, o.Spec.Selector)
 	case *networking.NetworkPolicy:
-		pods := s.selected(o, &o.Spec.PodSelector)
-		for _, rule := range o.Spec.Ingress {
-			for _, port := range rule.Ports {
-				s.checkPort(o, pods, *port.Port, *port.Protocol)
-			}
-		}
+		s.checkPolicy(o)
 	case *monitoring.ServiceMonitor:
 		s.checkMonitor(o)
 	default:
@@ -121,17 +127,13 @@ func (s *set) checkDeployment(d *apps.Deployment) {
 		if v.ConfigMap != nil {
 			s.need(d, "ConfigMap", d.Namespace, v.ConfigMap.Name)
 		}
+		if v.Secret != nil {
+			s.checkMode(d, v.Secret)
+		}
 	}
 	for _, c := range template.Spec.Containers {
-		for _, m := range c.VolumeMounts {
-			v, ok := volumes[m.Name]
-			if !ok {
-				s.problem(d, "container %s mounts %q, which is no volume", c.Name, m.Name)
-			}
-			if v.ConfigMap != nil && m.SubPath != "" {
-				s.problem(d, "container %s never sees a change of ConfigMap %s, because of subPath", c.Name, v.ConfigMap.Name)
-			}
-		}
+		s.checkVolumes(d, c, volumes)
+		s.checkVariables(d, c, volumes)
 		for _, probe := range []*core.Probe{c.LivenessProbe, c.ReadinessProbe} {
 			if probe == nil || probe.HTTPGet == nil {
 				s.problem(d, "container %s lacks a probe over HTTP", c.Name)
@@ -140,6 +142,100 @@ func (s *set) checkDeployment(d *apps.Deployment) {
 			s.checkPort(d, s.selected(d, d.Spec.Selector), probe.HTTPGet.Port, core.ProtocolTCP)
 		}
 	}
+}
+
+// checkMode tells whether the user of the pods can read a Secret, which the kubelet writes as root.
+func (s *set) checkMode(d *apps.Deployment, v *core.SecretVolumeSource) {
+	const group, others = 0o040, 0o004
+	c := d.Spec.Template.Spec.SecurityContext
+	if mode := v.DefaultMode; c != nil && c.RunAsUser != nil && *c.RunAsUser != 0 && mode != nil && *mode&others == 0 &&
+		(c.FSGroup == nil || *mode&group == 0) {
+		s.problem(d, "has a volume of Secret %s, which user %d cannot read", v.SecretName, *c.RunAsUser)
+	}
+}
+
+func (s *set) checkVolumes(d *apps.Deployment, c core.Container, volumes map[string]core.Volume) {
+	for _, m := range c.VolumeMounts {
+		v, ok := volumes[m.Name]
+		if !ok {
+			s.problem(d, "container %s mounts %q, which is no volume", c.Name, m.Name)
+		}
+		if m.SubPath == "" {
+			continue
+		}
+		if v.ConfigMap != nil {
+			s.problem(d, "container %s never sees a change of ConfigMap %s, because of subPath", c.Name, v.ConfigMap.Name)
+		}
+		if v.Secret != nil {
+			s.problem(d, "container %s never sees a change of Secret %s, because of subPath", c.Name, v.Secret.SecretName)
+		}
+	}
+}
+
+var (
+	// variable is one of the environment in a Corefile.
+	variable = regexp.MustCompile(`\{\$(\w+)\}`)
+	// podFields are what the environment can have of a pod, besides single labels and annotations.
+	podFields = []string{"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName",
+		"status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
+)
+
+// checkVariables tells whether what a ConfigMap takes from the environment is there.
+func (s *set) checkVariables(d *apps.Deployment, c core.Container, volumes map[string]core.Volume) {
+	has := make(map[string]bool)
+	for _, e := range c.Env {
+		has[e.Name] = true
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && !slices.Contains(podFields, e.ValueFrom.FieldRef.FieldPath) {
+			s.problem(d, "the variable %s is %q, which no pod has", e.Name, e.ValueFrom.FieldRef.FieldPath)
+		}
+	}
+	for _, m := range c.VolumeMounts {
+		v := volumes[m.Name]
+		if v.ConfigMap == nil {
+			continue
+		}
+		config := s.configMaps[key("ConfigMap", d.Namespace, v.ConfigMap.Name)]
+		if config == nil {
+			continue // told already
+		}
+		for _, file := range slices.Sorted(maps.Keys(config.Data)) {
+			for _, match := range variable.FindAllStringSubmatch(config.Data[file], -1) {
+				if !has[match[1]] {
+					s.problem(config, "key %s has %s, which container %s lacks", file, match[0], c.Name)
+				}
+			}
+		}
+	}
+}
+
+// checkPolicy tells whether the ports of the pods, and of those in the same namespace that they may talk to, have the names
+// that they are called by.
+func (s *set) checkPolicy(n *networking.NetworkPolicy) {
+	pods := s.selected(n, &n.Spec.PodSelector)
+	for _, rule := range n.Spec.Ingress {
+		s.ours(n, rule.From)
+		for _, port := range rule.Ports {
+			s.checkPort(n, pods, *port.Port, *port.Protocol)
+		}
+	}
+	for _, rule := range n.Spec.Egress {
+		others := s.ours(n, rule.To)
+		for _, port := range rule.Ports {
+			if port.Port.Type == intstr.String {
+				s.checkPort(n, others, *port.Port, *port.Protocol)
+			}
+		}
+	}
+}
+
+// ours returns the pods of the same namespace among peers of a policy; each that is of this namespace has to find one.
+func (s *set) ours(n *networking.NetworkPolicy, peers []networking.NetworkPolicyPeer) (pods []pod) {
+	for _, p := range peers {
+		if p.PodSelector != nil && p.NamespaceSelector == nil {
+			pods = append(pods, s.selected(n, p.PodSelector)...)
+		}
+	}
+	return pods
 }
 
 // selected returns the pods that a selector finds; there has to be one.

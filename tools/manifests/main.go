@@ -4,8 +4,9 @@
 //	manifests deploy/kubernetes/*.yaml
 //
 // A field that its kind does not have, one that is given twice and a value of the wrong type are errors; so is a
-// selector that selects nothing, a port without a name behind it, a volume or an account that no document defines, and a
-// ConfigMap whose changes never reach the pod.
+// selector that selects nothing, a port without a name behind it, a volume or an account that no document defines, a
+// ConfigMap or Secret whose changes never reach the pod, a variable in a Corefile that the pod does not have, and a Secret
+// itself: those of the volumes are made by whoever applies the manifests.
 package main
 
 import (
