@@ -36,7 +36,7 @@ func (g *group) verdictsHold(t *testing.T, began time.Time) {
 }
 
 // peerLines counts the lines that a replica has logged since it had logged so many.
-func (r *replica) peerLines(skip int) (lines []string) {
+func (r *node) peerLines(skip int) (lines []string) {
 	all := strings.Split(strings.TrimSpace(r.p.Log.String()), "\n")
 	return all[min(skip, len(all)):]
 }
@@ -104,7 +104,7 @@ func TestLabPeersOdd(t *testing.T) {
 				t.Errorf("%s hears of %d members, want 4", r.name, n)
 			}
 		}
-		for _, r := range []*replica{g.replicas[0], other, stranger} {
+		for _, r := range []*node{g.replicas[0], other, stranger} {
 			t.Logf("%s has logged:\n%s", r.name, r.p.Log.String())
 		}
 		stranger.stop()
@@ -223,15 +223,15 @@ func TestLabPeersFlood(t *testing.T) {
 }
 
 // queriesFor asks a replica 500 times a second, and returns which part is answered in time.
-func (g *group) queriesFor(d time.Duration, r *replica) float64 {
-	w := g.newTraffic(500, func(o *replica) bool { return o == r })
+func (g *group) queriesFor(d time.Duration, r *node) float64 {
+	w := g.newTraffic(500, func(o *node) bool { return o == r })
 	time.Sleep(d)
 	n := w.end()
 	return float64(n.queries-n.silent) / float64(n.queries)
 }
 
 // connect opens connections from a host to a replica, as many as are taken.
-func (g *group) connect(from *lab.Host, to *replica, n int) (conns []net.Conn) {
+func (g *group) connect(from *lab.Host, to *node, n int) (conns []net.Conn) {
 	g.t.Helper()
 	for range n {
 		var c net.Conn
@@ -250,7 +250,7 @@ func (g *group) connect(from *lab.Host, to *replica, n int) (conns []net.Conn) {
 }
 
 // flood sends packets from a host to a replica, so many a second, and returns what ends it. That returns how many were sent.
-func (g *group) flood(from *lab.Host, to *replica, rate int) (end func() int) {
+func (g *group) flood(from *lab.Host, to *node, rate int) (end func() int) {
 	g.t.Helper()
 	var c net.Conn
 	var err error
@@ -356,7 +356,7 @@ func TestLabPeersKeys(t *testing.T) {
 	})
 }
 
-func (r *replica) keyEvents(began time.Time) (found []happening) {
+func (r *node) keyEvents(began time.Time) (found []happening) {
 	for _, e := range r.follow.since(began, "peer") {
 		if strings.Contains(e.Text, "key") {
 			found = append(found, e)

@@ -51,7 +51,7 @@ type group struct {
 	l *lab.Lab
 	plan
 	racks    []*lab.Host
-	replicas []*replica
+	replicas []*node
 	names    []string
 	members  map[string][]netip.Addr // by name
 	addrs    []netip.Addr            // of all racks
@@ -118,7 +118,7 @@ func newGroup(t *testing.T, l *lab.Lab, p plan) *group {
 	}
 	g.names = slices.Sorted(maps.Keys(g.members))
 	for i := range p.replicas {
-		r := &replica{g: g, i: i, name: fmt.Sprintf("r%d", i+1), host: l.Host(fmt.Sprintf("r%d", i+1)), dir: t.TempDir()}
+		r := &node{g: g, i: i, name: fmt.Sprintf("r%d", i+1), host: l.Host(fmt.Sprintf("r%d", i+1)), dir: t.TempDir()}
 		r.writeKeys(groupKey)
 		g.replicas = append(g.replicas, r)
 	}
@@ -161,7 +161,7 @@ func (g *group) startAll() {
 }
 
 // running are the replicas that are there, and not stopped.
-func (g *group) running() (all []*replica) {
+func (g *group) running() (all []*node) {
 	for _, r := range g.replicas {
 		if r.p != nil && !r.paused {
 			all = append(all, r)
@@ -397,8 +397,8 @@ func (g *group) untilWell() {
 	g.untilRight()
 }
 
-// replica is a CoreDNS of a group.
-type replica struct {
+// node is a CoreDNS of a group.
+type node struct {
 	g    *group
 	i    int
 	name string
@@ -411,10 +411,10 @@ type replica struct {
 	follow *follower
 }
 
-func (r *replica) at(port uint16) string { return netip.AddrPortFrom(r.host.Addr4, port).String() }
+func (r *node) at(port uint16) string { return netip.AddrPortFrom(r.host.Addr4, port).String() }
 
 // peerAddress is where it listens for the others.
-func (r *replica) peerAddress() netip.AddrPort {
+func (r *node) peerAddress() netip.AddrPort {
 	if r.g.six {
 		return netip.AddrPortFrom(r.host.Addr6, groupPeers)
 	}
@@ -425,7 +425,7 @@ func (r *replica) peerAddress() netip.AddrPort {
 const groupKey = "the key of the lab, of any length"
 
 // writeKeys has the replica use these keys, the first of which encrypts. The file is replaced whole, as people should do it.
-func (r *replica) writeKeys(keys ...string) {
+func (r *node) writeKeys(keys ...string) {
 	r.g.t.Helper()
 	fresh := lab.FileIn(r.g.t, r.dir, "key.new", strings.Join(keys, "\n")+"\n")
 	if err := os.Rename(fresh, filepath.Join(r.dir, "key")); err != nil {
@@ -434,7 +434,7 @@ func (r *replica) writeKeys(keys ...string) {
 }
 
 // corefile is what it is started with. All join by the first two.
-func (r *replica) corefile() string {
+func (r *node) corefile() string {
 	g := r.g
 	properties := g.properties
 	if !g.alone && !r.alone {
@@ -457,12 +457,12 @@ func (r *replica) corefile() string {
 }
 
 // launch starts it, and waits for nothing.
-func (r *replica) launch() {
+func (r *node) launch() {
 	r.g.t.Helper()
 	r.launchWith(r.corefile())
 }
 
-func (r *replica) launchWith(corefile string) {
+func (r *node) launchWith(corefile string) {
 	r.g.t.Helper()
 	binary, err := os.Executable()
 	if *otherCoreDNS != "" {
@@ -478,7 +478,7 @@ func (r *replica) launchWith(corefile string) {
 }
 
 // awaitServing waits until it answers, and begins to follow its events.
-func (r *replica) awaitServing() {
+func (r *node) awaitServing() {
 	r.g.t.Helper()
 	r.p.UntilNil(func() error {
 		// A query that has no question and that no plugin gets to see.
@@ -489,7 +489,7 @@ func (r *replica) awaitServing() {
 }
 
 // awaitReady waits until ready says so.
-func (r *replica) awaitReady() {
+func (r *node) awaitReady() {
 	r.g.t.Helper()
 	r.p.UntilNil(func() error {
 		if ok, body := isReady(r.g.t, r.at(groupReady)); !ok {
@@ -499,14 +499,14 @@ func (r *replica) awaitReady() {
 	})
 }
 
-func (r *replica) start() {
+func (r *node) start() {
 	r.g.t.Helper()
 	r.launch()
 	r.awaitServing()
 }
 
 // stop ends it as systemd does.
-func (r *replica) stop() {
+func (r *node) stop() {
 	r.g.t.Helper()
 	if r.p == nil {
 		return
@@ -518,7 +518,7 @@ func (r *replica) stop() {
 	r.gone()
 }
 
-func (r *replica) kill() {
+func (r *node) kill() {
 	r.g.t.Helper()
 	if r.p == nil {
 		return
@@ -528,25 +528,25 @@ func (r *replica) kill() {
 	r.gone()
 }
 
-func (r *replica) gone() {
+func (r *node) gone() {
 	r.p = nil
 	if r.follow != nil {
 		r.follow.end()
 	}
 }
 
-func (r *replica) pause() {
+func (r *node) pause() {
 	r.p.Signal(syscall.SIGSTOP)
 	r.paused = true
 }
 
-func (r *replica) goOn() {
+func (r *node) goOn() {
 	r.p.Signal(syscall.SIGCONT)
 	r.paused = false
 }
 
 // targets returns what the replica has in its table.
-func (r *replica) targets() map[netip.Addr]statusTarget {
+func (r *node) targets() map[netip.Addr]statusTarget {
 	r.g.t.Helper()
 	all := make(map[netip.Addr]statusTarget)
 	for page := 1; ; page++ {
@@ -564,7 +564,7 @@ func (r *replica) targets() map[netip.Addr]statusTarget {
 }
 
 // wrong returns what is wrong with its verdicts.
-func (r *replica) wrong() error {
+func (r *node) wrong() error {
 	r.g.t.Helper()
 	targets := r.targets()
 	var wrong []string
@@ -584,7 +584,7 @@ func (r *replica) wrong() error {
 }
 
 // wrongAnswers asks for every name, and returns how many living addresses the answers lack, and how many dead ones are in them.
-func (r *replica) wrongAnswers() (lacking, dead int) {
+func (r *node) wrongAnswers() (lacking, dead int) {
 	r.g.t.Helper()
 	for _, name := range r.g.names {
 		for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA} {
@@ -614,13 +614,13 @@ func (g *group) compare(name string, qtype uint16, answer []netip.Addr) (lacking
 }
 
 // isFrozen tells whether its verdicts are frozen.
-func (r *replica) isFrozen() bool {
+func (r *node) isFrozen() bool {
 	r.g.t.Helper()
 	return !statusOf(r.g.t, r.at(groupPage), "size=1").Frozen.IsZero()
 }
 
 // counted sums up the series of a metric of the replica that have these labels.
-func (r *replica) counted(name string, labels ...string) float64 {
+func (r *node) counted(name string, labels ...string) float64 {
 	r.g.t.Helper()
 	return countedAt(r.g.t, r.at(groupMetrics), name, labels...)
 }
@@ -651,7 +651,7 @@ type memberView struct {
 }
 
 // peers returns what the replica tells of its peers.
-func (r *replica) peers() *peersView {
+func (r *node) peers() *peersView {
 	r.g.t.Helper()
 	v := new(peersView)
 	if err := getJSON("http://"+r.at(groupPage)+"/peers.json", v); err != nil {
@@ -675,7 +675,7 @@ func getJSON(url string, into any) error {
 }
 
 // descriptors counts the open files of the process.
-func (r *replica) descriptors() int {
+func (r *node) descriptors() int {
 	r.g.t.Helper()
 	files, err := os.ReadDir(filepath.Join("/proc", fmt.Sprint(r.p.PID()), "fd"))
 	if err != nil {
@@ -770,7 +770,7 @@ type guard struct {
 }
 
 // newGuard begins to ask, each replica every so often. What does not answer in a second is counted as silent.
-func (g *group) newGuard(every time.Duration, replicas ...*replica) *guard {
+func (g *group) newGuard(every time.Duration, replicas ...*node) *guard {
 	w := &guard{g: g, stop: make(chan struct{}), lacking: make(map[string]int), silent: make(map[string]int)}
 	for _, r := range replicas {
 		w.ended.Go(func() { w.watch(r.name, r.at(groupDNS), every) })

@@ -207,11 +207,11 @@ func TestLabPeersKilled(t *testing.T) {
 		g.untilRight()
 		for _, end := range []struct {
 			how  string
-			do   func(*replica)
-			back func(*replica)
+			do   func(*node)
+			back func(*node)
 		}{
-			{"stopped", (*replica).pause, (*replica).goOn},
-			{"killed", (*replica).kill, func(r *replica) { r.start(); r.awaitReady() }},
+			{"stopped", (*node).pause, (*node).goOn},
+			{"killed", (*node).kill, func(r *node) { r.start(); r.awaitReady() }},
 		} {
 			for n := 1; n <= 2; n++ {
 				began := time.Now()
@@ -254,7 +254,7 @@ func TestLabPeersKilled(t *testing.T) {
 }
 
 // alive returns how many members it hears of, itself included.
-func (r *replica) alive() (n int) {
+func (r *node) alive() (n int) {
 	for _, m := range r.peers().Members {
 		if m.Alive {
 			n++
@@ -264,7 +264,7 @@ func (r *replica) alive() (n int) {
 }
 
 // words are what a line of the log has to have, all of them.
-func (r *replica) logged(words ...string) (n int) {
+func (r *node) logged(words ...string) (n int) {
 	for line := range strings.Lines(r.p.Log.String()) {
 		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
 			n++

@@ -104,7 +104,7 @@ type traffic struct {
 	ended sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
-	may    func(*replica) bool
+	may    func(*node) bool
 	tally  trafficTally
 	deaths []time.Time // when answers came that had a dead address
 }
@@ -113,7 +113,7 @@ type trafficTally struct{ queries, silent, dead, lacking int }
 
 // newTraffic begins with so many queries a second, to those replicas only that may get some at that time. Whoever gets no answer
 // in a second gives up.
-func (g *group) newTraffic(rate int, may func(*replica) bool) *traffic {
+func (g *group) newTraffic(rate int, may func(*node) bool) *traffic {
 	const workers = 8
 	l := &traffic{g: g, stop: make(chan struct{}), may: may}
 	for range workers {
@@ -159,10 +159,10 @@ func (l *traffic) ask() {
 	}
 }
 
-func (l *traffic) choose() *replica {
+func (l *traffic) choose() *node {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []*replica
+	var all []*node
 	for _, r := range l.g.replicas {
 		if l.may(r) {
 			all = append(all, r)
@@ -199,9 +199,9 @@ func TestLabPeersRolling(t *testing.T) {
 			mind bool // whether one is ready
 		}{{"those that are ready", true}, {"all that answer", false}} {
 			var mu sync.Mutex
-			serves := map[*replica]bool{g.replicas[0]: true, g.replicas[1]: true, g.replicas[2]: true}
-			set := func(r *replica, to bool) { mu.Lock(); defer mu.Unlock(); serves[r] = to }
-			w := g.newTraffic(1000, func(r *replica) bool { mu.Lock(); defer mu.Unlock(); return serves[r] })
+			serves := map[*node]bool{g.replicas[0]: true, g.replicas[1]: true, g.replicas[2]: true}
+			set := func(r *node, to bool) { mu.Lock(); defer mu.Unlock(); serves[r] = to }
+			w := g.newTraffic(1000, func(r *node) bool { mu.Lock(); defer mu.Unlock(); return serves[r] })
 			for _, r := range g.replicas {
 				time.Sleep(500 * time.Millisecond)
 				set(r, false)
