@@ -168,7 +168,7 @@ func TestLabPeersReplay(t *testing.T) {
 // Strangers hold hundreds of connections, send what is no message, and thousands of packets a second. Replicas answer as
 // many queries as without, log a line a second at most, and take a new member in.
 func TestLabPeersFlood(t *testing.T) {
-	overFamilies(t, plan{replicas: 3}, func(t *testing.T, g *group) {
+	overFamilies(t, plan{replicas: 3, six: true}, func(t *testing.T, g *group) {
 		victim := g.replicas[0]
 		stranger := g.l.Host("stranger")
 		began := time.Now()
@@ -316,7 +316,7 @@ func TestLabPeersAllow(t *testing.T) {
 
 // Keys change while the replicas run, as docs/peers.md says: nobody is lost.
 func TestLabPeersKeys(t *testing.T) {
-	overFamilies(t, plan{replicas: 3}, func(t *testing.T, g *group) {
+	overFamilies(t, plan{replicas: 3, six: true}, func(t *testing.T, g *group) {
 		const next = "the key of tomorrow"
 		began := time.Now()
 		for _, keys := range [][]string{{groupKey, next}, {next, groupKey}, {next}} {

@@ -67,7 +67,7 @@ type plan struct {
 	racks    int // 4 where it is 0
 	perRack  int // addresses of each family, 25 where it is 0
 	alone    bool
-	six      bool // they speak to each other over IPv6
+	six      bool // they speak to each other over IPv6, see overFamilies
 	// properties are of all replicas, beside those for peers. Without some they are of quick checks.
 	properties string
 	// more are lines for one replica only.
@@ -387,7 +387,7 @@ func (g *group) untilShared(observers int) time.Duration {
 	return time.Since(began)
 }
 
-// ready is a group whose members know each other, and all of whose targets are up.
+// untilWell waits until all members know each other, share the work, and have the right verdicts.
 func (g *group) untilWell() {
 	g.t.Helper()
 	if !g.alone {

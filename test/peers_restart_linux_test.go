@@ -17,7 +17,7 @@ import (
 // A replica restarts while targets are dead in silence, and nothing has it look for them before it is asked. It is ready
 // once it knows the verdicts of the others. So its first answers have no dead address, without a wait.
 func TestLabPeersRestart(t *testing.T) {
-	overFamilies(t, plan{replicas: 5, asked: true}, func(t *testing.T, g *group) {
+	overFamilies(t, plan{replicas: 5, asked: true, six: true}, func(t *testing.T, g *group) {
 		dead := append(g.pick(0, 0, 10), g.pick(2, 0, 10)...)
 		g.silence(dead...)
 		g.untilRight()
