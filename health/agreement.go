@@ -48,7 +48,7 @@ func Choose(chosen []int, target uint64, members []uint64, count int) []int {
 	var room [MostVoters + 1]ranked
 	best := room[:0]
 	for i, member := range members {
-		r := ranked{weight(target, member), i}
+		r := ranked{Weight(target, member), i}
 		at, _ := slices.BinarySearchFunc(best, r, func(a, b ranked) int {
 			return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(members[b.index], members[a.index]), -1)
 		})
@@ -64,8 +64,8 @@ func Choose(chosen []int, target uint64, members []uint64, count int) []int {
 	return chosen
 }
 
-// weight returns that of a member for a target.
-func weight(target, member uint64) uint64 {
+// Weight returns that of a member for a target, of which the highest are chosen, see [Choose].
+func Weight(target, member uint64) uint64 {
 	var octets [16]byte
 	binary.BigEndian.PutUint64(octets[:8], target)
 	binary.BigEndian.PutUint64(octets[8:], member)

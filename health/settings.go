@@ -76,6 +76,9 @@ func (s Settings) String() string {
 	return words
 }
 
+// SettingsOf returns what a key stands for, with the defaults filled in.
+func SettingsOf(k Key) Settings { return settings(k) }
+
 // settings returns what k stands for, with the defaults filled in.
 func settings(k Key) Settings {
 	var s Settings

@@ -1,0 +1,728 @@
+package peers
+
+import (
+	"context"
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// network carries messages between replicas. Its methods do not wait for anybody and keep no slice.
+type network interface {
+	// send sends to a member, by name.
+	send(to string, message []byte, reliable bool)
+	// sendTo sends a packet to whoever listens there.
+	sendTo(to netip.AddrPort, message []byte)
+}
+
+const (
+	// tick is how often is looked at what has passed.
+	tick = 250 * time.Millisecond
+	// beatEvery is how often a heartbeat is sent, less up to a tenth at random.
+	beatEvery = time.Second
+	// pauseFrom is how late a tick is that tells that this process was stopped.
+	pauseFrom = time.Second
+	// turnTime is after what time messages wait until all else that is due is done.
+	turnTime = 20 * time.Millisecond
+	// piece is how many records or topics are looked at before the lock is given up for a moment.
+	piece = 512
+
+	// maxInbox bounds what has arrived and was not looked at yet.
+	maxInbox = 16 << 20
+)
+
+// core is what the replicas know of each other, and what is decided by that. It is a [health.Council].
+//
+// Enter is called with the lock of the monitor's table held. So mu is never held while the monitor is called, but for
+// what needs no lock of it, nor while the network or a listener is.
+type core struct {
+	name     string // of this replica
+	monitor  *health.Monitor
+	listener Listener
+	network  network
+	epochAt  time.Time // when now was 0
+	wake     chan struct{}
+
+	fingerprints     sync.Map // of settings, by health.Key
+	fingerprintCount atomic.Int64
+
+	inboxMu sync.Mutex
+	inbox   inbox
+
+	mu       sync.Mutex
+	config   Config
+	self     *member
+	members  []*member // by name, this one among them
+	byName   map[string]*member
+	ledger   ledger
+	records  records
+	topics   []*topic
+	byTarget map[*health.Target]*topic
+	refused  map[key]int64 // subjects that this replica said it cannot check, and until when that holds
+
+	notices    map[uint64]time.Duration // of settings: how long it takes to notice that a target has changed
+	topicsWith map[uint64]int           // how many have certain settings
+
+	observers int
+	rosters   map[uint64]*roster
+	// epoch counts how often the candidates have changed. walked is how many topics were looked at since.
+	epoch, walked uint64
+	walking       bool
+	unswept       int // records that may have voices of members that were dismissed
+
+	silent    []*topic // somebody who shall check them has said nothing
+	soon      []*topic // of these, those to ask for at once
+	differing []*topic // the own word differs from the verdict in force
+	again     []*health.Target
+	news      []func()
+
+	told     uint64 // entries up to this number were sent to all
+	beatAt   int64
+	tickAt   int64
+	secondAt int64
+	alone    bool // all peers were lost, and the monitor knows
+	wants    []want
+	// What follows is how much is left of what may be done in a second.
+	wantsLeft, wantsTaken, strangersLeft, linesLeft int
+
+	counts struct{ sentMessages, sentOctets, receivedMessages, receivedOctets, malformed, unknown, lost atomic.Uint64 }
+
+	// What follows spares allocations.
+	ranked   []ranked
+	voters   []*member
+	seated   []*member
+	panels   []panel
+	verdicts []health.State
+
+	// Only the goroutine of run touches these.
+	messages inbox
+	buffer   []byte
+	names    []string
+}
+
+func newCore(config Config, name string, m *health.Monitor, l Listener, n network) *core {
+	c := &core{
+		name: name, monitor: m, listener: l, network: n, epochAt: time.Now(), wake: make(chan struct{}, 1),
+		byName: make(map[string]*member), ledger: newLedger(), records: records{of: make(map[key]*record)},
+		byTarget: make(map[*health.Target]*topic), refused: make(map[key]int64), rosters: make(map[uint64]*roster), topicsWith: make(map[uint64]int),
+	}
+	c.self = newMember(name, 0)
+	c.self.self, c.self.joined, c.self.alive, c.self.heard = true, true, true, 0
+	c.self.protocol = protocol
+	c.self.host, _ = os.Hostname()
+	c.members, c.byName[name] = []*member{c.self}, c.self
+	c.wantsLeft, c.wantsTaken, c.strangersLeft, c.linesLeft = maxWants, maxWants, strangersAnswered, maxLines
+	c.configure(config)
+	return c
+}
+
+func (c *core) now() int64 { return int64(time.Since(c.epochAt)) }
+
+// wakeUp has the goroutine take a turn soon.
+func (c *core) wakeUp() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// configure changes what the group is made of.
+func (c *core) configure(config Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if config.MayCheck == nil {
+		config.MayCheck = func(health.Subject) (k health.Key, keep time.Duration, ok bool) { return k, 0, false }
+	}
+	c.config = config
+	c.observers = config.Observers
+	if c.observers <= 0 {
+		c.observers = defaultObservers
+	}
+	c.observers = min(c.observers, maxObservers)
+	c.self.at = config.Address
+	c.self.site, c.self.quorum, c.self.shaker, c.self.observers = config.Site, config.Quorum, config.Shaker, byte(c.observers)
+	c.self.longest = 0
+	offered := make(map[uint64]claim)
+	c.notices = make(map[uint64]time.Duration)
+	for _, k := range config.Offers {
+		s := settingsOf(k)
+		settings := health.Fingerprint(k)
+		offered[settings] = claim{offered: true}
+		c.notices[settings] = noticeOf(s)
+		c.self.longest = max(c.self.longest, s.Timeout)
+	}
+	for settings := range c.self.offers {
+		if !offered[settings].offered {
+			c.ledger.offer(settings, false)
+		}
+	}
+	for settings := range offered {
+		c.ledger.offer(settings, true)
+	}
+	c.self.offers = offered
+	for _, x := range c.topics {
+		x.able = c.mayCheck(x.record.key)
+	}
+	for k := range c.refused {
+		if c.mayCheck(k) {
+			c.takeBack(k)
+		}
+	}
+	c.reseat()
+	c.wakeUp()
+}
+
+// noticeOf returns how long it takes at most to notice that a target has changed, but for the last round trip.
+func noticeOf(s health.Settings) time.Duration {
+	return s.Interval + time.Duration(s.Fall)*max(s.Fast, s.Timeout)
+}
+
+// meta returns what this replica tells of itself before anything else, in at most 512 octets.
+func (c *core) meta() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return appendMeta(nil, &c.self.meta)
+}
+
+// joined takes note of a member that the network reaches from now on, or of what it tells anew of itself.
+func (c *core) joined(name string, at netip.AddrPort, octets []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if name == c.name || len(name) > maxName || name == "" {
+		return
+	}
+	now := c.now()
+	m := c.byName[name]
+	if m == nil {
+		if m = c.admit(name, at, now); m == nil {
+			return
+		}
+	}
+	m.joined, m.at = true, at
+	if x, ok := readMeta(octets); ok {
+		if x.site != m.site || x.quorum != m.quorum {
+			defer c.reseat()
+		}
+		m.meta = x
+	}
+	m.asked = max(now, 1)
+	c.beatAt = min(c.beatAt, now)
+	c.wakeUp()
+}
+
+// admit makes a new member. It takes the place of one at the same address that is not heard of any more: so that was it,
+// before it started anew. It is nil where there are too many.
+func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
+	for _, m := range slices.Clone(c.members) {
+		if !m.self && m.at == at && m.name != name {
+			c.dismiss(m)
+		}
+	}
+	if len(c.members) >= maxMembers {
+		if m := c.longestLost(); m != nil {
+			c.dismiss(m)
+		}
+	}
+	if len(c.members) >= maxMembers {
+		c.tell(func() { c.listener.Warningf("Peer %q is left out, since there are %d already", name, maxMembers) })
+		return nil
+	}
+	m := newMember(name, now)
+	m.at = at
+	at2, _ := slices.BinarySearchFunc(c.members, name, func(m *member, name string) int { return strings.Compare(m.name, name) })
+	c.members = slices.Insert(c.members, at2, m)
+	c.byName[name] = m
+	return m
+}
+
+func (c *core) longestLost() (lost *member) {
+	for _, m := range c.members {
+		if !m.self && !m.joined && !m.alive && (lost == nil || m.heard < lost.heard) {
+			lost = m
+		}
+	}
+	return lost
+}
+
+// left takes note of a member that the network does not reach any more, or that leaves.
+func (c *core) left(name string, goodbye bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.byName[name]
+	if m == nil || m.self {
+		return
+	}
+	m.joined = false
+	if goodbye {
+		c.tellGoodbye(m)
+		c.dismiss(m)
+	}
+	c.wakeUp()
+}
+
+// dismiss forgets a member. What it has said is swept away piece by piece, and counts no more from now on.
+func (c *core) dismiss(m *member) {
+	if c.byName[m.name] != m {
+		return
+	}
+	delete(c.byName, m.name)
+	c.members = slices.DeleteFunc(c.members, func(x *member) bool { return x == m })
+	m.alive, m.joined, m.dismissed = false, false, true
+	c.unswept = len(c.records.all)
+	c.reseat()
+}
+
+// forgetWords forgets all that a member has said.
+func (c *core) forgetWords(m *member) {
+	fresh := newMember(m.name, m.since)
+	fresh.meta, fresh.at, fresh.joined, fresh.heard, fresh.told = m.meta, m.at, m.joined, m.heard, m.told
+	c.members[slices.Index(c.members, m)] = fresh
+	c.byName[m.name] = fresh
+	m.alive, m.joined, m.dismissed = false, false, true
+	c.unswept = len(c.records.all)
+	c.reseat()
+}
+
+// sweep forgets some of what dismissed members have said. It reports whether there is more.
+func (c *core) sweep() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unswept = min(c.unswept, len(c.records.all))
+	for range piece {
+		if c.unswept == 0 {
+			return false
+		}
+		c.unswept--
+		r := c.records.all[c.unswept]
+		for i := len(r.voices) - 1; i >= 0; i-- {
+			if m := r.voices[i].member; m.dismissed {
+				c.records.silence(r, m)
+			}
+		}
+	}
+	return true
+}
+
+// reseat has all topics looked at again, since the candidates have changed.
+func (c *core) reseat() {
+	c.epoch++
+	clear(c.rosters)
+	c.walked, c.walking = 0, true
+	c.wakeUp()
+}
+
+// reconsider has a topic decided anew, soon.
+func (c *core) reconsider(x *topic) {
+	if x.queued {
+		return
+	}
+	x.queued = true
+	c.again = append(c.again, x.targets...)
+	c.wakeUp()
+}
+
+// tell has a listener told something when the lock is not held any more.
+func (c *core) tell(f func()) {
+	c.news = append(c.news, f)
+	c.wakeUp()
+}
+
+// inbox is messages that have arrived, one behind the other.
+type inbox struct {
+	octets []byte
+	ends   []int
+	taken  int
+}
+
+// take copies a message, to be looked at soon. It never waits for anybody. Where there is no room the message is lost.
+func (c *core) take(message []byte) {
+	c.inboxMu.Lock()
+	if fits := len(message) <= reliableSize+packetSize && len(c.inbox.octets)+len(message) <= maxInbox; fits {
+		c.inbox.octets = append(c.inbox.octets, message...)
+		c.inbox.ends = append(c.inbox.ends, len(c.inbox.octets))
+	} else {
+		c.counts.lost.Add(1)
+	}
+	c.inboxMu.Unlock()
+	c.wakeUp()
+}
+
+// next returns the next message.
+func (in *inbox) next() (message []byte, ok bool) {
+	if in.taken == len(in.ends) {
+		return nil, false
+	}
+	begin := 0
+	if in.taken > 0 {
+		begin = in.ends[in.taken-1]
+	}
+	message = in.octets[begin:in.ends[in.taken]]
+	in.taken++
+	return message, true
+}
+
+// keepInbox is how many octets there is always room for.
+const keepInbox = 1 << 16
+
+func (in *inbox) empty() {
+	in.octets, in.ends, in.taken = in.octets[:0], in.ends[:0], 0
+	if cap(in.octets) > keepInbox {
+		*in = inbox{}
+	}
+}
+
+// run is the goroutine that talks with the others.
+func (c *core) run(ctx context.Context) {
+	pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels("shaker", "peers")))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	c.mu.Lock()
+	c.tickAt = c.now() + int64(tick)
+	c.mu.Unlock()
+	for {
+		at := c.turn()
+		timer.Reset(time.Duration(max(at-c.now(), 0)))
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// turn does all there is to do, and returns when the next one is due.
+func (c *core) turn() (at int64) {
+	more := c.takeMessages()
+	c.passTime()
+	c.askForTargets()
+	walking, sweeping := c.walk(), c.sweep()
+	c.flushReconsidered()
+	c.sendChanges()
+	c.sendAsks()
+	c.sendBeat()
+	c.flushNews()
+	if more || walking || sweeping {
+		return c.now()
+	}
+	return c.nextTurn()
+}
+
+func (c *core) nextTurn() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := min(c.tickAt, c.beatAt)
+	for _, m := range c.members {
+		if m.asked != 0 && m.joined {
+			at = min(at, m.asked)
+		}
+	}
+	return at
+}
+
+// passTime looks at what has passed since it was last called.
+func (c *core) passTime() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if now < c.tickAt {
+		return
+	}
+	if late := now - c.tickAt; late > int64(pauseFrom) {
+		for _, m := range c.members {
+			m.pause(late)
+		}
+	}
+	c.tickAt = now + int64(tick)
+	c.appraise(now)
+	c.lookAtSilent(now)
+	if now >= c.secondAt {
+		c.secondAt = now + int64(time.Second)
+		c.passSecond(now)
+	}
+}
+
+// passSecond does what is done each second.
+func (c *core) passSecond(now int64) {
+	c.wantsLeft, c.wantsTaken, c.strangersLeft, c.linesLeft = maxWants, maxWants, strangersAnswered, maxLines
+	c.doubt(now)
+	c.lookAtDiffering(now)
+	for k, until := range c.refused {
+		if now >= until {
+			c.takeBack(k)
+		}
+	}
+	for _, m := range slices.Clone(c.members) {
+		switch silent := now - max(m.heard, m.since); {
+		case m.self, m.alive:
+		case silent > int64(keepMember) && !m.joined:
+			c.dismiss(m)
+		case silent > int64(keepWords) && len(m.have) > 0:
+			c.forgetWords(m)
+		}
+	}
+	c.tellMembers(now)
+}
+
+// appraise finds out whose words may count, and tells the monitor where nobody is left, or somebody is back.
+func (c *core) appraise(now int64) {
+	were, are := 0, 0
+	for _, m := range c.members {
+		if m.self {
+			continue
+		}
+		if m.alive {
+			were++
+		}
+		if m.appraise(now) {
+			c.reseat()
+		}
+		if m.alive {
+			are++
+		}
+	}
+	switch {
+	case were > 0 && are == 0 && !c.alone:
+		c.alone = true
+		c.tell(func() { c.monitor.LostPeers(lostWithin) })
+	case are > 0 && c.alone:
+		c.alone = false
+		c.tell(c.monitor.FoundPeers)
+	}
+}
+
+// lostWithin is the time in which peers and targets fall silent that do so together.
+const lostWithin = silentAfter + beatEvery
+
+// walk looks at some topics whose panels may have changed. It reports whether there are more.
+func (c *core) walk() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.walking {
+		return false
+	}
+	now := c.now()
+	for range piece {
+		if c.walked >= uint64(len(c.topics)) {
+			c.walking = false
+			return false
+		}
+		x := c.topics[c.walked]
+		c.walked++
+		own := c.assemble(x, c.rosterOf(x.record.key.settings), now)
+		if c.signature(own.checks) != x.signature || own.wanting != x.wanting {
+			c.reconsider(x)
+		}
+	}
+	return true
+}
+
+func (c *core) flushReconsidered() {
+	c.mu.Lock()
+	again := c.again
+	c.again = nil
+	c.mu.Unlock()
+	if len(again) > 0 {
+		c.monitor.Reconsider(again...)
+	}
+}
+
+func (c *core) flushNews() {
+	for {
+		c.mu.Lock()
+		news := c.news
+		c.news = nil
+		c.mu.Unlock()
+		if len(news) == 0 {
+			return
+		}
+		for _, tell := range news {
+			tell()
+		}
+	}
+}
+
+// others returns the names of all that the network reaches. The caller holds mu.
+func (c *core) others() []string {
+	c.names = c.names[:0]
+	for _, m := range c.members {
+		if !m.self && m.joined {
+			c.names = append(c.names, m.name)
+		}
+	}
+	return c.names
+}
+
+// broadcast sends a message to all.
+func (c *core) broadcast(to []string, message []byte, reliable bool) {
+	for _, name := range to {
+		c.send(name, message, reliable)
+	}
+}
+
+func (c *core) send(to string, message []byte, reliable bool) {
+	c.network.send(to, message, reliable || len(message) > packetSize)
+	c.counts.sentMessages.Add(1)
+	c.counts.sentOctets.Add(uint64(len(message)))
+}
+
+// sendChanges sends what this replica has said since it was last called, to all.
+func (c *core) sendChanges() {
+	for {
+		c.mu.Lock()
+		first, last := c.told+1, c.ledger.newest
+		to := c.others()
+		c.mu.Unlock()
+		if first > last {
+			return
+		}
+		if len(to) > 0 {
+			c.sendSpan(span{first, last}, false, func(message []byte, reliable bool) { c.broadcast(to, message, reliable) })
+		}
+		c.mu.Lock()
+		c.told = last
+		// Whoever has missed it learns that from the next heartbeat.
+		c.beatAt = min(c.beatAt, c.now()+int64(beatSoon))
+		c.mu.Unlock()
+	}
+}
+
+// beatSoon is how long after changes a heartbeat is sent at the latest.
+const beatSoon = 200 * time.Millisecond
+
+// sendSpan sends the entries with certain numbers: in packets if they are few, else in as few messages as they fit into.
+func (c *core) sendSpan(x span, whole bool, send func(message []byte, reliable bool)) {
+	size, reliable := packetSize, false
+	c.mu.Lock()
+	if i := c.ledger.find(x.first); len(c.ledger.log)-i > burstPackets*packetSize/leastEntry {
+		size, reliable = reliableSize, true
+	}
+	c.mu.Unlock()
+	for x.first <= x.last {
+		c.mu.Lock()
+		ch := changes{first: x.first, last: x.last}
+		if whole {
+			ch.whole = c.ledger.newest
+		}
+		c.buffer, x.first = c.ledger.append(c.buffer[:0], c.name, ch, size, c.now())
+		x.first++
+		c.mu.Unlock()
+		send(c.buffer, reliable)
+	}
+	if cap(c.buffer) > keepInbox {
+		c.buffer = nil
+	}
+}
+
+// leastEntry is how many octets an entry of a ledger has in a message, about.
+const leastEntry = 10
+
+// sendBeat sends the heartbeat if it is due.
+func (c *core) sendBeat() {
+	c.mu.Lock()
+	now := c.now()
+	if now < c.beatAt {
+		c.mu.Unlock()
+		return
+	}
+	c.beatAt = now + int64(beatEvery) - rand.Int64N(int64(beatEvery)/10)
+	s := c.self
+	s.newest = c.told
+	s.finished, s.pending = c.checks()
+	s.observed = uint64(s.words)
+	s.have = append(s.have[:0], span{1, s.newest})
+	c.buffer = appendBeat(appendEnvelope(c.buffer[:0], kindBeat, c.name), &s.beat)
+	to := c.others()
+	c.mu.Unlock()
+	c.broadcast(to, c.buffer, false)
+}
+
+// checks returns how many checks were finished here, and how many are not.
+func (c *core) checks() (finished, pending uint64) { return 0, 0 }
+
+// sendAsks asks members for what is missing.
+func (c *core) sendAsks() {
+	c.mu.Lock()
+	now := c.now()
+	var due []*member
+	var asks []ask
+	for _, m := range c.members {
+		if m.self || m.asked == 0 || now < m.asked || !m.joined {
+			continue
+		}
+		x, missing := m.have.gap(m.newest)
+		if !m.greeted {
+			x, missing = span{m.have.level() + 1, math.MaxUint64}, true
+		}
+		if !missing {
+			m.asked = 0
+			continue
+		}
+		// What is not there by then is asked for again.
+		m.asked = now + int64(time.Second) - rand.Int64N(int64(time.Second)/4)
+		due, asks = append(due, m), append(asks, ask{x.first, x.last, m.base, c.self.at})
+	}
+	c.mu.Unlock()
+	for i, m := range due {
+		c.buffer = appendAsk(appendEnvelope(c.buffer[:0], kindAsk, c.name), &asks[i])
+		c.send(m.name, c.buffer, false)
+	}
+}
+
+// goodbye tells all others that this replica leaves.
+func (c *core) goodbye() {
+	c.mu.Lock()
+	to := slices.Clone(c.others())
+	c.mu.Unlock()
+	c.broadcast(to, appendEnvelope(nil, kindGoodbye, c.name), false)
+}
+
+// ready tells whether all that the others say is known here.
+func (c *core) ready() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.members {
+		if !m.self && m.joined && (m.heard == never || m.alive && m.lag() > 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// note has all others told a note.
+func (c *core) note(key string, value []byte) (fits bool) {
+	if len(key) > maxNoteKey || len(value) > maxNoteValue {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed, fits := c.ledger.write(note{[]byte(key), value})
+	if changed {
+		c.wakeUp()
+	}
+	return fits
+}
+
+// nonce makes a suffix of a name, see nameOf.
+func nonce() uint64 { return rand.Uint64() }
+
+// nameOf returns a name that no other replica has, nor this one had before.
+func nameOf(host string) string {
+	const digits = "abcdefghijklmnopqrstuvwxyz234567"
+	b := append([]byte(cut(host, maxHost/4)), '-')
+	x := binary.BigEndian.AppendUint64(nil, nonce())
+	for _, o := range x {
+		b = append(b, digits[o%32])
+	}
+	return string(b)
+}

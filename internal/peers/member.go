@@ -1,0 +1,140 @@
+package peers
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+const (
+	// silentAfter is how long a member may be silent, which tells something each second, until its words do not count.
+	silentAfter = 3 * time.Second
+	// stuckAfter is how long, beside the longest check, no check may end.
+	stuckAfter = 3 * time.Second
+	// keepWords is for how long what a lost member has said is kept, so that it need not be told all anew when it is back.
+	keepWords = 2 * time.Minute
+	// keepMember is for how long a lost member is shown.
+	keepMember = time.Hour
+	maxMembers = 256
+)
+
+// member is what is known of a replica: this one, or another.
+type member struct {
+	name string
+	hash uint64
+	meta
+	at        netip.AddrPort
+	self      bool
+	dismissed bool  // it is forgotten
+	joined    bool  // the network reaches it, as far as that knows
+	since     int64 // when it was heard of first
+	heard     int64 // when last, never where it was not
+	left      int64 // when it was lost, 0 while it is not
+
+	beat
+	greeted  bool  // it has sent one
+	newer    bool  // it speaks another version of the protocol
+	advanced int64 // when the number of finished checks last changed, or nothing was to be checked
+
+	have  spans
+	asked int64 // when to ask for what is missing
+	// base is the number up to which all removals are known, and whole that of the newest message which told how far.
+	base, whole uint64
+	answered    int64 // when something was last sent that it asked for
+
+	offers map[uint64]claim
+	notes  map[string]uint64 // the number of each
+	// words is of how many subjects it says something, observes how many of them it checks, and downs how many of its
+	// subjects are down on each host.
+	words    int
+	downs    map[host]int
+	buried   []*record // it says nothing of them any more, but an older entry may be on its way
+	overfull bool
+
+	// What follows is found out from that each time something passes, see appraise.
+	alive, stuck, inDoubt bool
+	doubtful              int // hosts where it is contradicted, as of when it came in doubt
+	told                  teller
+}
+
+// claim is whether settings are offered, by the entry with a number.
+type claim struct {
+	number  uint64
+	offered bool
+}
+
+// never is when what has not happened did.
+const never = -1 << 62
+
+func newMember(name string, now int64) *member {
+	return &member{name: name, hash: memberHash(name), since: now, heard: never, advanced: now,
+		offers: make(map[uint64]claim), notes: make(map[string]uint64), downs: make(map[host]int)}
+}
+
+// isCandidate tells whether it takes part in checking what it offers.
+func (m *member) isCandidate() bool { return m.alive && !m.stuck }
+
+// mayVote tells whether the words of a candidate count.
+func (m *member) mayVote() bool { return !m.frozen && !m.inDoubt }
+
+// lag is how many of its entries are missing.
+func (m *member) lag() uint64 { return m.have.missing(m.newest) }
+
+// count keeps the numbers when what it says of a subject changes.
+func (m *member) count(r *record, from, to opinion) {
+	if from.isNothing() != to.isNothing() {
+		if m.words--; from.isNothing() {
+			m.words += 2
+		}
+	}
+	if was, is := from.word == health.SaysDown, to.word == health.SaysDown; was != is {
+		h := r.key.host()
+		if is {
+			m.downs[h]++
+		} else if m.downs[h]--; m.downs[h] == 0 {
+			delete(m.downs, h)
+		}
+	}
+}
+
+// takeBeat takes a heartbeat. Of two that were overtaken on the way the later counts.
+func (m *member) takeBeat(x beat, now int64) {
+	if x.newest < m.newest || x.finished < m.finished {
+		return
+	}
+	if x.finished != m.finished || x.pending == 0 {
+		m.advanced = now
+	}
+	m.beat, m.greeted = x, true
+	if m.have.level() < x.newest {
+		m.ask(now)
+	}
+}
+
+// askAfter is how long what is missing may be on its way.
+const askAfter = int64(50 * time.Millisecond)
+
+// ask has what is missing asked for soon.
+func (m *member) ask(now int64) {
+	if m.asked == 0 {
+		m.asked = now + askAfter
+	}
+}
+
+// appraise finds out whether its words may count. It reports whether that has changed.
+func (m *member) appraise(now int64) bool {
+	alive := m.self || m.heard != never && now-m.heard <= int64(silentAfter)
+	stuck := !m.self && m.pending > 0 && now-m.advanced > int64(stuckAfter+m.longest)
+	changed := alive != m.alive || stuck != m.stuck
+	m.alive, m.stuck = alive, stuck
+	return changed
+}
+
+// pause takes the time out that this process was stopped.
+func (m *member) pause(d int64) {
+	if m.heard != never {
+		m.heard += d
+	}
+	m.advanced += d
+}

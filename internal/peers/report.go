@@ -1,0 +1,81 @@
+package peers
+
+import (
+	"slices"
+	"time"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// report returns what there is to tell. Join and Ready are not the core's.
+func (c *core) report() Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	r := Report{Disagreeing: c.disagreeing(), Counts: Counts{
+		SentMessages: c.counts.sentMessages.Load(), SentOctets: c.counts.sentOctets.Load(),
+		ReceivedMessages: c.counts.receivedMessages.Load(), ReceivedOctets: c.counts.receivedOctets.Load(),
+		Rejected: map[string]uint64{"format": c.counts.malformed.Load()},
+	}}
+	r.Members = append(r.Members, c.describe(c.self, now))
+	for _, m := range c.members {
+		if !m.self {
+			r.Members = append(r.Members, c.describe(m, now))
+		}
+	}
+	return r
+}
+
+func (c *core) describe(m *member, now int64) Member {
+	x := Member{
+		Name: m.name, Host: m.host, Address: m.at, Site: m.site, Quorum: m.quorum, Shaker: m.shaker, Self: m.self,
+		Since: time.Duration(now - m.since), Heard: time.Duration(now - max(m.heard, m.since)), Alive: m.alive,
+		Frozen: m.frozen, InDoubt: m.inDoubt, Stuck: m.stuck, Strange: c.isStrange(m), Newer: m.isNewer(),
+		Lag: m.lag(), Observed: m.observed, Finished: m.finished,
+	}
+	if m.self {
+		x.Heard, x.Lag = 0, 0
+		x.Finished, _ = c.checks()
+		x.Observed = uint64(m.words)
+	}
+	return x
+}
+
+// said returns what each replica says of a target that observes it, this one first and then by name.
+func (c *core) said(t *health.Target) []Said {
+	settings := c.fingerprintOf(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.records.get(keyOf(health.Subject{Addr: t.Addr(), Settings: settings}), false)
+	if r == nil {
+		return nil
+	}
+	now := c.now()
+	var voters []*member
+	if r.topic != nil {
+		c.assemble(r.topic, c.rosterOf(settings), now)
+		voters = c.voters
+	}
+	all := make([]Said, 0, len(r.voices)+len(voters))
+	add := func(m *member, v voice) {
+		all = append(all, Said{Member: m.name, Host: m.host, Site: m.site, Self: m.self, Observer: slices.Contains(voters, m),
+			Opinion: health.Opinion{Word: v.word, InForce: v.inForce, Age: time.Duration(max(now-v.said, 0)), Result: v.result, RTT: v.trip()}})
+	}
+	for _, m := range c.members {
+		switch v := r.voice(m); {
+		case v != nil && !v.isNothing():
+			add(m, *v)
+		case slices.Contains(voters, m):
+			add(m, voice{said: now})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Said) int {
+		if a.Self != b.Self && a.Self {
+			return -1
+		} else if a.Self != b.Self {
+			return 1
+		}
+		return 0
+	})
+	return all
+}

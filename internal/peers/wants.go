@@ -1,0 +1,162 @@
+package peers
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/coredns-shaker/shaker/health"
+)
+
+// Whoever has a target in its table that its own users asked for asks those who shall check it, and have said nothing of it,
+// to do so. They take it into their tables for as long as a policy of theirs keeps it there. When it leaves them they say
+// nothing again, and who still wants it asks again. A target that is in a table only because others asked asks nobody, or two
+// replicas would keep it for ever.
+
+const (
+	// maxWants is how many targets a replica asks others for in a second, and takes in for others.
+	maxWants = 20_000
+	// askEvery is how often those are asked again who do not say anything, and askLater how often once another has taken their
+	// place.
+	askEvery, askLater = time.Second, 10 * time.Second
+	// askSpread is after what time at most it is asked for targets whose observers have changed, so that not all ask at once.
+	askSpread = 200 * time.Millisecond
+	// refuseFor is for how long a replica says that it is not allowed to check a target, and fullFor that it has no room.
+	refuseFor, fullFor = 10 * time.Minute, 20 * time.Second
+	// maxRefused bounds the memory of both.
+	maxRefused = 65536
+)
+
+// want is for a member to check a subject.
+type want struct {
+	member *member
+	key    key
+}
+
+// waitFor has those asked who shall check a topic and have said nothing.
+func (c *core) waitFor(x *topic, now int64) {
+	if x.silent != 0 {
+		return
+	}
+	enlist(&c.silent, x, &x.silent)
+	x.asked = now
+	if x.signature != 0 && x.own.word != health.NoWord {
+		x.asked += rand.Int64N(int64(askSpread))
+	}
+	if x.asked <= now {
+		c.soon = append(c.soon, x)
+		c.wakeUp()
+	}
+}
+
+// askForTargets asks for the targets that have only just come.
+func (c *core) askForTargets() {
+	c.mu.Lock()
+	soon := c.soon
+	c.soon = nil
+	now := c.now()
+	for _, x := range soon {
+		if x.silent != 0 && x.asked <= now {
+			c.ask(x, now)
+		}
+	}
+	wants := c.wants
+	c.wants = nil
+	c.mu.Unlock()
+	c.sendWants(wants)
+}
+
+// ask notes what to ask for.
+func (c *core) ask(x *topic, now int64) {
+	if !isWanted(x) {
+		x.asked = now + int64(askEvery)
+		return
+	}
+	again := askEvery
+	for _, s := range x.seats {
+		if c.wantsLeft == 0 {
+			return // the next second
+		}
+		if now-s.since >= 2*int64(speakWithin) {
+			again = askLater
+		}
+		c.wantsLeft--
+		c.wants = append(c.wants, want{s.member, x.record.key})
+	}
+	x.asked = now + int64(again) - rand.Int64N(int64(again)/4)
+}
+
+// isWanted tells whether users of this replica want a topic.
+func isWanted(x *topic) bool { return true }
+
+// lookAtSilent asks again, and passes over those who have said nothing for too long.
+func (c *core) lookAtSilent(now int64) {
+	for i := len(c.silent) - 1; i >= 0; i-- {
+		x := c.silent[i]
+		if len(x.seats) == 0 {
+			delist(&c.silent, x, func(x *topic) *int32 { return &x.silent })
+			continue
+		}
+		for j := range x.seats {
+			s := &x.seats[j]
+			if late := now - s.since - int64(speakWithin); late >= 0 && late < int64(tick)*4 {
+				c.reconsider(x)
+			}
+		}
+		if now >= x.asked {
+			c.ask(x, now)
+		}
+	}
+}
+
+// sendWants sends wants, sorted by who is asked.
+func (c *core) sendWants(wants []want) {
+	var w wantsWriter
+	for len(wants) > 0 {
+		to := wants[0].member
+		w.begin(c.name)
+		rest := wants[:0]
+		for _, x := range wants {
+			if x.member != to {
+				rest = append(rest, x)
+				continue
+			}
+			if !w.add(&x.key) {
+				c.send(to.name, w.message, false)
+				w.begin(c.name)
+				w.add(&x.key)
+			}
+		}
+		c.send(to.name, w.message, false)
+		wants = rest
+	}
+}
+
+// refuse tells that this replica cannot check a subject: it is not allowed to, or has no room.
+func (c *core) refuse(k key, allowed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.records.get(k, true)
+	if r == nil {
+		return
+	}
+	if r.topic != nil || len(c.refused) >= maxRefused {
+		c.records.drop(r)
+		return
+	}
+	now := c.now()
+	last := refuseFor
+	if allowed {
+		last = fullFor
+	}
+	c.refused[k] = now + int64(last)
+	c.say(r, opinion{word: health.Unable}, now)
+}
+
+// takeBack says nothing any more of a subject that was refused.
+func (c *core) takeBack(k key) {
+	delete(c.refused, k)
+	if r := c.records.get(k, false); r != nil && r.topic == nil {
+		c.say(r, opinion{}, c.now())
+		c.records.drop(r)
+	}
+}
