@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -288,7 +289,8 @@ func (t *transport) write(at netip.AddrPort, to receiver, what kind, content []b
 		return fmt.Errorf("a packet has %d octets, want %d at most", len(content), maxPacket-packetOverhead)
 	}
 	if !t.isAllowed(at.Addr()) {
-		return notAllowed(at)
+		// memberlist takes only errors of this form to be about the other end.
+		return &net.OpError{Op: "write", Net: "udp", Addr: net.UDPAddrFromAddrPort(at), Err: notAllowed(at)}
 	}
 	buffer := scratch.Get().(*[]byte)
 	defer scratch.Put(buffer)
@@ -302,6 +304,9 @@ func (t *transport) write(at netip.AddrPort, to receiver, what kind, content []b
 		return err
 	}
 	_, err := udp.WriteToUDPAddrPort(*buffer, at)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // lost, which says nothing of the other end
+	}
 	return err
 }
 
