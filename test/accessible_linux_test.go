@@ -54,6 +54,7 @@ var shownPages = []string{
 // inspected is a server with the pages that are to be looked at, and a browser to do it.
 type inspected struct {
 	*browser
+	name  string
 	url   string
 	pages []string
 }
@@ -61,7 +62,7 @@ type inspected struct {
 // inspect starts a server with targets in all states.
 func inspect(t *testing.T, l *lab.Lab) *inspected {
 	page := local(t)
-	p := &inspected{browser: startBrowser(t), url: "http://" + page}
+	p := &inspected{browser: startBrowser(t), name: "page", url: "http://" + page}
 	few := newShop(l)
 	unknown := madeUpNames[:2] // there is no way to their addresses
 	s := few.serve(t, 1000, page, unknown...)
@@ -153,20 +154,26 @@ func TestLabPagesAreAccessible(t *testing.T) {
 	axe := axeProgram(t)
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		p := inspect(t, l)
-		for i, path := range p.pages {
-			for _, width := range []int{1280, 1001, 360} {
-				for _, dark := range []bool{false, true} {
-					name := fmt.Sprintf("%.60s, %d pixels, dark %v", path, width, dark)
-					p.look(p.url, view{fmt.Sprintf("page%d-%d-%s", i, width, map[bool]string{false: "light", true: "dark"}[dark]), path, width, dark})
-					broken, unclear := p.findFaults(axe)
-					for _, f := range broken {
-						t.Errorf("%s: %v", name, f)
-					}
-					for _, f := range unclear {
-						t.Errorf("%s: unclear: %v", name, f)
-					}
+		p.expectAccessible(axe)
+		inspectPeers(t, p.browser).expectAccessible(axe)
+	})
+}
+
+// expectAccessible looks at each page in all ways.
+func (p *inspected) expectAccessible(axe string) {
+	for i, path := range p.pages {
+		for _, width := range []int{1280, 1001, 360} {
+			for _, dark := range []bool{false, true} {
+				name := fmt.Sprintf("%s %.60s, %d pixels, dark %v", p.name, path, width, dark)
+				p.look(p.url, view{fmt.Sprintf("%s%d-%d-%s", p.name, i, width, map[bool]string{false: "light", true: "dark"}[dark]), path, width, dark})
+				broken, unclear := p.findFaults(axe)
+				for _, f := range broken {
+					p.t.Errorf("%s: %v", name, f)
+				}
+				for _, f := range unclear {
+					p.t.Errorf("%s: unclear: %v", name, f)
 				}
 			}
 		}
-	})
+	}
 }

@@ -99,15 +99,8 @@ func TestLabPagesByKeyboard(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		p := inspect(t, l)
 		p.call("Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}, nil)
-		for _, path := range p.pages {
-			for _, width := range []int{1280, 360} {
-				p.open(p.url+still(path), width, false)
-				p.tabThrough(fmt.Sprintf("%.60s, %d pixels", path, width))
-			}
-			p.open(p.url+still(path), 1280, false)
-			p.skipToContent(path)
-			p.followByKeyboard(path)
-		}
+		p.expectUsable()
+		inspectPeers(t, p.browser).expectUsable()
 		p.open(p.url+"/?refresh=0", 1280, false)
 		var begun bool
 		p.evaluate(`document.getElementById("port").focus(), true`, &begun)
@@ -116,6 +109,19 @@ func TestLabPagesByKeyboard(t *testing.T) {
 		p.await("Page.loadEventFired")
 		p.expectAddress("the form", "/?state=&port=5432&prefix=&zone=&refresh=0")
 	})
+}
+
+// expectUsable uses each page with the keyboard.
+func (p *inspected) expectUsable() {
+	for _, path := range p.pages {
+		for _, width := range []int{1280, 360} {
+			p.open(p.url+still(path), width, false)
+			p.tabThrough(fmt.Sprintf("%s %.60s, %d pixels", p.name, path, width))
+		}
+		p.open(p.url+still(path), 1280, false)
+		p.skipToContent(path)
+		p.followByKeyboard(path)
+	}
 }
 
 // skipToContent uses the first link of a page: what comes after it is in the content, if there is anything there.

@@ -130,11 +130,11 @@ func TestPeersPage(t *testing.T) {
 		document := documentOf(t, n.do("GET", "/peers"))
 		const space = " " // a narrow one
 		want := [][]string{
-			{"Its words", "Replica", "Site and version", "Heard of", "Known of it", "Work"},
-			{"counts", "dns1 this replica 192.0.2.1:7946, called dns1-c0ffee", "site east, shaker v1.2.3", "known for 1 h 0 min", "all", "observes 1" + space + "200 targets 98" + space + "765 checks done"},
-			{"counts", "dns2 192.0.2.2:7946, called dns2-c0ffee", "site east, shaker v1.2.3", "just now known for 59 min", "all of its changes", "observes 1 target 1 check done"},
-			{"frozen", "dns3 192.0.2.3:7946, called dns3-c0ffee", "site east, shaker v1.2.2", "1 s ago known for 50 min", "all but 12 of its changes", "observes 1" + space + "200 targets 5 checks done"},
-			{"silent", "dns4 192.0.2.4:7946, called dns4-c0ffee", "site east, shaker v1.2.3", "12 s ago known for 40 min", "all of its changes", "observes 0 targets 0 checks done"},
+			{"Its words", "Replica", "Site and version", "Heard of", "Lag", "Work"},
+			{"counts", "dns1 this replica 192.0.2.1:7946, called dns1-c0ffee", "site east, shaker v1.2.3", "known for 1 h 0 min", "", "observes 1" + space + "200 targets 98" + space + "765 checks done"},
+			{"counts", "dns2 192.0.2.2:7946, called dns2-c0ffee", "site east, shaker v1.2.3", "just now known for 59 min", "level", "observes 1 target 1 check done"},
+			{"frozen", "dns3 192.0.2.3:7946, called dns3-c0ffee", "site east, shaker v1.2.2", "1 s ago known for 50 min", "12 changes behind", "observes 1" + space + "200 targets 5 checks done"},
+			{"silent", "dns4 192.0.2.4:7946, called dns4-c0ffee", "site east, shaker v1.2.3", "12 s ago known for 40 min", "level", "observes 0 targets 0 checks done"},
 		}
 		if got := rows(document); !reflect.DeepEqual(got, want) {
 			t.Errorf("got\n%q, want\n%q", got, want)
