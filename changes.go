@@ -22,6 +22,9 @@ type change struct {
 	events.Event
 	target  events.Target
 	to      health.State
+	own     health.Word
+	tally   health.Tally
+	bySites bool // of the tally
 	run     int
 	result  checker.Result
 	cause   string        // of an inconclusive result, otherwise empty
@@ -47,19 +50,25 @@ func kindOf(to health.State) events.Kind {
 	}
 }
 
-// eventOf returns the event of a change, with what is known of the target at the time.
-func eventOf(c *health.Change) *change {
+// eventOf returns the event of a change, with what is known of the target at the time. bySites tells that sites are counted,
+// where there are several replicas.
+func eventOf(c *health.Change, bySites bool) *change {
 	settings := c.Target.Settings()
 	e := &change{
 		target:  targetOf(c.Target, c.To),
 		to:      c.To,
+		own:     c.Own,
+		tally:   c.Tally,
+		bySites: bySites,
 		run:     c.Run,
 		result:  c.Result,
 		damping: c.Damping,
 		// Without damping a target is up again after rise answers.
 		damped: c.From == health.Down && c.To == health.Up && c.Run > settings.Rise,
 	}
-	e.target.Result, e.target.Reason = c.Result.String(), reasonOf(c.Err)
+	if c.Own != health.NoWord || c.Tally.Of == 0 {
+		e.target.Result, e.target.Reason = c.Result.String(), reasonOf(c.Err)
+	}
 	if c.Result == checker.Inconclusive {
 		e.cause = checker.Cause(c.Err)
 	}
@@ -91,25 +100,80 @@ func reasonOf(err error) string {
 
 // String implements fmt.Stringer. It makes the line that the log has of the change.
 func (e *change) String() string {
-	target, checks := titleOf(e.target.Endpoint, e.target.Answered), "checks"
+	target := titleOf(e.target.Endpoint, e.target.Answered)
+	switch {
+	case e.tally.Of > 0:
+		return fmt.Sprintf("%s is %s: %s%s", target, e.to, countOf(e.tally, e.to, e.bySites), e.here())
+	case e.to != health.Down && e.run == 0:
+		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, e.to)
+	case e.run == 0:
+		return fmt.Sprintf("%s is down: nobody else observes it any more, so that the own checks decide", target)
+	default:
+		line := fmt.Sprintf("%s is %s: %s", target, e.to, e.row("this machine has"))
+		if e.damping > 0 {
+			line += fmt.Sprintf(". It flaps, so it stays down for %v at least", e.damping)
+		}
+		return line
+	}
+}
+
+// row tells which results led to the own verdict.
+func (e *change) row(noPath string) string {
+	checks := "checks"
 	if e.run == 1 {
 		checks = "check"
 	}
 	switch {
-	case e.to != health.Down && e.run == 0:
-		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, e.to)
 	case e.to == health.Down && e.result == checker.Inconclusive:
-		return fmt.Sprintf("%s is down: this machine has no path to it, said %d %s in a row: %s", target, e.run, checks, e.cause)
+		return fmt.Sprintf("%s no path to it, said %d %s in a row: %s", noPath, e.run, checks, e.cause)
 	case e.damped:
-		return fmt.Sprintf("%s is up: %d of %d %s answered. It was kept down for so long because it flapped", target, e.run, e.run, checks)
+		return fmt.Sprintf("%d of %d %s answered. It was kept down for so long because it flapped", e.run, e.run, checks)
 	case e.to == health.Up:
-		return fmt.Sprintf("%s is up: %d of %d %s answered", target, e.run, e.run, checks)
+		return fmt.Sprintf("%d of %d %s answered", e.run, e.run, checks)
+	default:
+		return fmt.Sprintf("%d of %d %s failed: %s", e.run, e.run, checks, e.result)
 	}
-	line := fmt.Sprintf("%s is down: %d of %d %s failed: %s", target, e.run, e.run, checks, e.result)
-	if e.damping > 0 {
-		line += fmt.Sprintf(". It flaps, so it stays down for %v at least", e.damping)
+}
+
+// here tells what this replica says itself, where several have decided.
+func (e *change) here() string {
+	switch {
+	case e.own == health.NoWord:
+		return ""
+	case e.own == health.Checking:
+		return "; here it is being checked still"
+	case e.own == health.Unable:
+		return "; here checks lead to no verdict"
+	case e.run > 0 && e.damping > 0:
+		return fmt.Sprintf("; here %s. It flaps, so this replica says down for %v at least", e.row("there is"), e.damping)
+	case e.run > 0:
+		return "; here " + e.row("there is")
+	case e.own == health.SaysDown:
+		return "; here it is down"
+	default:
+		return "; here it is up"
 	}
-	return line
+}
+
+// countOf tells how many of those who are counted say that a target is in a state.
+func countOf(t health.Tally, state health.State, bySites bool) string {
+	who := counted(bySites)
+	switch state {
+	case health.Down:
+		return fmt.Sprintf("%d of %d %s say so", t.Down, t.Of, who)
+	case health.Up:
+		return fmt.Sprintf("%d of %d %s say so", t.Up, t.Of, who)
+	default:
+		return fmt.Sprintf("%d of %d %s say down, and none says up", t.Down, t.Of, who)
+	}
+}
+
+// counted names those who are counted.
+func counted(bySites bool) string {
+	if bySites {
+		return "sites"
+	}
+	return "observers"
 }
 
 // titleOf names a target, and the addresses that are answered instead of its own.

@@ -39,7 +39,7 @@ func TestEventOf(t *testing.T) {
 		{health.Change{To: health.Unknown, Result: checker.Timeout, Err: long}, events.Unknown, "timeout", events.Clip(long.Error(), maxReason)},
 	} {
 		tt.change.Target = target
-		e := eventOf(&tt.change)
+		e := eventOf(&tt.change, false)
 		of := e.Target
 		if e.Kind != tt.kind || of.State != tt.change.To.String() || of.Result != tt.result || of.Reason != tt.reason {
 			t.Errorf("%+v: %s, %+v", tt.change, e.Kind, of)
@@ -193,7 +193,7 @@ func TestEventsTakeLittleMemory(t *testing.T) {
 					l.Addf(events.Trouble, "%s", strings.Repeat("x", 100_000))
 					continue
 				}
-				l.Add(&eventOf(&health.Change{Target: target, From: health.Up, To: health.Down, Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout}).Event)
+				l.Add(&eventOf(&health.Change{Target: target, From: health.Up, To: health.Down, Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout}, false).Event)
 			}
 		}()
 		took := lab.HeapInUse() - before
@@ -221,7 +221,7 @@ func BenchmarkChange(b *testing.B) {
 			c := health.Change{Target: target, From: health.Up, To: health.Down, Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout}
 			b.ReportAllocs()
 			for b.Loop() {
-				to.Add(&eventOf(&c).Event)
+				to.Add(&eventOf(&c, false).Event)
 			}
 		})
 	}

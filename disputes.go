@@ -12,13 +12,14 @@ import (
 // text is made for those who read it.
 type dispute struct {
 	events.Event
-	target events.Target
-	what   peers.Disagreement
+	target  events.Target
+	what    peers.Disagreement
+	bySites bool // of the tally
 }
 
 // disputeOf returns the event of a disagreement, with what is known of the target at the time.
-func disputeOf(t *health.Target, d peers.Disagreement) *dispute {
-	e := &dispute{target: targetOf(t, d.InForce), what: d}
+func disputeOf(t *health.Target, d peers.Disagreement, bySites bool) *dispute {
+	e := &dispute{target: targetOf(t, d.InForce), what: d, bySites: bySites}
 	e.Event = events.Event{Kind: events.Disagreement, Text: e, Target: &e.target}
 	return e
 }
@@ -33,8 +34,6 @@ func (e *dispute) String() string {
 	if d.Own == health.SaysDown {
 		own = health.Down
 	}
-	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %s", target, own, d.InForce, downs(d.Tally))
+	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %d of %d %s say down", target, own, d.InForce,
+		d.Tally.Down, d.Tally.Of, counted(e.bySites))
 }
-
-// downs tells how many of those who are counted say that a target is down, which decides.
-func downs(t health.Tally) string { return fmt.Sprintf("%d of %d observers say down", t.Down, t.Of) }

@@ -35,6 +35,7 @@ func (s *sharedState) useGroup(inst *instance) error {
 		return fmt.Errorf("peers %v: %w", address, err)
 	}
 	g.of = inst
+	s.engine.journal.bySites.Store(settings.site.value.quorum)
 	inst.peers.Store(g.Group)
 	s.setCouncil(g)
 	return nil

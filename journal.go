@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
@@ -33,6 +34,7 @@ type journal struct {
 	names   digest[bool] // watched ones: whether they are resolved
 	// disputes are those between this replica and the verdicts in force: whether they have ended.
 	disputes digest[bool]
+	bySites  atomic.Bool // the sites of the replicas are counted rather than the observers of one
 
 	mu       sync.Mutex
 	troubles map[string]time.Time // when each cause of inconclusive checks, or "full", was last seen
@@ -105,7 +107,7 @@ func (j *journal) noteTrouble(trouble string) bool {
 // Changed implements health.Listener.
 func (j *journal) Changed(c health.Change) {
 	changesTo[c.To].Inc()
-	e := eventOf(&c)
+	e := eventOf(&c, j.bySites.Load())
 	j.events.Add(&e.Event)
 	if !j.changes.mayTell(c.To) {
 		return
@@ -133,7 +135,7 @@ func (j *journal) Froze(f health.Freeze) {
 
 // disagreed tells that what this replica says of a target is not what is in force, or no longer so.
 func (j *journal) disagreed(t *health.Target, d peers.Disagreement) {
-	e := disputeOf(t, d)
+	e := disputeOf(t, d, j.bySites.Load())
 	j.events.Add(&e.Event)
 	if !j.disputes.mayTell(d.Ended) {
 		return

@@ -93,6 +93,57 @@ func TestJournalLines(t *testing.T) {
 	}
 }
 
+// Where several replicas decide, the lines tell how many say so, and then what this one says.
+func TestJournalOfReplicas(t *testing.T) {
+	target := journalTargets(t, "10.0.0.1:443")[0]
+	three := func(up, down int) health.Tally { return health.Tally{Up: up, Down: down, Of: 3} }
+	for _, tt := range []struct {
+		change health.Change
+		sites  bool
+		want   string
+		result string // in the event
+	}{
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Tally: three(1, 2), Run: 3, Result: checker.Timeout, Err: checker.ErrTimeout}, false,
+			"is down: 2 of 3 observers say so; here 3 of 3 checks failed: timeout", "timeout"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Tally: three(0, 3), Run: 1, Result: checker.Refused, Falls: 4, Damping: time.Minute}, false,
+			"is down: 3 of 3 observers say so; here 1 of 1 check failed: refused. It flaps, so this replica says down for 1m0s at least", "refused"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Tally: three(1, 2), Run: 12, Result: checker.Inconclusive, Err: syscall.ENETUNREACH}, false,
+			"is down: 2 of 3 observers say so; here there is no path to it, said 12 checks in a row: no_route", "inconclusive"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysUp, Tally: three(1, 2), Result: checker.Answered}, false,
+			"is down: 2 of 3 observers say so; here it is up", "answered"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.NoWord, Tally: three(0, 2)}, false, "is down: 2 of 3 observers say so", ""},
+		{health.Change{From: health.Up, To: health.Down, Own: health.Checking, Tally: three(0, 2)}, false,
+			"is down: 2 of 3 observers say so; here it is being checked still", "inconclusive"},
+		{health.Change{From: health.Down, To: health.Up, Own: health.Unable, Tally: three(2, 1)}, false,
+			"is up: 2 of 3 observers say so; here checks lead to no verdict", "inconclusive"},
+		{health.Change{From: health.Down, To: health.Up, Own: health.SaysUp, Tally: health.Tally{Up: 1, Down: 1, Of: 2}, Run: 2, Result: checker.Answered}, false,
+			"is up: 1 of 2 observers say so; here 2 of 2 checks answered", "answered"},
+		{health.Change{From: health.Down, To: health.Up, Own: health.SaysDown, Tally: three(2, 1), Result: checker.Timeout}, true,
+			"is up: 2 of 3 sites say so; here it is down", "timeout"},
+		{health.Change{From: health.Down, To: health.Unknown, Own: health.SaysDown, Tally: health.Tally{Down: 1, Of: 2}, Result: checker.Timeout}, false,
+			"is unknown: 1 of 2 observers say down, and none says up; here it is down", "timeout"},
+		// Nobody else observes it.
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Run: 3, Result: checker.Timeout}, true, "is down: 3 of 3 checks failed: timeout", "timeout"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Result: checker.Timeout}, false,
+			"is down: nobody else observes it any more, so that the own checks decide", "timeout"},
+	} {
+		logged := lab.CaptureLog(t)
+		j := newJournal(events.New())
+		j.bySites.Store(tt.sites)
+		tt.change.Target = target
+		j.Changed(tt.change)
+		level := "[INFO]"
+		if tt.change.To == health.Down {
+			level = "[WARNING]"
+		}
+		journalExpect(t, journalTake(logged), level+" 10.0.0.1:443 "+tt.want)
+		if e := j.events.All()[0]; e.Text.String() != "10.0.0.1:443 "+tt.want || e.Target.Result != tt.result {
+			t.Errorf("the event says %q with the result %q, want %q", e.Text, e.Target.Result, tt.result)
+		}
+		j.close()
+	}
+}
+
 // The lines also tell as what a target is answered, if that is another address.
 func TestJournalAliases(t *testing.T) {
 	for _, tt := range []struct{ aliases, want string }{

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultObservers = 3
-	maxObservers     = 15
+	maxObservers     = health.MostVoters
 	// maxSite bounds the name of a site, in octets. It is sent with other things in a packet of 512.
 	maxSite = 63
 )

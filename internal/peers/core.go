@@ -103,6 +103,7 @@ type core struct {
 	seated   []*member
 	panels   []panel
 	verdicts []health.State
+	opinions []health.Opinion
 
 	// Only the goroutine of run touches these.
 	messages inbox
@@ -155,10 +156,10 @@ func (c *core) configure(config Config) {
 	offered := make(map[uint64]claim)
 	c.notices = make(map[uint64]time.Duration)
 	for _, k := range config.Offers {
-		s := settingsOf(k)
+		s := health.SettingsOf(k)
 		settings := health.Fingerprint(k)
 		offered[settings] = claim{offered: true}
-		c.notices[settings] = noticeOf(s)
+		c.notices[settings] = s.Notices()
 		c.self.longest = max(c.self.longest, s.Timeout)
 	}
 	for settings := range c.self.offers {
@@ -180,11 +181,6 @@ func (c *core) configure(config Config) {
 	}
 	c.reseat()
 	c.wakeUp()
-}
-
-// noticeOf returns how long it takes at most to notice that a target has changed, but for the last round trip.
-func noticeOf(s health.Settings) time.Duration {
-	return s.Interval + time.Duration(s.Fall)*max(s.Fast, s.Timeout)
 }
 
 // meta returns what this replica tells of itself before anything else, in at most 512 octets.
@@ -648,7 +644,10 @@ func (c *core) sendBeat() {
 }
 
 // checks returns how many checks were finished here, and how many are not.
-func (c *core) checks() (finished, pending uint64) { return 0, 0 }
+func (c *core) checks() (finished, pending uint64) {
+	finished, n := c.monitor.Checks()
+	return finished, uint64(max(n, 0))
+}
 
 // sendAsks asks members for what is missing.
 func (c *core) sendAsks() {

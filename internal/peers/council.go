@@ -17,7 +17,7 @@ type topic struct {
 	own     opinion        // by own checks; InForce is that of the monitor
 	inForce health.State
 	tally   health.Tally
-	// notice is how long it takes at most to notice that the target has changed, but for the last round trip.
+	// notice is how long it takes to notice that the target has changed.
 	notice time.Duration
 
 	able     bool // the policies allow to check it for others
@@ -255,7 +255,7 @@ func (c *core) topicOf(t *health.Target, settings uint64) *topic {
 	}
 	x := r.topic
 	if x == nil {
-		x = &topic{record: r, place: int32(len(c.topics)), notice: noticeOf(t.Settings()), spoken: t}
+		x = &topic{record: r, place: int32(len(c.topics)), notice: t.Settings().Notices(), spoken: t}
 		c.topicsWith[settings]++
 		r.topic = x
 		c.topics = append(c.topics, x)

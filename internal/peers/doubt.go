@@ -9,16 +9,6 @@ import (
 // A member that says down where all others say up, and that on many hosts, has a fault of its own: a bad uplink, a bad route,
 // too little CPU. Its words do not count until that has ended.
 
-const (
-	// doubtFrom is how many hosts it takes at least, and they have to be more than half of those where it says down.
-	doubtFrom = 10
-)
-
-// isDoubtful tells whether a member is in doubt that says down on so many hosts, and is contradicted on some of them.
-func isDoubtful(contradicted, down int) bool {
-	return contradicted >= doubtFrom && 2*contradicted > down
-}
-
 // doubt finds out who is in doubt.
 func (c *core) doubt(now int64) {
 	contradicted := make(map[*member]map[host]bool)
@@ -29,7 +19,7 @@ func (c *core) doubt(now int64) {
 		}
 		for i := range r.voices {
 			v := &r.voices[i]
-			if v.word != health.SaysDown || !v.member.isCandidate() || !r.contradicts(v, now-int64(notice)) {
+			if v.word != health.SaysDown || !v.member.isCandidate() || !c.isContradicted(r, v, notice, now) {
 				continue
 			}
 			hosts := contradicted[v.member]
@@ -41,7 +31,7 @@ func (c *core) doubt(now int64) {
 		}
 	}
 	for _, m := range c.members {
-		if is := isDoubtful(len(contradicted[m]), len(m.downs)); is != m.inDoubt {
+		if is := health.InDoubt(len(contradicted[m]), len(m.downs)); is != m.inDoubt {
 			m.inDoubt = is
 			m.doubtful = len(contradicted[m])
 			c.reseat()
@@ -49,24 +39,18 @@ func (c *core) doubt(now int64) {
 	}
 }
 
-// contradicts tells whether all others whose words count say up, one at least, where a voice says down, and whether all have
-// said so since before an instant.
-func (r *record) contradicts(x *voice, before int64) bool {
-	if x.said > before {
-		return false
-	}
-	others := 0
+// isContradicted tells whether all others of the site whose words count contradict a voice that says down.
+func (c *core) isContradicted(r *record, x *voice, notice time.Duration, now int64) bool {
+	others := c.opinions[:0]
 	for i := range r.voices {
 		v := &r.voices[i]
-		switch {
-		case v.member == x.member, !v.member.isCandidate(), v.member.frozen, v.member.site != x.member.site:
-		case v.word == health.SaysUp && v.said <= before:
-			others++
-		case v.word == health.SaysUp, v.word == health.SaysDown && !v.member.inDoubt:
-			return false
+		if v.member == x.member || !v.member.isCandidate() || !v.member.mayVote() || v.member.site != x.member.site {
+			continue
 		}
+		others = append(others, health.Opinion{Word: v.word, Age: time.Duration(now - v.said)})
 	}
-	return others > 0
+	c.opinions = others
+	return health.Contradicted(time.Duration(now-x.said), others, notice)
 }
 
 // noticeOf returns how long it takes to notice that a subject has changed, where its settings are known.

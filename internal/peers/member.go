@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"math"
 	"net/netip"
 	"time"
 
@@ -10,8 +11,6 @@ import (
 const (
 	// silentAfter is how long a member may be silent, which tells something each second, until its words do not count.
 	silentAfter = 3 * time.Second
-	// stuckAfter is how long, beside the longest check, no check may end.
-	stuckAfter = 3 * time.Second
 	// keepWords is for how long what a lost member has said is kept, so that it need not be told all anew when it is back.
 	keepWords = 2 * time.Minute
 	// keepMember is for how long a lost member is shown.
@@ -68,7 +67,7 @@ type claim struct {
 const never = -1 << 62
 
 func newMember(name string, now int64) *member {
-	return &member{name: name, hash: memberHash(name), since: now, heard: never, advanced: now,
+	return &member{name: name, hash: health.HashMember(name), since: now, heard: never, advanced: now,
 		offers: make(map[uint64]claim), notes: make(map[string]uint64), downs: make(map[host]int)}
 }
 
@@ -125,7 +124,7 @@ func (m *member) ask(now int64) {
 // appraise finds out whether its words may count. It reports whether that has changed.
 func (m *member) appraise(now int64) bool {
 	alive := m.self || m.heard != never && now-m.heard <= int64(silentAfter)
-	stuck := !m.self && m.pending > 0 && now-m.advanced > int64(stuckAfter+m.longest)
+	stuck := !m.self && health.IsStuck(int(min(m.pending, math.MaxInt32)), time.Duration(now-m.advanced), m.longest)
 	changed := alive != m.alive || stuck != m.stuck
 	m.alive, m.stuck = alive, stuck
 	return changed

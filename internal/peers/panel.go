@@ -9,7 +9,7 @@ import (
 
 const (
 	defaultObservers = 3
-	maxObservers     = 15
+	maxObservers     = health.MostVoters
 	// speakWithin is how long a voter may say nothing until another one takes its place.
 	speakWithin = 3 * time.Second
 )
@@ -65,7 +65,7 @@ func (p *panel) all() []*member { return p.voters[:p.n] }
 
 // ranked is a candidate and how high it ranks for the target at hand.
 type ranked struct {
-	rank   uint64
+	weight uint64
 	member *member
 }
 
@@ -75,7 +75,7 @@ type ranked struct {
 func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 	c.ranked = c.ranked[:0]
 	for _, m := range candidates {
-		c.ranked = append(c.ranked, ranked{rank(t.record.hash, m.hash), m})
+		c.ranked = append(c.ranked, ranked{health.Weight(t.record.hash, m.hash), m})
 	}
 	observers := 0
 	for i := range c.ranked {
@@ -83,7 +83,7 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 			break
 		}
 		for j := i + 1; j < len(c.ranked); j++ {
-			if c.ranked[j].rank > c.ranked[i].rank {
+			if c.ranked[j].weight > c.ranked[i].weight {
 				c.ranked[i], c.ranked[j] = c.ranked[j], c.ranked[i]
 			}
 		}
@@ -165,7 +165,7 @@ func (c *core) decide(t *topic, now int64) health.Decision {
 	if len(c.voters) == 0 {
 		return health.Decision{Alone: true, Observes: true}
 	}
-	inForce := t.inForce
+	inForce := t.own.inForce
 	if inForce == health.Unknown {
 		inForce = c.inForceElsewhere(t)
 	}
@@ -183,7 +183,7 @@ func (c *core) decide(t *topic, now int64) health.Decision {
 		verdicts = append(verdicts, verdict)
 	}
 	c.verdicts = verdicts
-	d.State, d.Tally = agreeSites(verdicts)
+	d.State, d.Tally = health.AgreeSites(verdicts)
 	return d
 }
 
@@ -209,7 +209,7 @@ func (c *core) signature(checks bool) uint64 {
 		x = 2
 	}
 	for _, m := range c.voters {
-		x = rank(x, m.hash)
+		x = health.Weight(x, m.hash)
 	}
 	return x
 }
@@ -218,35 +218,32 @@ func (c *core) signature(checks bool) uint64 {
 func (c *core) count(t *topic, voters []*member, inForce health.State) (health.State, health.Tally) {
 	var words [maxObservers]health.Word
 	for i, m := range voters {
-		if words[i] = c.wordOf(t, m); words[i] == health.NoWord {
-			words[i] = health.Checking
-		}
+		words[i] = c.wordOf(t, m)
 	}
-	return agree(words[:len(voters)], inForce)
+	return health.Agree(words[:len(voters)], inForce)
 }
 
-// inForceElsewhere returns the verdict that is in force with others: with the voters, or with other candidates where no voter has told one.
+// inForceElsewhere returns the verdict that is in force with others: with the voters, or with other candidates where no voter
+// has told one.
 func (c *core) inForceElsewhere(t *topic) health.State {
-	var voters, rest health.Tally
+	voters, rest := c.verdicts[:0], [2]health.State{}
 	for i := range t.record.voices {
 		v := &t.record.voices[i]
-		if v.member.self || v.inForce == health.Unknown || !v.member.isCandidate() {
-			continue
-		}
-		tally := &rest
-		if slices.Contains(c.voters, v.member) {
-			tally = &voters
-		}
-		if tally.Of++; v.inForce == health.Down {
-			tally.Down++
-		} else {
-			tally.Up++
+		switch {
+		case v.member.self || v.inForce == health.Unknown || !v.member.isCandidate():
+		case slices.Contains(c.voters, v.member):
+			voters = append(voters, v.inForce)
+		case v.inForce == health.Down:
+			rest[1] = v.inForce
+		default:
+			rest[0] = v.inForce
 		}
 	}
-	if voters.Of > 0 {
-		return judge(voters)
+	c.verdicts = voters
+	if len(voters) > 0 {
+		return health.Told(voters)
 	}
-	return judge(rest)
+	return health.Told(rest[:])
 }
 
 // shortestTrip returns the shortest round trip that the observers of this site have told.

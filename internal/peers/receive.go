@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/coredns-shaker/shaker/health"
 )
 
 // takeMessages looks at the messages that have arrived. It reports whether there are more.
@@ -374,13 +372,8 @@ func (c *core) oblige(k key) {
 	may := c.config.MayCheck
 	c.mu.Unlock()
 	settings, keep, ok := may(k.subject())
-	if ok && observe(c.monitor, k.subject(), settings, keep) != nil {
+	if ok && c.monitor.Observe(k.subject().Addr, settings, keep) != nil {
 		return
 	}
 	c.refuse(k, ok)
-}
-
-// observe takes a target into the table for others.
-func observe(m *health.Monitor, s health.Subject, k health.Key, keep time.Duration) *health.Target {
-	return m.Target(s.Addr, k, keep)
 }

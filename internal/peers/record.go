@@ -35,7 +35,7 @@ type records struct {
 func (rs *records) get(k key, add bool) *record {
 	r := rs.of[k]
 	if r == nil && add && len(rs.all) < maxSubjects {
-		r = &record{key: k, hash: subjectHash(k), place: int32(len(rs.all))}
+		r = &record{key: k, hash: k.subject().Hash(), place: int32(len(rs.all))}
 		rs.of[k] = r
 		rs.all = append(rs.all, r)
 	}

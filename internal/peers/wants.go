@@ -2,6 +2,7 @@ package peers
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/coredns-shaker/shaker/health"
@@ -86,7 +87,9 @@ func (c *core) ask(x *topic, now int64) {
 }
 
 // isWanted tells whether users of this replica want a topic.
-func isWanted(x *topic) bool { return true }
+func isWanted(x *topic) bool {
+	return slices.ContainsFunc(x.targets, (*health.Target).Wanted)
+}
 
 // lookAtSilent asks again, and passes over those who have said nothing for too long.
 func (c *core) lookAtSilent(now int64) {
