@@ -118,6 +118,17 @@ func (m *Monitor) SetCouncil(c Council) {
 	m.signal()
 }
 
+// UnsetCouncil has verdicts decided by the own checks from now on, as SetCouncil does with nil, unless another council has
+// taken the place of this one.
+func (m *Monitor) UnsetCouncil(c Council) {
+	m.mu.Lock()
+	isOurs := m.council == c
+	m.mu.Unlock()
+	if isOurs {
+		m.SetCouncil(nil)
+	}
+}
+
 // Reconsider has the council asked again about targets, soon. It may be called from any goroutine, with the locks of the
 // council held, and does not wait for anybody. A target that is about to be asked about is asked about once.
 func (m *Monitor) Reconsider(targets ...*Target) {

@@ -21,19 +21,20 @@ type addresses struct {
 
 // place is where a member is, and how it is addressed.
 type place struct {
-	at  netip.AddrPort
-	who receiver
+	at     netip.AddrPort
+	who    receiver
+	course *course // of packets to it
 }
 
 func newAddresses() *addresses {
 	return &addresses{byName: make(map[string]place), members: make(map[netip.Addr]int)}
 }
 
-func (a *addresses) of(name string) (netip.AddrPort, receiver, bool) {
+func (a *addresses) of(name string) (p place, ok bool) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	p, ok := a.byName[name]
-	return p.at, p.who, ok
+	p, ok = a.byName[name]
+	return p, ok
 }
 
 // has tells whether a member has the address.
@@ -63,10 +64,14 @@ func (a *addresses) count() int {
 }
 
 func (a *addresses) put(name string, at netip.AddrPort) {
+	course := newCourse()
+	if before, ok := a.of(name); ok {
+		course = before.course
+	}
 	a.remove(name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.byName[name] = place{at, receiverOf(name)}
+	a.byName[name] = place{at, receiverOf(name), course}
 	a.members[at.Addr()]++
 }
 

@@ -73,11 +73,11 @@ func (c *couriers) next(to string, q *queue) [][]byte {
 
 // deliver sends messages over a connection.
 func (t *transport) deliver(to string, messages [][]byte) error {
-	at, _, ok := t.members.of(to)
+	p, ok := t.members.of(to)
 	if !ok {
 		return nil // it has left meanwhile
 	}
-	conn, err := t.dial(at, to, forUser, patience)
+	conn, err := t.dial(p.at, to, forUser, patience)
 	if err != nil {
 		return err
 	}

@@ -209,7 +209,7 @@ func (h hooks) NotifyAlive(n *memberlist.Node) error {
 		return nil
 	}
 	at, ok := addressOf(n)
-	_, _, known := h.transport.members.of(n.Name)
+	_, known := h.transport.members.of(n.Name)
 	switch {
 	case !ok || n.Name == "" || len(n.Name) > maxName:
 		return fmt.Errorf("%q at %v is not possible", n.Name, n.Address())

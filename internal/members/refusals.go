@@ -13,8 +13,8 @@ import (
 type Counts struct {
 	SentMessages, SentOctets, ReceivedMessages, ReceivedOctets uint64
 	// Rejected are packets and connections by reason: "source", not among those that may speak to us; "key", not sealed with a
-	// key that we have; "format", another protocol; "flood", too many at a time; and "misled", for another replica, mostly
-	// for the one that had our address before.
+	// key that we have; "format", another protocol; "flood", too many at a time; "misled", for another replica, mostly
+	// for the one that had our address before; and "replay", a copy of what has come before.
 	Rejected map[string]uint64
 }
 
@@ -73,8 +73,8 @@ func newComplaints(t *tallies, warnf func(format string, args ...any)) *complain
 // refuse counts what is refused, and tells it unless that was done lately.
 func (c *complaints) refuse(why refusal, from netip.AddrPort) {
 	c.tallies.refused[why].Add(1)
-	if why == misled {
-		return // is what happens after a restart, until all know of it
+	if why >= misled {
+		return // that happens after a restart, until all know of it, and where the network doubles packets
 	}
 	now := time.Since(c.began)
 	if int64(now) < c.due.Load() {

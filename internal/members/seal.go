@@ -15,8 +15,8 @@ import (
 
 // What goes over the network is sealed as a whole: packets one by one, and connections in frames. Nobody without a key can
 // read it, make it, or change it. It is bound to whom it is for: a packet to the name of the receiver, which is another one
-// after each start, and a connection to random octets of both ends. So what was recorded is of no use with another
-// receiver, nor with the same one after a restart.
+// after each start, and a connection to random octets of both ends. Packets are numbered. So what was recorded is of no
+// use: not with another receiver, not with the same one after a restart, and not with the same one before that.
 
 // label keeps apart what else is sealed with the same key, and goes into all that is.
 const label = "shaker peers 1"
@@ -28,8 +28,9 @@ var mark = [4]byte{0xf5, 's', 'h', 1}
 const (
 	// maxPacket bounds a packet, in octets. It fits into what nearly every link carries in one piece, also in a tunnel.
 	maxPacket = 1400
-	// packetOverhead is what a packet has around what is in it: the mark, for whom it is, what kind it is, and the seal.
-	packetOverhead = len(mark) + 4 + 1 + sealed
+	// packetOverhead is what a packet has around what is in it: the mark, for whom it is, a stamp, what kind it is, and the
+	// seal.
+	packetOverhead = len(mark) + 4 + stampSize + 1 + sealed
 	// maxFrame bounds what is in a frame of a connection, in octets.
 	maxFrame = 64 << 10
 	// patience is how long the beginning of a connection may take on either side.
@@ -58,12 +59,12 @@ func receiverOf(name string) receiver {
 }
 
 // sealPacket appends a packet to dst.
-func sealPacket(dst []byte, k *keyring, to receiver, what kind, content []byte) []byte {
+func sealPacket(dst []byte, k *keyring, to receiver, c *course, what kind, content []byte) []byte {
 	dst = append(dst, mark[:]...)
 	dst = append(dst, to.tag[:]...)
 	plain := scratch.Get().(*[]byte)
 	defer scratch.Put(plain)
-	*plain = append(append((*plain)[:0], byte(what)), content...)
+	*plain = append(append(c.append((*plain)[:0]), byte(what)), content...)
 	return k.seal(dst, *plain, to.about)
 }
 
@@ -80,15 +81,16 @@ const (
 	format           // something else than a packet or a connection of ours
 	flood            // too many at a time
 	misled           // for another replica, mostly for the one that was here before a restart
+	replay           // a copy of what has come before
 	refusals         // how many there are
 )
 
 func (r refusal) String() string {
-	return [...]string{"", "source", "key", "format", "flood", "misled"}[r]
+	return [...]string{"", "source", "key", "format", "flood", "misled", "replay"}[r]
 }
 
 // openPacket returns what is in a packet, in dst.
-func openPacket(dst []byte, k *keyring, me receiver, packet []byte) (what kind, content []byte, why refusal) {
+func openPacket(dst []byte, k *keyring, me receiver, known *copies, packet []byte) (what kind, content []byte, why refusal) {
 	if len(packet) < packetOverhead || len(packet) > maxPacket || !bytes.HasPrefix(packet, mark[:]) {
 		return 0, nil, format
 	}
@@ -99,10 +101,13 @@ func openPacket(dst []byte, k *keyring, me receiver, packet []byte) (what kind, 
 	switch {
 	case !ok:
 		return 0, nil, key
-	case kind(plain[0]) > forUser:
+	case !known.isNew([stampSize]byte(plain)):
+		return 0, nil, replay
+	}
+	if what = kind(plain[stampSize]); what > forUser {
 		return 0, nil, format
 	}
-	return kind(plain[0]), plain[1:], taken
+	return what, plain[stampSize+1:], taken
 }
 
 // Who accepts a connection sends the mark and random octets. Who has dialed sends the same, then what the connection is for,

@@ -42,6 +42,7 @@ type transport struct {
 	keys     atomic.Pointer[keyring]
 	allowed  atomic.Pointer[bart.Lite] // nil allows anybody
 	members  *addresses
+	unknown  *course // of packets to replicas that are not members, or not yet
 	doors    doors
 	counts   tallies
 	complain *complaints
@@ -99,7 +100,7 @@ func newTransport(at netip.AddrPort, name string) (*transport, error) {
 	t := &transport{
 		self: netip.AddrPortFrom(at.Addr(), uint16(tcp.Addr().(*net.TCPAddr).Port)),
 		me:   receiverOf(name), name: name,
-		members: newAddresses(),
+		members: newAddresses(), unknown: newCourse(),
 		packets: make(chan *memberlist.Packet, handedOver),
 		streams: make(chan net.Conn, maxConnections),
 		tcp:     tcp,
@@ -142,7 +143,7 @@ func plain(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr()
 const errorPause = 5 * time.Millisecond
 
 func (t *transport) readPackets(udp *net.UDPConn) {
-	buffer, opened := make([]byte, maxPacket+1), make([]byte, 0, maxPacket)
+	buffer, opened, known := make([]byte, maxPacket+1), make([]byte, 0, maxPacket), new(copies)
 	for {
 		n, from, err := udp.ReadFromUDPAddrPort(buffer)
 		switch {
@@ -151,18 +152,18 @@ func (t *transport) readPackets(udp *net.UDPConn) {
 		case err != nil && n == 0: // otherwise a packet that is longer, on some systems
 			time.Sleep(errorPause)
 		default:
-			t.takePacket(opened, buffer[:n], plain(from))
+			t.takePacket(opened, known, buffer[:n], plain(from))
 		}
 	}
 }
 
 // takePacket takes a packet. What is in it is opened into a buffer that is used again.
-func (t *transport) takePacket(buffer, packet []byte, from netip.AddrPort) {
+func (t *transport) takePacket(buffer []byte, known *copies, packet []byte, from netip.AddrPort) {
 	if !t.isAllowed(from.Addr()) {
 		t.complain.refuse(source, from)
 		return
 	}
-	what, content, why := openPacket(buffer, t.keys.Load(), t.me, packet)
+	what, content, why := openPacket(buffer, t.keys.Load(), t.me, known, packet)
 	if why != taken {
 		t.complain.refuse(why, from)
 		return
@@ -273,18 +274,27 @@ func (t *transport) send(to string, message []byte, reliable bool) {
 		t.couriers.post(t, to, message)
 		return
 	}
-	if at, who, ok := t.members.of(to); ok {
-		t.write(at, who, forUser, message) // what is lost is asked for
+	if p, ok := t.members.of(to); ok {
+		t.write(p.at, p, forUser, message) // what is lost is asked for
 	}
+}
+
+// addressee returns how a replica is addressed, which may be no member.
+func (t *transport) addressee(name string) place {
+	p, ok := t.members.of(name)
+	if !ok {
+		p = place{who: receiverOf(name), course: t.unknown}
+	}
+	return p
 }
 
 // sendTo is [Members.SendTo].
 func (t *transport) sendTo(to string, at netip.AddrPort, message []byte) {
-	t.write(at, receiverOf(to), forUser, message)
+	t.write(at, t.addressee(to), forUser, message)
 }
 
 // write sends a packet.
-func (t *transport) write(at netip.AddrPort, to receiver, what kind, content []byte) error {
+func (t *transport) write(at netip.AddrPort, to place, what kind, content []byte) error {
 	if len(content) > maxPacket-packetOverhead {
 		return fmt.Errorf("a packet has %d octets, want %d at most", len(content), maxPacket-packetOverhead)
 	}
@@ -294,7 +304,7 @@ func (t *transport) write(at netip.AddrPort, to receiver, what kind, content []b
 	}
 	buffer := scratch.Get().(*[]byte)
 	defer scratch.Put(buffer)
-	*buffer = sealPacket((*buffer)[:0], t.keys.Load(), to, what, content)
+	*buffer = sealPacket((*buffer)[:0], t.keys.Load(), to.who, to.course, what, content)
 	t.counts.sent(len(*buffer))
 	if t.wire != nil && !t.wire(*buffer) {
 		return nil
@@ -381,7 +391,7 @@ func (t *transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, e
 	if err != nil {
 		return time.Time{}, err
 	}
-	err = t.write(plain(at), receiverOf(a.Name), forMemberlist, b)
+	err = t.write(plain(at), t.addressee(a.Name), forMemberlist, b)
 	return time.Now(), err
 }
 

@@ -21,8 +21,8 @@ import (
 type network interface {
 	// send sends to a member, by name.
 	send(to string, message []byte, reliable bool)
-	// sendTo sends a packet to whoever listens there.
-	sendTo(to netip.AddrPort, message []byte)
+	// sendTo sends a packet to who has a name and listens there, and may not be a member yet.
+	sendTo(to string, at netip.AddrPort, message []byte)
 }
 
 const (
@@ -382,9 +382,7 @@ func (c *core) run(ctx context.Context) {
 	pprof.SetGoroutineLabels(pprof.WithLabels(ctx, pprof.Labels("shaker", "peers")))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	c.mu.Lock()
-	c.tickAt = c.now() + int64(tick)
-	c.mu.Unlock()
+	c.begin()
 	for {
 		at := c.turn()
 		timer.Reset(time.Duration(max(at-c.now(), 0)))
@@ -395,6 +393,13 @@ func (c *core) run(ctx context.Context) {
 		case <-timer.C:
 		}
 	}
+}
+
+// begin has time begin.
+func (c *core) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tickAt = c.now() + int64(tick)
 }
 
 // turn does all there is to do, and returns when the next one is due.

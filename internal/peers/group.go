@@ -2,10 +2,17 @@
 package peers
 
 import (
+	"bytes"
+	"context"
+	"fmt"
 	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/members"
 )
 
 // Config is what a group is made of.
@@ -54,30 +61,186 @@ type Disagreement struct {
 	Tally   health.Tally
 }
 
+// readyWithin is when a group is ready at the latest, whether the others could be reached or not.
+const readyWithin = 30 * time.Second
+
 // Group is the replicas that this one knows, with what they say of targets. It is the [health.Council] of a monitor.
-type Group struct{}
+type Group struct {
+	monitor *health.Monitor
+	members *members.Members
+	core    *core
+	opened  time.Time
+	ready   atomic.Bool
+
+	end   context.CancelFunc
+	ended sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows, one change at a time
+	config Config
+	closed bool
+}
+
+// carrier is the network of a core.
+type carrier struct{ *members.Members }
+
+func (c carrier) send(to string, message []byte, reliable bool) { c.Send(to, message, reliable) }
+func (c carrier) sendTo(to string, at netip.AddrPort, message []byte) {
+	c.SendTo(to, at, message)
+}
 
 // Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors.
-func Open(c Config, m *health.Monitor, l Listener) (*Group, error) { return new(Group), nil }
+func Open(c Config, m *health.Monitor, l Listener) (*Group, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = c.Address.Addr().String()
+	}
+	name := nameOf(host)
+	found, err := members.Open(c.ofMembers(name))
+	if err != nil {
+		return nil, err
+	}
+	g := &Group{monitor: m, members: found, opened: time.Now(), config: c}
+	c.Address = found.Self() // the port may have been 0
+	l = oneAtATime(l)
+	g.core = newCore(c, name, m, l, carrier{found})
+	ctx, cancel := context.WithCancel(context.Background())
+	g.end = cancel
+	g.ended.Go(func() { g.core.run(ctx) })
+	if err := found.Start(g.listen(l)); err != nil {
+		cancel()
+		g.ended.Wait()
+		return nil, err
+	}
+	m.SetCouncil(g.core)
+	return g, nil
+}
+
+// check tells what is wrong with an address. The others have to reach this replica there.
+func (c Config) check() error {
+	a := c.Address.Addr()
+	switch {
+	case !a.IsValid() || a.IsUnspecified():
+		return fmt.Errorf("%v is not the address of one machine, want one at which the others reach this replica", c.Address)
+	case a.Zone() != "" || a.IsMulticast():
+		return fmt.Errorf("%v means nothing on other machines, want an address at which they reach this replica", c.Address)
+	}
+	return nil
+}
+
+func (c Config) ofMembers(name string) members.Config {
+	return members.Config{Address: c.Address, Name: name, Join: c.Join, KeyFile: c.KeyFile, Allow: c.Allow}
+}
+
+// listen has the core told what the network has to tell.
+func (g *Group) listen(l Listener) members.Listener {
+	return members.Listener{
+		Joined: g.core.joined,
+		// Who leaves says goodbye by a message. Where that is lost, nobody knows better than that it is gone.
+		Left:      func(name string) { g.core.left(name, false) },
+		Take:      g.core.take,
+		Meta:      g.core.meta,
+		Infof:     l.Infof,
+		Warningf:  l.Warningf,
+		Recovered: l.Recovered,
+	}
+}
+
+// oneAtATime has the functions of a listener be called one at a time, whoever calls them.
+func oneAtATime(l Listener) Listener {
+	var mu sync.Mutex
+	logged := func(f func(string, ...any)) func(string, ...any) {
+		return func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			f(format, args...)
+		}
+	}
+	return Listener{
+		Infof: logged(l.Infof), Warningf: logged(l.Warningf),
+		Disagreed: func(t *health.Target, d Disagreement) {
+			mu.Lock()
+			defer mu.Unlock()
+			l.Disagreed(t, d)
+		},
+		Noted: func(from, key string, value []byte) {
+			mu.Lock()
+			defer mu.Unlock()
+			l.Noted(from, key, value)
+		},
+		Recovered: func(where string, reason any) {
+			mu.Lock()
+			defer mu.Unlock()
+			l.Recovered(where, reason)
+		},
+	}
+}
 
 // Configure changes all but the Address. An error changes nothing.
-func (g *Group) Configure(c Config) error { return nil }
+func (g *Group) Configure(c Config) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || c.Address != g.config.Address {
+		return fmt.Errorf("%v is not the address that this group has, want %v", c.Address, g.config.Address)
+	}
+	if err := g.members.Configure(c.ofMembers(g.core.name)); err != nil {
+		return err
+	}
+	meta := g.core.meta()
+	g.config = c
+	c.Address = g.members.Self()
+	g.core.configure(c)
+	if !bytes.Equal(meta, g.core.meta()) {
+		g.members.Announce()
+	}
+	return nil
+}
 
-// Close tells the others that this replica leaves, without waiting for them, and ends all that Open has begun. The monitor
-// decides alone then.
-func (g *Group) Close() {}
+// Close tells the others that this replica leaves, without waiting for them, and ends all that Open has begun: the address is
+// free then. The monitor decides alone from there on, unless
+// another group has been opened for it meanwhile. Close may be called twice.
+func (g *Group) Close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return
+	}
+	g.closed = true
+	g.monitor.UnsetCouncil(g.core)
+	g.end()
+	g.ended.Wait()
+	g.members.Close(g.core.goodbye)
+}
 
-// Ready tells whether the verdicts of all others that can be reached are known. It stays true.
-func (g *Group) Ready() bool { return true }
+// Ready tells whether the verdicts of all others that can be reached are known, or 30 seconds have passed. It stays true.
+func (g *Group) Ready() bool {
+	if !g.ready.Load() && (g.members.Settled() && g.core.ready() || time.Since(g.opened) >= readyWithin) {
+		g.ready.Store(true)
+	}
+	return g.ready.Load()
+}
 
-// Note tells all others a note, in the place of the one before with the same key. A key may have 400 octets, a value 700.
-func (g *Group) Note(key string, value []byte) {}
+// Note tells all others a note, in the place of the one before with the same key. A key may have 400 octets, a value 700. What
+// does not fit is left out.
+func (g *Group) Note(key string, value []byte) { g.core.note(key, value) }
 
 // Report returns what there is to tell of the group.
-func (g *Group) Report() Report { return Report{} }
+func (g *Group) Report() Report {
+	r := g.core.report()
+	for _, j := range g.members.Joins() {
+		r.Join = append(r.Join, Joined(j))
+	}
+	r.Ready = g.Ready()
+	malformed := r.Counts.Rejected["format"]
+	r.Counts = Counts(g.members.Counts())
+	r.Counts.Rejected["format"] += malformed
+	return r
+}
 
 // Said returns what each replica that observes a target says of it, and this one. It is nil for a target that nobody knows.
-func (g *Group) Said(t *health.Target) []Said { return nil }
+func (g *Group) Said(t *health.Target) []Said { return g.core.said(t) }
 
 // Report is what there is to tell of a group.
 type Report struct {
@@ -124,7 +287,9 @@ type Member struct {
 // Counts are numbers since Open.
 type Counts struct {
 	SentMessages, SentOctets, ReceivedMessages, ReceivedOctets uint64
-	// Rejected are packets and connections by reason: "source", "key", "format", "flood".
+	// Rejected are packets and connections by reason: "source", not among those that may speak to us; "key", not sealed with a
+	// key that we have; "format", another protocol; "flood", too many at a time; "misled", for another replica, mostly
+	// for the one that had our address before; and "replay", a copy of what has come before.
 	Rejected map[string]uint64
 }
 

@@ -321,11 +321,11 @@ func (c *core) receiveAsk(from string, a ask) {
 		c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
 		return
 	}
-	c.answerStranger(a.at, x, whole)
+	c.answerStranger(from, a.at, x, whole)
 }
 
 // answerStranger sends the first packets of what is asked for to somebody whom the network has not told of yet.
-func (c *core) answerStranger(at netip.AddrPort, x span, whole bool) {
+func (c *core) answerStranger(to string, at netip.AddrPort, x span, whole bool) {
 	for range burstPackets {
 		c.mu.Lock()
 		if x.first > x.last || c.strangersLeft == 0 {
@@ -340,7 +340,7 @@ func (c *core) answerStranger(at netip.AddrPort, x span, whole bool) {
 		c.buffer, x.first = c.ledger.append(c.buffer[:0], c.name, ch, packetSize, c.now())
 		x.first++
 		c.mu.Unlock()
-		c.network.sendTo(at, c.buffer)
+		c.network.sendTo(to, at, c.buffer)
 	}
 }
 
