@@ -123,11 +123,16 @@ func (j *journal) Changed(c health.Change) {
 // Froze implements health.Listener.
 func (j *journal) Froze(f health.Freeze) {
 	switch {
+	case f.Frozen && f.WithPeers:
+		freezes.Inc()
+		j.Warningf(events.Freeze, "Verdicts are frozen: all other replicas fell silent together with %d of %d hosts, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Silent+f.Heard)
 	case f.Frozen:
 		freezes.Inc()
 		j.Warningf(events.Freeze, "Verdicts are frozen: %d hosts fell silent together and %d did not, as if this machine were cut off. Until it is over, none goes down by silence", f.Silent, f.Heard)
 	case f.Expired:
 		j.Warningf(events.Thaw, "Verdicts are no longer frozen, after %v: no freeze may last longer, although hosts are still silent", f.Took.Round(time.Second))
+	case f.WithPeers:
+		j.Infof(events.Thaw, "Verdicts are no longer frozen, after %v: other replicas or hosts are heard of again", f.Took.Round(time.Second))
 	default:
 		j.Infof(events.Thaw, "Verdicts are no longer frozen, after %v: hosts are heard of again", f.Took.Round(time.Second))
 	}

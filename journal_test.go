@@ -173,15 +173,19 @@ func TestJournalFreezes(t *testing.T) {
 		{Frozen: true, Silent: 190, Heard: 10},
 		{Took: 30500 * time.Millisecond},
 		{Took: 5 * time.Minute, Expired: true},
+		{Frozen: true, Silent: 1, WithPeers: true},
+		{Took: 7 * time.Second, WithPeers: true},
 	} {
 		j.Froze(f)
 	}
 	journalExpect(t, journalTake(logged),
 		"[WARNING] Verdicts are frozen: 190 hosts fell silent together and 10 did not, as if this machine were cut off. Until it is over, none goes down by silence",
 		"[INFO] Verdicts are no longer frozen, after 31s: hosts are heard of again",
-		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although hosts are still silent")
-	if n := testutil.ToFloat64(freezes) - before; n != 1 {
-		t.Errorf("%v freezes counted, want 1", n)
+		"[WARNING] Verdicts are no longer frozen, after 5m0s: no freeze may last longer, although hosts are still silent",
+		"[WARNING] Verdicts are frozen: all other replicas fell silent together with 1 of 1 hosts, as if this machine were cut off. Until it is over, none goes down by silence",
+		"[INFO] Verdicts are no longer frozen, after 7s: other replicas or hosts are heard of again")
+	if n := testutil.ToFloat64(freezes) - before; n != 2 {
+		t.Errorf("%v freezes counted, want 2", n)
 	}
 }
 

@@ -57,8 +57,8 @@ func (m *Monitor) hearOfPeers(now int64) {
 		return
 	}
 	if slot, count := f.countLost(percent); slot > 0 {
-		m.freeze(slot, count, now)
 		f.withPeers = true
+		m.freeze(slot, count, now)
 	}
 }
 

@@ -37,6 +37,8 @@ type Freeze struct {
 	// Silent is how many hosts had fallen silent when verdicts froze, and Heard of how many something had come back.
 	// A network (/24 or /64) counts for 9 at most. Both are 0 when verdicts thaw.
 	Silent, Heard int64
+	// WithPeers tells that all peers fell silent together with the hosts, see [Monitor.LostPeers].
+	WithPeers bool
 	// Took is how long verdicts were frozen when they thaw, and Expired tells that they thaw because it took too long.
 	Took    time.Duration
 	Expired bool
@@ -152,8 +154,8 @@ func (m *Monitor) freezeIfCutOff(t *Target, now int64) {
 		withPeers = slot > 0
 	}
 	if withPeers || c.isCutOff(percent) {
-		m.freeze(slot, c, now)
 		f.withPeers = withPeers
+		m.freeze(slot, c, now)
 	}
 }
 
@@ -162,7 +164,7 @@ func (m *Monitor) freeze(slot int64, c count, now int64) {
 	f := &m.loop.freezer
 	f.from = slot
 	m.freezing.began.Store(max(now, 1))
-	m.tellFreeze(Freeze{Frozen: true, Silent: int64(c.silent), Heard: int64(c.heard)})
+	m.tellFreeze(Freeze{Frozen: true, Silent: int64(c.silent), Heard: int64(c.heard), WithPeers: f.withPeers})
 	for t := range m.All() {
 		if t.load()&silenced == 0 {
 			continue
@@ -264,7 +266,7 @@ func (m *Monitor) thaw(now int64, expired bool) {
 			t.run, t.noPaths = 0, 0
 		}
 	}
-	m.tellFreeze(Freeze{Took: time.Duration(now - began), Expired: expired})
+	m.tellFreeze(Freeze{Took: time.Duration(now - began), Expired: expired, WithPeers: m.loop.freezer.withPeers})
 }
 
 func (m *Monitor) tellFreeze(f Freeze) {
