@@ -493,6 +493,7 @@ func (r *node) awaitReady() {
 	r.g.t.Helper()
 	r.p.UntilNil(func() error {
 		if ok, body := isReady(r.g.t, r.at(groupReady)); !ok {
+			time.Sleep(10 * time.Millisecond) // each time is a line in its log
 			return fmt.Errorf("%s is not ready: %s", r.name, body)
 		}
 		return nil
