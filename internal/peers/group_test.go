@@ -236,7 +236,7 @@ func (l *line) send(to string, message []byte, reliable bool) {
 	}
 }
 
-func (l *line) sendTo(to netip.AddrPort, message []byte) {
+func (l *line) sendTo(_ string, to netip.AddrPort, message []byte) {
 	w := l.house.town
 	w.mu.Lock()
 	defer w.mu.Unlock()
