@@ -1,9 +1,14 @@
 package shaker
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -199,6 +204,32 @@ func TestPeersKeyFile(t *testing.T) {
 	var process processSettings
 	if _, err := parse(c, &process); err != nil || process.peers.key.value != key {
 		t.Errorf("%v, key file %q, want %q", err, process.peers.key.value, key)
+	}
+}
+
+// Mistakes in the key file are those of the line that names it. What is not safe is a doubt, once for each file.
+func TestPeersKeyFileMistakes(t *testing.T) {
+	dir := t.TempDir()
+	for text, want := range map[string]string{"short\n": "is a key of 5 characters", "": "has no key"} {
+		err := setupValidate("Corefile", ". {\nshaker {\npeers key "+lab.FileIn(t, dir, "key", text)+"\n}\n}\n")
+		if got := fmt.Sprint(err); !strings.HasPrefix(got, "plugin/shaker: Corefile:3 - Error during parsing: peers: key: ") || !strings.Contains(got, want) {
+			t.Errorf("%q: %s, want %q in it", text, got, want)
+		}
+	}
+	err := setupValidate("Corefile", ". {\nshaker {\npeers key "+filepath.Join(dir, "none")+"\n}\n}\n")
+	if !errors.Is(err, fs.ErrNotExist) && !strings.Contains(fmt.Sprint(err), "no such file") {
+		t.Errorf("a key file that is missing: %v", err)
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	key, log := lab.FileIn(t, dir, "key", peersKey), lab.CaptureLog(t)
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	setupRead(t, "Corefile", "a {\nshaker {\npeers key "+key+"\n}\n}\nb {\nshaker {\npeers key "+key+"\n}\n}\n")
+	if lines := log.Take(); len(lines) != 1 || !strings.Contains(lines[0], "[WARNING] plugin/shaker: Corefile:3: peers: key: "+key+" has the mode 0644") {
+		t.Errorf("logged %q", lines)
 	}
 }
 

@@ -304,8 +304,8 @@ type Said struct {
 }
 
 // CheckKeyFile looks for mistakes in a key file without opening a group. The doubt, if there is one, is of what is possible
-// but not safe: others can read the file.
-func CheckKeyFile(path string) (doubt string, err error) { return "", nil }
+// but not safe: everybody on this machine can read the file.
+func CheckKeyFile(path string) (doubt string, err error) { return members.CheckKeyFile(path) }
 
 // Enter implements [health.Council].
 func (g *Group) Enter(t *health.Target) health.Decision {
