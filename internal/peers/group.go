@@ -308,17 +308,15 @@ type Said struct {
 func CheckKeyFile(path string) (doubt string, err error) { return members.CheckKeyFile(path) }
 
 // Enter implements [health.Council].
-func (g *Group) Enter(t *health.Target) health.Decision {
-	return health.Decision{Observes: true, Alone: true}
-}
+func (g *Group) Enter(t *health.Target) health.Decision { return g.core.Enter(t) }
 
 // Decide implements [health.Council].
 func (g *Group) Decide(t *health.Target, own health.Opinion) health.Decision {
-	return health.Decision{Observes: true, Alone: true}
+	return g.core.Decide(t, own)
 }
 
 // Leave implements [health.Council].
-func (g *Group) Leave(t *health.Target) {}
+func (g *Group) Leave(t *health.Target) { g.core.Leave(t) }
 
 // Froze implements [health.Council].
-func (g *Group) Froze(frozen bool) {}
+func (g *Group) Froze(frozen bool) { g.core.Froze(frozen) }
