@@ -491,7 +491,12 @@ func (r *node) awaitServing() {
 // awaitReady waits until ready says so.
 func (r *node) awaitReady() {
 	r.g.t.Helper()
+	began, told := time.Now(), false
 	r.p.UntilNil(func() error {
+		if !told && !r.g.alone && !r.alone && time.Since(began) > 2*time.Second {
+			told = true
+			r.g.t.Logf("%s is not ready after 2s: %+v", r.name, *r.peers())
+		}
 		if ok, body := isReady(r.g.t, r.at(groupReady)); !ok {
 			time.Sleep(10 * time.Millisecond) // each time is a line in its log
 			return fmt.Errorf("%s is not ready: %s", r.name, body)

@@ -237,9 +237,8 @@ func TestLabPeersKilled(t *testing.T) {
 				for _, r := range victims {
 					end.back(r)
 				}
-				g.untilKnown()
-				g.untilShared(3)
-				g.untilRight()
+				t.Logf("%d %s: all know each other again after %v, share the work after %v, and are right after %v", n, end.how,
+					g.untilKnown(), g.untilShared(3), g.untilRight())
 				_, lacking := w.end()
 				expectNone(t, fmt.Sprintf("%d %s: removals of living targets", n, end.how), g.removals(began))
 				expectNone(t, fmt.Sprintf("%d %s: living addresses that answers lacked", n, end.how), lacking)
