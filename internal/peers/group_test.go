@@ -27,7 +27,7 @@ type town struct {
 	rng *rand.Rand
 	// delay is how long a message takes at least, and at most twice that.
 	delay      time.Duration
-	loss, twin float64 // how likely a packet is lost, or comes twice
+	loss, twin float64         // how likely a packet is lost, or comes twice
 	cut        map[[2]int]bool // from one replica to another
 	houses     []*house
 	// check is what comes back when a replica checks a target, and after how long.
@@ -77,7 +77,9 @@ func mayCheckWith(keys ...health.Key) func(health.Subject) (health.Key, time.Dur
 
 func newTown(t testing.TB, n int, seed uint64) *town {
 	w := &town{t: t, rng: rand.New(rand.NewPCG(seed, 1)), delay: 200 * time.Microsecond, cut: make(map[[2]int]bool), syns: make(map[netip.AddrPort]int)}
-	w.check = func(*house, netip.AddrPort) (checker.Result, time.Duration) { return checker.Answered, time.Millisecond }
+	w.check = func(*house, netip.AddrPort) (checker.Result, time.Duration) {
+		return checker.Answered, time.Millisecond
+	}
 	for i := range n {
 		h := &house{town: w, number: i, at: netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 7946), notes: make(map[string]string)}
 		h.config = Config{Address: h.at, Site: "s", Offers: []health.Key{quick}, MayCheck: mayCheckWith(quick), Shaker: "v1"}
@@ -381,17 +383,16 @@ func (w *town) want(targets int, houses ...*house) {
 	}
 }
 
-// states returns the verdicts of a replica, "?" for a target that is not in its table.
+// states returns the verdicts of a replica, "." for a target that is not in its table.
 func (h *house) states(targets int) string {
 	var b []byte
 	for i := range targets {
 		t, ok := h.monitor.Find(target(i), quick)
-		switch {
-		case !ok:
-			b = append(b, '?')
-		default:
-			b = append(b, t.State().String()[0])
+		letter := byte('.')
+		if ok {
+			letter = "?ud"[t.State()]
 		}
+		b = append(b, letter)
 	}
 	return string(b)
 }

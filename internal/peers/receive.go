@@ -198,8 +198,7 @@ func (c *core) takeSpan(m *member, ch *changes, numbers []uint64, now int64) {
 	if m.whole > m.base && m.have.level() >= m.whole {
 		m.base = m.whole
 	}
-	if m.have.level() < m.newest {
-		m.ask(now)
+	if !m.keepLevel(now) {
 		return
 	}
 	for _, r := range m.buried {

@@ -91,17 +91,26 @@ func isWanted(x *topic) bool {
 	return slices.ContainsFunc(x.targets, (*health.Target).Wanted)
 }
 
-// lookAtSilent asks again, and passes over those who have said nothing for too long.
-func (c *core) lookAtSilent(now int64) {
-	for i := len(c.silent) - 1; i >= 0; i-- {
-		x := c.silent[i]
+// lookAtSilent asks again, and passes over those who have said nothing for too long: for some topics at a time. It reports
+// whether there are more.
+func (c *core) lookAtSilent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	c.unheard = min(c.unheard, len(c.silent))
+	for range piece {
+		if c.unheard == 0 {
+			return false
+		}
+		c.unheard--
+		x := c.silent[c.unheard]
 		if len(x.seats) == 0 {
 			delist(&c.silent, x, func(x *topic) *int32 { return &x.silent })
 			continue
 		}
-		for j := range x.seats {
-			s := &x.seats[j]
-			if late := now - s.since - int64(speakWithin); late >= 0 && late < int64(tick)*4 {
+		for i := range x.seats {
+			if s := &x.seats[i]; !s.passedOver && now-s.since >= int64(speakWithin) {
+				s.passedOver = true
 				c.reconsider(x)
 			}
 		}
@@ -109,6 +118,7 @@ func (c *core) lookAtSilent(now int64) {
 			c.ask(x, now)
 		}
 	}
+	return true
 }
 
 // sendWants sends wants, sorted by who is asked.
