@@ -46,7 +46,7 @@ type transport struct {
 	doors    doors
 	counts   tallies
 	complain *complaints
-	wire     func(packet []byte) bool // sees each packet that is sent, and has it be lost where it is false; nil outside of tests
+	wire     func(packet []byte) bool // that of Config
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn

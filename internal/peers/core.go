@@ -669,6 +669,9 @@ func (c *core) sendAsks() {
 			continue
 		}
 		x, missing := m.have.gap(m.newest)
+		if missing && len(m.have) > 2 {
+			x.last = m.newest // gaps come by the dozen, and what is between them is little
+		}
 		if !m.greeted {
 			x, missing = span{m.have.level() + 1, math.MaxUint64}, true
 		}

@@ -106,6 +106,9 @@ func (m *member) takeBeat(x beat, now int64) {
 	if x.finished != m.finished || x.pending == 0 {
 		m.advanced = now
 	}
+	if !m.greeted {
+		m.asked = min(m.asked, now+askAfter) // it knows this replica now, and may not have when it was asked before
+	}
 	m.beat, m.greeted = x, true
 	m.keepLevel(now)
 }
@@ -124,6 +127,9 @@ func (m *member) keepLevel(now int64) (level bool) {
 
 // askAfter is how long what is missing may be on its way.
 const askAfter = int64(50 * time.Millisecond)
+
+// askOn is how long after an answer is asked for what is still missing. It is longer than answerAgain.
+const askOn = int64(150 * time.Millisecond)
 
 // ask has what is missing asked for soon.
 func (m *member) ask(now int64) {

@@ -194,11 +194,15 @@ func (c *core) takeSpan(m *member, ch *changes, numbers []uint64, now int64) {
 	if ch.whole != 0 && m.base < ch.whole {
 		c.forgetRemoved(m, span{ch.first, ch.last}, numbers)
 	}
+	level := m.have.level()
 	m.have.add(span{ch.first, ch.last})
 	if m.whole > m.base && m.have.level() >= m.whole {
 		m.base = m.whole
 	}
 	if !m.keepLevel(now) {
+		if m.have.level() > level {
+			m.asked = min(m.asked, now+askOn)
+		}
 		return
 	}
 	for _, r := range m.buried {
