@@ -15,12 +15,11 @@ type group struct {
 	of *instance
 }
 
-// useGroup has the replicas that an instance names decide, or the own checks where it names none. The group of another
-// address goes on, so that nothing is lost if the reload fails. The caller holds mu.
+// useGroup has an instance be in the group of replicas that it names, if it names one. The group of another address goes on, and
+// decides until it is closed: so nothing is lost if the reload fails. The caller holds mu.
 func (s *sharedState) useGroup(inst *instance) error {
 	settings := &inst.settings.peers
 	if !settings.listen.isSet() {
-		s.setCouncil(nil)
 		return nil
 	}
 	address := settings.listen.value.address
@@ -37,7 +36,6 @@ func (s *sharedState) useGroup(inst *instance) error {
 	g.of = inst
 	s.engine.journal.bySites.Store(settings.site.value.quorum)
 	inst.peers.Store(g.Group)
-	s.setCouncil(g)
 	return nil
 }
 
@@ -63,27 +61,23 @@ func (s *sharedState) openGroup(inst *instance) (*group, error) {
 	return g, nil
 }
 
-// setCouncil has a group decide, or the own checks where it is nil. The caller holds mu.
-func (s *sharedState) setCouncil(g *group) {
-	if g == s.council {
-		return
-	}
-	s.council = g
-	if g == nil {
-		s.engine.monitor.SetCouncil(nil)
-		return
-	}
-	s.engine.monitor.SetCouncil(g.Group)
-}
-
-// closeGroups leaves the groups that nobody with a lease wants. The caller holds mu.
+// closeGroups leaves the groups that nobody with a lease wants. If one is left, it decides. The caller holds mu.
 func (s *sharedState) closeGroups() {
+	var unwanted []*group
 	for address, g := range s.groups {
 		wanted := func(inst *instance) bool { return inst.settings.peers.listen.value.address == address }
 		if !slices.ContainsFunc(s.leases, wanted) {
-			g.Close()
+			unwanted = append(unwanted, g)
 			delete(s.groups, address)
 		}
+	}
+	if len(s.groups) == 1 {
+		for _, g := range s.groups {
+			g.Convene()
+		}
+	}
+	for _, g := range unwanted {
+		g.Close()
 	}
 }
 

@@ -59,30 +59,43 @@ func groupInstance(at netip.AddrPort, key string) *instance {
 	return inst
 }
 
-// groupExpect checks which groups there are, that they are those of an instance, and who decides.
-func groupExpect(t *testing.T, when string, decides *instance, addresses ...netip.AddrPort) {
+// groupCouncils remembers which group has which council, by its address.
+type groupCouncils map[netip.AddrPort]health.Council
+
+// expect checks which groups there are, that of which of them the council decides, and which of them an instance is in.
+func (known groupCouncils) expect(t *testing.T, when string, inst *instance, decides netip.AddrPort, addresses ...netip.AddrPort) {
 	t.Helper()
 	compare := func(a, b netip.AddrPort) int { return a.Compare(b) }
 	if got := slices.SortedFunc(maps.Keys(shared.groups), compare); !slices.Equal(got, slices.SortedFunc(slices.Values(addresses), compare)) {
 		t.Errorf("%s: groups at %v, want %v", when, got, addresses)
 	}
-	var want *group
-	if decides.settings.peers.listen.isSet() {
-		want = shared.groups[decides.settings.peers.listen.value.address]
+	council := shared.engine.monitor.Council()
+	if known[decides] == nil {
+		known[decides] = council
 	}
-	if shared.council != want || want != nil && (want.of != decides || decides.peers.Load() != want.Group || shared.peers() != want.Group) {
-		t.Errorf("%s: %+v decides, want %+v, that of the instance is %p", when, shared.council, want, decides.peers.Load())
+	if council != known[decides] || (council == nil) == decides.IsValid() {
+		t.Errorf("%s: %p decides, want %p of %v", when, council, known[decides], decides)
 	}
-	if want == nil && shared.peersReport() != nil {
-		t.Errorf("%s: there is a report", when)
+	for at, other := range known {
+		if at != decides && other == council {
+			t.Errorf("%s: the council of %v decides, want that of %v", when, at, decides)
+		}
+	}
+	g := shared.groups[inst.settings.peers.listen.value.address]
+	switch in := inst.peers.Load(); {
+	case g == nil && (in != nil || shared.peersReport() != nil):
+		t.Errorf("%s: the instance is in the group %p and has a report, want none", when, in)
+	case g != nil && (in != g.Group || shared.peers() != in || g.of != inst):
+		t.Errorf("%s: the instance is in the group %p, want %p", when, in, g.Group)
 	}
 }
 
-// A reload that keeps the address keeps the group. Another address is another group, next to which the old one goes on until
-// the reload is known to have worked.
+// A reload that keeps the address keeps the group. Another address is another group, next to which the old one goes on, and
+// decides, until the reload is known to have worked.
 func TestSharedGroups(t *testing.T) {
 	lab.CaptureLog(t)
-	one, two, key := groupAddress(t), groupAddress(t), lab.File(t, "key", peersKey)
+	one, two, nobody := groupAddress(t), groupAddress(t), netip.AddrPort{}
+	key, councils := lab.File(t, "key", peersKey), make(groupCouncils)
 	take := func(old, next *instance) *peers.Group {
 		t.Helper()
 		shared.restarting(old)
@@ -95,57 +108,57 @@ func TestSharedGroups(t *testing.T) {
 	if err := shared.lease(none); err != nil {
 		t.Fatal(err)
 	}
-	groupExpect(t, "without", none)
+	councils.expect(t, "without", none, nobody)
 
 	first := groupInstance(one, key)
 	group := take(none, first)
-	groupExpect(t, "named by a reload", first, one)
+	councils.expect(t, "named by a reload", first, one, one)
 	shared.restarted(none)
-	groupExpect(t, "alone", first, one)
+	councils.expect(t, "alone", first, one, one)
 
 	same := groupInstance(one, key)
 	if take(first, same) != group {
 		t.Error("a reload opens another group at the same address")
 	}
 	shared.restarted(first)
-	groupExpect(t, "kept", same, one)
+	councils.expect(t, "kept", same, one, one)
 
 	failing := groupInstance(one, key)
 	take(same, failing)
-	groupExpect(t, "kept by a reload that fails", failing, one)
+	councils.expect(t, "kept by a reload that fails", failing, one, one)
 	shared.restartFailed(same)
-	groupExpect(t, "after one that failed", same, one)
+	councils.expect(t, "after one that failed", same, one, one)
 
 	failing = groupInstance(two, key)
 	take(same, failing)
-	groupExpect(t, "moved by a reload that fails", failing, one, two)
+	councils.expect(t, "moved by a reload that fails", failing, one, one, two)
 	shared.restartFailed(same)
-	groupExpect(t, "not moved", same, one)
+	councils.expect(t, "not moved", same, one, one)
 	if same.peers.Load() != group {
 		t.Error("the group is not the one before the reload that failed")
 	}
 
 	moved := groupInstance(two, key)
 	take(same, moved)
-	groupExpect(t, "moving", moved, one, two)
+	councils.expect(t, "moving", moved, one, one, two)
 	shared.restarted(same)
-	groupExpect(t, "moved", moved, two)
+	councils.expect(t, "moved", moved, two, two)
 
 	failing = new(instance)
 	take(moved, failing)
-	groupExpect(t, "named no longer by a reload that fails", failing, two)
+	councils.expect(t, "named no longer by a reload that fails", failing, two, two)
 	shared.restartFailed(moved)
-	groupExpect(t, "named again", moved, two)
+	councils.expect(t, "named again", moved, two, two)
 
 	last := new(instance)
 	take(moved, last)
 	shared.restarted(moved)
-	groupExpect(t, "named no longer", last)
-	final := groupInstance(one, key)
+	councils.expect(t, "named no longer", last, nobody)
+	final := groupInstance(two, key)
 	take(last, final)
 	shared.restarted(last)
 	shared.giveBack(final)
-	if len(shared.groups) > 0 || shared.council != nil || shared.peers() != nil {
+	if len(shared.groups) > 0 || shared.peers() != nil {
 		t.Errorf("%d groups after the last lease", len(shared.groups))
 	}
 }
@@ -204,7 +217,9 @@ func TestSharedGroupFails(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want an error that begins with %s", what, err, want)
 		}
-		groupExpect(t, what, running, running.settings.peers.listen.value.address)
+		if at := running.settings.peers.listen.value.address; len(shared.groups) != 1 || shared.groups[at] == nil || shared.groups[at].of != running {
+			t.Errorf("%s: the groups are %v, want that at %v as it was", what, shared.groups, at)
+		}
 		shared.restartFailed(running)
 	}
 }

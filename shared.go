@@ -41,10 +41,9 @@ type sharedState struct {
 	engine *engine
 	// status are the status pages by their addresses; during a reload that changes the address there are two.
 	status map[string]*status.Server
-	// groups are those of replicas by our address in them; during a reload that changes it there are two. council is the one
-	// that decides, nil where the own checks do.
-	groups  map[netip.AddrPort]*group
-	council *group
+	// groups are those of replicas by our address in them; during a reload that changes it there are two, of which the older
+	// one decides.
+	groups map[netip.AddrPort]*group
 	// current is the instance whose settings are in force, nil where there is none. Metrics and the status page read it.
 	current atomic.Pointer[instance]
 
@@ -186,7 +185,6 @@ func (s *sharedState) drop(which func(*instance) bool) {
 	if len(s.leases) == 0 {
 		s.current.Store(nil)
 		s.overrideNews.follow(nil)
-		s.setCouncil(nil)
 		s.closeGroups()
 		s.engine.stop()
 		s.engine = nil

@@ -118,6 +118,13 @@ func (m *Monitor) SetCouncil(c Council) {
 	m.signal()
 }
 
+// Council returns the one that was set last, nil without.
+func (m *Monitor) Council() Council {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.council
+}
+
 // UnsetCouncil has verdicts decided by the own checks from now on, as SetCouncil does with nil, unless another council has
 // taken the place of this one.
 func (m *Monitor) UnsetCouncil(c Council) {

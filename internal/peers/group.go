@@ -88,7 +88,8 @@ func (c carrier) sendTo(to string, at netip.AddrPort, message []byte) {
 	c.SendTo(to, at, message)
 }
 
-// Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors.
+// Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors. The group
+// decides for the monitor from now on, unless another council does: then it only gets to know what others say, until Convene.
 func Open(c Config, m *health.Monitor, l Listener) (*Group, error) { return open(c, m, l, nil) }
 
 // open is Open with a look at each packet, see [members.Config.Wire].
@@ -119,8 +120,17 @@ func open(c Config, m *health.Monitor, l Listener, wire func([]byte) bool) (*Gro
 		g.ended.Wait()
 		return nil, err
 	}
-	m.SetCouncil(g.core)
+	if m.Council() == nil {
+		g.Convene()
+	}
 	return g, nil
+}
+
+// Convene has the group decide for its monitor, in the place of another one.
+func (g *Group) Convene() {
+	if g.monitor.Council() != g.core {
+		g.monitor.SetCouncil(g.core)
+	}
 }
 
 // check tells what is wrong with an address. The others have to reach this replica there.
@@ -250,8 +260,6 @@ func (g *Group) Said(t *health.Target) []Said { return g.core.said(t) }
 // Report is what there is to tell of a group.
 type Report struct {
 	Members []Member // this replica first, then by name
-	// Observers is how many replicas of a site are to check a target, as configured here.
-	Observers int
 	// Join is what came of each place in Config.Join: the error of the last time, nil where it worked.
 	Join []Joined
 	// Disagreeing is of how many targets this replica says another verdict than is in force, as in Listener.Disagreed.
@@ -311,17 +319,3 @@ type Said struct {
 // CheckKeyFile looks for mistakes in a key file without opening a group. The doubt, if there is one, is of what is possible
 // but not safe: everybody on this machine can read the file.
 func CheckKeyFile(path string) (doubt string, err error) { return members.CheckKeyFile(path) }
-
-// Enter implements [health.Council].
-func (g *Group) Enter(t *health.Target) health.Decision { return g.core.Enter(t) }
-
-// Decide implements [health.Council].
-func (g *Group) Decide(t *health.Target, own health.Opinion) health.Decision {
-	return g.core.Decide(t, own)
-}
-
-// Leave implements [health.Council].
-func (g *Group) Leave(t *health.Target) { g.core.Leave(t) }
-
-// Froze implements [health.Council].
-func (g *Group) Froze(frozen bool) { g.core.Froze(frozen) }
