@@ -250,7 +250,7 @@ func (p *pass) explainPort(at netip.AddrPort) status.ExplainedPort {
 	e.State, e.Since, e.RoundTrip = s.State.String(), status.Instant(s.Since), s.RTT.Seconds()
 	rests := false
 	if g := p.shaker.instance.peers.Load(); g != nil {
-		e.SetObservers(g.Said(t), p.shaker.instance.engine.monitor.Now())
+		e.SetObservers(g.Said(t), s.State, p.shaker.instance.engine.monitor.Now())
 		rests = t.Own().Word == health.NoWord
 	}
 	if !s.Checked.IsZero() && !rests {

@@ -170,6 +170,7 @@ Cannot join dns4.example.org:7946: no such host
  "tally":"2 of 3 observers say so, 1 says up; this replica says up","observers":[
 {"member":"dns1-c0ffee","host":"dns1","self":true,"votes":true,"says":"up","since":"2026-11-26T11:00:00.000Z","result":"answered","round_trip_seconds":0.0015},
 {"member":"dns2-c0ffee","host":"dns2","votes":true,"says":"down","since":"2026-11-25T11:00:00.000Z","result":"timeout"},
+{"member":"dns2-decade","host":"dns2","votes":true,"says":"down","since":"2026-11-26T11:59:00.000Z","result":"refused"},
 {"member":"dns3-c0ffee","host":"","votes":false,"says":"checking","since":"2026-11-26T12:00:00.000Z"},
 {"member":"dns4-c0ffee","host":"dns4","votes":false,"says":""}],"history":[]},
 {"address":"192.0.2.8","port":443,"settings":"interval 2s","state":"up","rests":true,"since":"2026-11-26T11:56:45.000Z","checked":"2026-11-26T11:00:00.000Z","result":"timeout","names":[],"overrides":[],
@@ -195,7 +196,8 @@ func TestOutput(t *testing.T) {
   decided by   2 of 3 observers say so, 1 says up; this replica says up
   result       answered, 1s ago
   replicas     dns1: up since 11:00:00, answered, 1.5 ms, which is here
-               dns2: down since 2026-11-25 11:00:00, timeout
+               dns2-c0ffee: down since 2026-11-25 11:00:00, timeout
+               dns2-decade: down since 11:59:00, refused
                dns3-c0ffee: checking since 12:00:00, does not count
   history        0s, . answered, ! failed, ~ both, ? inconclusive, _ none
   settings     interval 2s

@@ -116,8 +116,8 @@ func (a *peersAnswer) problem() error {
 		add(m.Self && m.Frozen, "the verdicts of this replica are frozen: it may be cut off")
 		add(m.Self && m.InDoubt, "this replica is in doubt: others say up to most of what it says is down")
 		add(m.Self && m.Stuck, "the checks of this replica do not end")
-		add(m.Alive && m.Lag == 1, "1 change of %s is not known here yet", m.called())
-		add(m.Alive && m.Lag > 1, "%d changes of %s are not known here yet", m.Lag, m.called())
+		add(m.Alive && m.Lag == 1, "1 change of %s (%s) is not known here yet", m.called(), m.Address)
+		add(m.Alive && m.Lag > 1, "%d changes of %s (%s) are not known here yet", m.Lag, m.called(), m.Address)
 	}
 	if len(all) == 0 {
 		return nil

@@ -10,8 +10,8 @@ func TestPeers(t *testing.T) {
 	level := strings.Replace(peersBody, `"lag":12`, `"lag":0`, 1)
 	for _, tt := range []struct{ name, body, problem string }{
 		{"all is well", level, ""}, // another one may be silent, or frozen
-		{"lag", peersBody, "12 changes of dns2 are not known here yet"},
-		{"lag of one", strings.Replace(level, `"lag":0`, `"lag":1`, 2), "1 change of dns1 is not known here yet\n1 change of dns2 is not known here yet"},
+		{"lag", peersBody, "12 changes of dns2 (192.0.2.2:7946) are not known here yet"},
+		{"lag of one", strings.Replace(level, `"lag":0`, `"lag":1`, 2), "1 change of dns1 (192.0.2.1:7946) is not known here yet\n1 change of dns2 (192.0.2.2:7946) is not known here yet"},
 		{"not ready", strings.Replace(level, `"ready":true`, `"ready":false`, 1), "this replica is not ready: what the others say is still on its way"},
 		{"alone", strings.Replace(level, `1.5,"alive":true`, `5,"alive":false`, 1), "this replica hears of no other, and decides alone"},
 		{"frozen", strings.Replace(level, `"alive":true`, `"alive":true,"frozen":true`, 1), "the verdicts of this replica are frozen: it may be cut off"},

@@ -261,11 +261,19 @@ func (p *program) details(a *targetsAnswer, t *target) string {
 
 // observers returns a line for each replica that says something of a target.
 func (p *program) observers(a *targetsAnswer, t *target) (lines []string) {
+	onHost := make(map[string]int)
+	for _, o := range t.Observers {
+		onHost[o.Host]++
+	}
 	for _, o := range t.Observers {
 		if o.Says == "" {
 			continue
 		}
-		line := fmt.Sprintf("%s: %s since %s", cmp.Or(o.Host, o.Member), o.Says, p.clock(o.Since, a.Time))
+		called := cmp.Or(o.Host, o.Member)
+		if onHost[o.Host] > 1 {
+			called = o.Member
+		}
+		line := fmt.Sprintf("%s: %s since %s", called, o.Says, p.clock(o.Since, a.Time))
 		if o.Result != "" {
 			line += ", " + o.Result
 		}

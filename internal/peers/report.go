@@ -12,7 +12,7 @@ func (c *core) report() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	r := Report{Disagreeing: c.disagreeing(), Counts: Counts{
+	r := Report{Observers: c.observers, Disagreeing: c.disagreeing(), Counts: Counts{
 		SentMessages: c.counts.sentMessages.Load(), SentOctets: c.counts.sentOctets.Load(),
 		ReceivedMessages: c.counts.receivedMessages.Load(), ReceivedOctets: c.counts.receivedOctets.Load(),
 		Rejected: map[string]uint64{"format": c.counts.malformed.Load()},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/override"
 	"github.com/coredns-shaker/shaker/internal/peers"
 )
@@ -108,9 +109,8 @@ type ExplainedPort struct {
 }
 
 // SetObservers notes what replicas say of the target now.
-func (e *ExplainedPort) SetObservers(said []peers.Said, now time.Time) {
-	e.Observers = Observers(said, now)
-	e.Tally = Tally(e.State, e.Observers)
+func (e *ExplainedPort) SetObservers(said []peers.Said, state health.State, now time.Time) {
+	e.Observers, e.Tally = Observers(said, now), Tally(state, said)
 }
 
 // SetOverride notes the rule of a file that decides about an address at a port, if there is one, and tells whether there

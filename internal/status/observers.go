@@ -3,7 +3,6 @@ package status
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -77,93 +76,68 @@ func differing(w health.Word, state string) string {
 }
 
 // Tally tells in words who says the state of a target, such as "2 of 3 observers say so, 1 says up", and what this replica
-// says by its own checks. Where no other replica may decide it is empty.
-func Tally(state string, all []Observer) string {
-	var self Observer
-	votes := make(map[string][]string) // words by site
+// says by its own checks. It is empty where no other replica has a say.
+func Tally(state health.State, all []peers.Said) string {
+	var self peers.Said
+	votes := make(map[string][]health.Word) // by site
 	others := false
-	for _, o := range all {
-		if o.Self {
-			self = o
+	for _, said := range all {
+		if said.Self {
+			self = said
 		}
-		if o.Votes {
-			votes[o.Site] = append(votes[o.Site], o.Says)
-			others = others || !o.Self
+		if said.Observer {
+			votes[said.Site] = append(votes[said.Site], said.Opinion.Word)
+			others = others || !said.Self
 		}
 	}
 	if !others {
 		return ""
 	}
-	return tallyOf(state, votes) + "; " + self.ownWords(state)
+	return countOf(state, votes) + "; " + ownWords(state, self)
 }
 
-// tallyOf tells who says a state: observers, or sites where there are several. Who checks still counts as if it said so.
-func tallyOf(state string, votes map[string][]string) string {
-	var words []string
-	what := "observer"
-	for _, site := range votes {
-		if words = site; len(votes) > 1 {
-			break
-		}
+// countOf tells who says a state: observers, or sites where there are several.
+func countOf(state health.State, votes map[string][]health.Word) string {
+	var observers health.Tally
+	var sites []health.State
+	for _, words := range votes {
+		var site health.State
+		site, observers = health.Agree(words, state)
+		sites = append(sites, site)
 	}
-	if len(votes) > 1 {
-		words, what = nil, "site"
-		for _, site := range votes {
-			words = append(words, majority(site, state))
-		}
+	if len(sites) > 1 {
+		_, tally := health.AgreeSites(sites)
+		return countWords(state, tally, "site")
 	}
-	return countWords(state, words, what)
+	return countWords(state, observers, "observer")
 }
 
-// countWords tells how many of the words of some observers or sites are such.
-func countWords(state string, words []string, what string) string {
-	rest := len(words)
+// countWords tells how many of some observers or sites say something.
+func countWords(state health.State, t health.Tally, what string) string {
+	all, rest := several(t.Of, what), t.Of-t.Up-t.Down
+	if state == health.Unknown && rest == t.Of {
+		return fmt.Sprintf("none of %s has a verdict", all)
+	}
+	say := func(n int, what string) string { return fmt.Sprintf("%d %s %s", n, says(n), what) }
 	var parts []string
-	for _, word := range []string{state, health.Down.String(), health.Up.String()} {
-		n := 0
-		for _, w := range words {
-			if w == word {
-				n++
-			}
+	switch state {
+	case health.Down:
+		parts = append(parts, fmt.Sprintf("%d of %s %s so", t.Down, all, says(t.Down)))
+		if t.Up > 0 {
+			parts = append(parts, say(t.Up, "up"))
 		}
-		if word == health.Unknown.String() || len(parts) > 0 && (n == 0 || word == state) {
-			continue
+	case health.Up:
+		parts = append(parts, fmt.Sprintf("%d of %s %s so", t.Up, all, says(t.Up)))
+		if t.Down > 0 {
+			parts = append(parts, say(t.Down, "down"))
 		}
-		part := strconv.Itoa(n)
-		if len(parts) == 0 {
-			part += " of " + several(len(words), what)
-		}
-		if word == state {
-			word = "so"
-		}
-		parts = append(parts, fmt.Sprintf("%s %s %s", part, says(n), word))
-		rest -= n
+	default: // while it changes
+		parts = append(parts, fmt.Sprintf("of %s, %s, %s", all, say(t.Down, "down"), say(t.Up, "up")))
 	}
-	switch {
-	case rest == len(words) && state == health.Unknown.String():
-		return fmt.Sprintf("none of %s has a verdict", several(rest, what))
-	case rest > 0:
+	if rest > 0 {
 		parts = append(parts, fmt.Sprintf("%d without a verdict", rest))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// majority is the word of a site, of which these are the words of its observers.
-func majority(words []string, inForce string) string {
-	down := 0
-	for _, word := range words {
-		if word == "down" || word == "checking" && inForce == "down" {
-			down++
-		}
-	}
-	switch {
-	case 2*down > len(words):
-		return "down"
-	case slices.Contains(words, "up"):
-		return "up"
-	default:
-		return ""
-	}
 }
 
 func says(n int) string {
@@ -174,21 +148,21 @@ func says(n int) string {
 }
 
 // ownWords tell what this replica says by its own checks where others decide as well.
-func (o Observer) ownWords(state string) string {
+func ownWords(state health.State, self peers.Said) string {
 	words := ""
-	switch o.Says {
-	case "":
+	switch word := self.Opinion.Word; {
+	case word == health.NoWord:
 		return "this replica does not check it"
-	case "checking":
+	case word == health.Checking:
 		words = "this replica has no verdict of its own yet"
-	case "unable":
-		words = "this replica cannot tell"
-	case state:
-		words = "this replica says so, too"
+	case word == health.Unable:
+		return "this replica cannot tell"
+	case wordOf(word) == state.String():
+		return "this replica says so, too"
 	default:
-		words = "this replica says " + o.Says
+		words = "this replica says " + wordOf(word)
 	}
-	if !o.Votes && o.Says != state {
+	if !self.Observer {
 		words += ", which does not count"
 	}
 	return words

@@ -10,21 +10,23 @@ import (
 	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
-// observersOf reads what replicas say: a word for each, SITE/ before it where that is not the own one, and after it ! for
-// this replica and - for one that does not count.
-func observersOf(said string) (all []Observer) {
-	for word := range strings.FieldsSeq(said) {
-		o := Observer{Votes: true, Site: "own"}
-		if site, rest, found := strings.Cut(word, "/"); found {
-			o.Site, word = site, rest
+// saidOf reads what replicas say: a word for each, SITE/ before it where that is not the own one, and after it - for one that
+// does not count and ! for this replica.
+func saidOf(t *testing.T, text string) (all []peers.Said) {
+	t.Helper()
+	words := map[string]health.Word{"nothing": health.NoWord, "checking": health.Checking, "unable": health.Unable, "up": health.SaysUp, "down": health.SaysDown}
+	for word := range strings.FieldsSeq(text) {
+		site, rest, found := strings.Cut(word, "/")
+		if !found {
+			site, rest = "own", word
 		}
-		word, isSelf := strings.CutSuffix(word, "!")
-		word, isNone := strings.CutSuffix(word, "-")
-		o.Self, o.Votes = isSelf, !isNone
-		if o.Says = word; word == "nothing" {
-			o.Says = ""
+		rest, isSelf := strings.CutSuffix(rest, "!")
+		rest, isNone := strings.CutSuffix(rest, "-")
+		w, known := words[rest]
+		if !known {
+			t.Fatalf("%q is no word", word)
 		}
-		all = append(all, o)
+		all = append(all, peers.Said{Site: site, Self: isSelf, Observer: !isNone, Opinion: health.Opinion{Word: w}})
 	}
 	return all
 }
@@ -40,19 +42,21 @@ func TestTally(t *testing.T) {
 		{"up", "up up down!", "2 of 3 observers say so, 1 says down; this replica says down"},
 		{"up", "up up up down-!", "3 of 3 observers say so; this replica says down, which does not count"},
 		{"up", "up up up up-!", "3 of 3 observers say so; this replica says so, too"},
-		{"up", "up up unable-!", "2 of 2 observers say so; this replica cannot tell, which does not count"},
+		{"up", "up up unable-!", "2 of 2 observers say so; this replica cannot tell"},
 		{"up", "up nothing-!", "1 of 1 observer says so; this replica does not check it"},
 		{"unknown", "checking nothing checking!", "none of 3 observers has a verdict; this replica has no verdict of its own yet"},
-		{"unknown", "down nothing checking!", "1 of 3 observers says down, 2 without a verdict; this replica has no verdict of its own yet"},
+		{"unknown", "down nothing checking!", "of 3 observers, 1 says down, 0 say up, 2 without a verdict; this replica has no verdict of its own yet"},
+		{"up", "up up unable!", "2 of 2 observers say so; this replica cannot tell"},
+		{"up", "up up checking-!", "2 of 2 observers say so; this replica has no verdict of its own yet, which does not count"},
 		{"up", "down!", ""},
 		{"up", "down-! up-", ""},
 		{"up", "", ""},
 		// Sites.
 		{"down", "a/down a/down a/up b/down b/checking b/down! c/up", "2 of 3 sites say so, 1 says up; this replica says so, too"},
-		{"down", "a/checking! b/down c/nothing", "2 of 3 sites say so, 1 without a verdict; this replica has no verdict of its own yet"},
+		{"down", "a/checking! b/down c/nothing", "3 of 3 sites say so; this replica has no verdict of its own yet"},
 		{"up", "a/up! b/down", "1 of 2 sites says so, 1 says down; this replica says so, too"},
 	} {
-		if got := Tally(tt.state, observersOf(tt.said)); got != tt.want {
+		if got := Tally(stateNamed(tt.state), saidOf(t, tt.said)); got != tt.want {
 			t.Errorf("%s by %q: %q, want %q", tt.state, tt.said, got, tt.want)
 		}
 	}

@@ -669,7 +669,8 @@ func BenchmarkPages(b *testing.B) {
 	for _, targets := range []int{100, 10_000, 100_000, 1_000_000} {
 		n := newServer(b, "")
 		fill(n, targets)
-		for _, target := range []string{"/", "/targets", "/targets?zone=example.org&size=1000", "/targets?prefix=10.0.0.0/8&page=5000"} {
+		n.subject.Peers = newPeers()
+		for _, target := range []string{"/", "/targets", "/targets?zone=example.org&size=1000", "/targets?prefix=10.0.0.0/8&page=5000", "/?disagreeing=1"} {
 			b.Run(fmt.Sprintf("%d targets%s", targets, strings.ReplaceAll(target, "/", " /")), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

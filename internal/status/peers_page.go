@@ -155,7 +155,9 @@ var rejections = map[string]string{
 	"source": "not from an address that peers allow has",
 	"key":    "encrypted with none of the keys, or not at all",
 	"format": "not understood",
-	"flood":  "too many",
+	"flood":  "too many at a time",
+	"misled": "for another replica, mostly the one that had this address before",
+	"replay": "a copy of what has come before",
 }
 
 // Reasons returns why packets and connections were rejected.

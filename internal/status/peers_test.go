@@ -16,6 +16,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/events"
 	"github.com/coredns-shaker/shaker/internal/peers"
 )
 
@@ -146,7 +147,7 @@ func TestPeersPage(t *testing.T) {
 		wantFacts := []string{
 			"Others 2 of 3 other replicas heard of Ready yes: what the others say is known " +
 				"Rule A target is down if more than half of up to 3 observers of it say so, all of the site of this replica. " +
-				"Disagreement This replica says otherwise of 2 targets " +
+				"Disagrees on 2 targets : this replica says otherwise than was decided " +
 				"To join 192.0.2.2:7946: worked dns4.example.org:7946: dns4.example.org: no such host " +
 				"Sent 1" + space + "000 messages, 123" + space + "kB Received 1 message, 999 octets " +
 				"Rejected 3 encrypted with none of the keys, or not at all 20" + space + "000 not from an address that peers allow has",
@@ -268,5 +269,152 @@ func TestPeersEscape(t *testing.T) {
 				t.Errorf("%q: %v, %+v", attack, err, g)
 			}
 		})
+	}
+}
+
+// firmCouncil has decided about all targets before.
+type firmCouncil map[string]health.Decision // by address
+
+func (c firmCouncil) Enter(t *health.Target) health.Decision { return c[t.Addr().Addr().String()] }
+func (c firmCouncil) Decide(t *health.Target, _ health.Opinion) health.Decision {
+	return c[t.Addr().Addr().String()]
+}
+func (firmCouncil) Leave(*health.Target) {}
+func (firmCouncil) Froze(bool)           {}
+
+// newReplica is a server where a council has decided otherwise of two targets than the checks here, and of one without them.
+func newReplica(t *testing.T) (*server, *fakePeers) {
+	n, f := newServer(t, "10.0.0.1=answered 10.0.0.2=refused 10.0.0.4=refused"), newPeers()
+	n.subject.Peers = f
+	n.Monitor.SetCouncil(firmCouncil{
+		"10.0.0.1": {State: health.Down, Observes: true},
+		"10.0.0.2": {State: health.Down, Observes: true},
+		"10.0.0.3": {State: health.Up, RTT: time.Millisecond},
+		"10.0.0.4": {State: health.Up, Observes: true},
+	})
+	for _, endpoint := range []string{"10.0.0.1:443", "10.0.0.2:443", "10.0.0.3:443", "10.0.0.4:443"} {
+		n.target(endpoint)
+	}
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+	return n, f
+}
+
+// Of each target the JSON tells what was decided, and what this replica says.
+func TestOwnAgainstAgreed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, f := newReplica(t)
+		type row struct {
+			state, own string
+			rests      bool
+			observers  int
+			tally      string
+		}
+		const says = "1 of 2 observers says so, 1 says up; this replica does not check it"
+		for query, want := range map[string]map[string]row{
+			"": {
+				"10.0.0.1:443": {"down", "up", false, 4, says},
+				"10.0.0.2:443": {"down", "", false, 4, says},
+				"10.0.0.3:443": {"up", "", true, 4, strings.Replace(says, "says up", "says down", 1)},
+				"10.0.0.4:443": {"up", "down", false, 4, strings.Replace(says, "says up", "says down", 1)},
+			},
+			"disagreeing=1": {
+				"10.0.0.1:443": {"down", "up", false, 4, says},
+				"10.0.0.4:443": {"up", "down", false, 4, strings.Replace(says, "says up", "says down", 1)},
+			},
+			"disagreeing=1&state=up": {"10.0.0.4:443": {"up", "down", false, 4, strings.Replace(says, "says up", "says down", 1)}},
+			"disagreeing=0&state=up&prefix=10.0.0.3": {
+				"10.0.0.3:443": {"up", "", true, 4, strings.Replace(says, "says up", "says down", 1)},
+			},
+		} {
+			v, got := n.get(t, query), make(map[string]row)
+			for _, target := range v.Targets {
+				got[target.Endpoint()] = row{target.State, target.Own, target.Rests, len(target.Observers), target.Tally}
+			}
+			if !reflect.DeepEqual(got, want) || v.Matches != len(want) {
+				t.Errorf("%q: %d match,\n%+v, want\n%+v", query, v.Matches, got, want)
+			}
+		}
+		// The page of many does not ask for what each replica says.
+		f.asked = 0
+		document := documentOf(t, n.do("GET", "/?disagreeing=1"))
+		if text := words(elements(document, "tbody")[0]); f.asked > 0 || !strings.Contains(text, "this replica says up") || !strings.Contains(text, "this replica says down") {
+			t.Errorf("asked %d times for what replicas say, and shows %q", f.asked, text)
+		}
+		if text := words(elements(documentOf(t, n.do("GET", "/?prefix=10.0.0.3")), "tbody")[0]); !strings.Contains(text, "others check it") {
+			t.Errorf("a target that rests: %q", text)
+		}
+		if w := n.do("GET", "/targets?disagreeing=2"); w.Code != http.StatusBadRequest {
+			t.Errorf("disagreeing=2: status %d", w.Code)
+		}
+	})
+}
+
+// The page of a target has what each replica says.
+func TestObserversOnPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, _ := newReplica(t)
+		document := documentOf(t, n.do("GET", "/target?address=10.0.0.3&port=443"))
+		tables := elements(document, "table")
+		want := [][]string{
+			{"nothing", "dns1 this replica site east, called dns1-c0ffee", "does not check it there it is down", "", "", ""},
+			{"down", "dns2 site east, called dns2-c0ffee", "counts there it is down", "1999-12-31 23:58 1 min", "timeout", "1.50 ms"},
+			{"up", "dns3 site east, called dns3-c0ffee", "counts there it is down", "1999-12-31 23:58 1 min", "answered", "1.50 ms"},
+			{"checking", "dns4 site east, called dns4-c0ffee", "does not count there it is down", "1999-12-31 23:58 1 min", "", "1.50 ms"},
+		}
+		if got := rows(tables[len(tables)-1])[1:]; !reflect.DeepEqual(got, want) {
+			t.Errorf("got\n%q, want\n%q", got, want)
+		}
+		text := words(elements(document, "main")[0])
+		for _, want := range []string{
+			"Decided by 1 of 2 observers says so, 1 says down; this replica does not check it",
+			"Last result not here: others check it",
+			"Round trip 1.0 ms on average",
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is not in %q", want, text)
+			}
+		}
+	})
+}
+
+// The form of the events offers those of peers where there are some. Whoever asks for them elsewhere gets what there was.
+func TestEventsOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newServer(t, "")
+		n.subject.Events.Addf(events.Peer, "dns2 has joined")
+		for _, group := range []Peers{nil, newPeers()} {
+			n.subject.Peers = group
+			document := documentOf(t, n.do("GET", "/events?kind=peer"))
+			offered := make(map[string]bool)
+			for _, option := range elements(elements(document, "select")[0], "option") {
+				offered[words(option)] = true
+			}
+			if offered["peer"] != (group != nil) || offered["disagreement"] != (group != nil) || !offered["trouble"] {
+				t.Errorf("peers %v: offers %v", group != nil, offered)
+			}
+			if got := rows(document); len(got) != 2 || got[1][1] != "peer" || got[1][2] != "dns2 has joined" {
+				t.Errorf("peers %v: %q", group != nil, got)
+			}
+		}
+	})
+}
+
+// While verdicts are frozen here, others decide if there are any.
+func TestWhileFrozen(t *testing.T) {
+	const others = " The other replicas decide meanwhile."
+	self := member{Self: true, Alive: true}
+	for _, tt := range []struct {
+		group *group
+		want  string
+	}{
+		{nil, ""},
+		{&group{Members: []member{self}}, ""},
+		{&group{Members: []member{self, {}}}, ""},
+		{&group{Members: []member{self, {}, {Alive: true}}}, others},
+	} {
+		if got := tt.group.whileFrozen(); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.group, got, tt.want)
+		}
 	}
 }

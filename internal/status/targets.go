@@ -210,6 +210,12 @@ func (q *query) inZone(qname string) bool {
 // statesByNeed are the states, that which needs somebody's attention first.
 var statesByNeed = []health.State{health.Down, health.Unknown, health.Up}
 
+// stateNamed returns the state that is told by a name.
+func stateNamed(name string) health.State {
+	i := slices.IndexFunc(statesByNeed, func(s health.State) bool { return s.String() == name })
+	return statesByNeed[i]
+}
+
 // candidate is a target that may be on the page.
 type candidate struct {
 	*health.Target
@@ -362,8 +368,8 @@ func (s *Subject) newTarget(t *health.Target) target {
 // addObservers adds what each replica says of the target, if there are peers.
 func (t *target) addObservers(s *Subject, of *health.Target) {
 	if s.Peers != nil {
-		t.Observers = Observers(s.Peers.Said(of), s.Monitor.Now())
-		t.Tally = Tally(t.State, t.Observers)
+		said := s.Peers.Said(of)
+		t.Observers, t.Tally = Observers(said, s.Monitor.Now()), Tally(stateNamed(t.State), said)
 	}
 }
 
