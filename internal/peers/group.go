@@ -260,6 +260,8 @@ func (g *Group) Said(t *health.Target) []Said { return g.core.said(t) }
 // Report is what there is to tell of a group.
 type Report struct {
 	Members []Member // this replica first, then by name
+	// Observers is how many replicas of a site are to check a target, as configured here.
+	Observers int
 	// Join is what came of each place in Config.Join: the error of the last time, nil where it worked.
 	Join []Joined
 	// Disagreeing is of how many targets this replica says another verdict than is in force, as in Listener.Disagreed.
