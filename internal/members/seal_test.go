@@ -98,6 +98,25 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// Who listens where no replica does gets an error that tells so.
+func TestDialedToOthers(t *testing.T) {
+	for said, want := range map[string]string{
+		"":                             "closes connections from here, want this replica among those that it allows",
+		"SSH-2.0-OpenSSH_9.2p1 Debian": "is no replica that speaks this version of the protocol",
+		string(beginning()):            "read what :0 answers: EOF",
+		string(beginning()) + "w":      "",
+		string(beginning()) + "k":      "has other keys, want the first line of the key file here in its key file, too",
+		string(beginning()) + "n":      "is another replica by now",
+		string(beginning()) + "?":      "is no replica that speaks this version of the protocol",
+		string(append(mark[:3:3], make([]byte, challengeSize+1)...)): "is no replica that speaks this version of the protocol",
+	} {
+		_, err := dialed(reading{discard{}, strings.NewReader(said)}, ring(t, keyA), forUser, "me", time.Second)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", said, err, want)
+		}
+	}
+}
+
 // Frames cannot be changed, left out, swapped, sent back, or taken for those of another connection.
 func TestFramesKeepTheirPlace(t *testing.T) {
 	frames := func(t *testing.T, c *sealedConn, n int) (all [][]byte) {
