@@ -157,23 +157,27 @@ func (e *change) here() string {
 
 // countOf tells how many of those who are counted say that a target is in a state.
 func countOf(t health.Tally, state health.State, bySites bool) string {
-	who := counted(bySites)
+	who, say := counted(t.Of, bySites)
 	switch state {
 	case health.Down:
-		return fmt.Sprintf("%d of %d %s say so", t.Down, t.Of, who)
+		return fmt.Sprintf("%d of %d %s %s so", t.Down, t.Of, who, say)
 	case health.Up:
-		return fmt.Sprintf("%d of %d %s say so", t.Up, t.Of, who)
+		return fmt.Sprintf("%d of %d %s %s so", t.Up, t.Of, who, say)
 	default:
-		return fmt.Sprintf("%d of %d %s say down, and none says up", t.Down, t.Of, who)
+		return fmt.Sprintf("%d of %d %s %s down, and none says up", t.Down, t.Of, who, say)
 	}
 }
 
-// counted names those who are counted.
-func counted(bySites bool) string {
+// counted returns the noun and the verb for so many who are counted.
+func counted(of int, bySites bool) (who, say string) {
+	who, say = "observer", "says"
 	if bySites {
-		return "sites"
+		who = "site"
 	}
-	return "observers"
+	if of != 1 {
+		who, say = who+"s", "say"
+	}
+	return who, say
 }
 
 // titleOf names a target, and the addresses that are answered instead of its own.

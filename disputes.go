@@ -34,6 +34,7 @@ func (e *dispute) String() string {
 	if d.Own == health.SaysDown {
 		own = health.Down
 	}
-	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %d of %d %s say down", target, own, d.InForce,
-		d.Tally.Down, d.Tally.Of, counted(e.bySites))
+	who, say := counted(d.Tally.Of, e.bySites)
+	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %d of %d %s %s down", target, own, d.InForce,
+		d.Tally.Down, d.Tally.Of, who, say)
 }

