@@ -339,7 +339,11 @@ func (p printed) overrides() []string {
 	if n := p.policy.overrides.Rules().Size(); n != 1 {
 		rules = fmt.Sprintf("%d rules", n)
 	}
-	return []string{property("overrides", p.policy.overrides.Path()) + " " + comment(rules)}
+	values := []string{p.policy.overrides.Path()}
+	if p.policy.localOverrides {
+		values = append(values, "local")
+	}
+	return []string{property("overrides", values...) + " " + comment(rules)}
 }
 
 func (p printed) watch() []string {

@@ -49,6 +49,7 @@ func TestDescribeProperties(t *testing.T) {
 		{"allow 240.0.0.0/4", "deny 0.0.0.0/8 100.100.100.200 127.0.0.0/8 168.63.129.16 169.254.0.0/16 192.0.0.0/24 224.0.0.0/4"},
 		{"probe 192.0.2.0/24 at 10.0.0.0/24 80\nprobe 192.0.2.7 at 10.0.0.1", "probe 192.0.2.0/24 at 10.0.0.0/24 80\nprobe 192.0.2.7 at 10.0.0.1"},
 		{`overrides "` + overrides + `"`, `overrides "` + overrides + `" # 1 rule`},
+		{`overrides "` + overrides + `" local`, `overrides "` + overrides + `" local # 1 rule`},
 		{"watch B.example.org\nwatch a.example.org", "watch b.example.org. a.example.org."},
 		{"source ::2 192.0.2.1", "source 192.0.2.1 ::2"},
 		{"method dial", "method dial # of the process, Corefile:3"},

@@ -43,11 +43,13 @@ func (s *sharedState) useGroup(inst *instance) error {
 func (s *sharedState) openGroup(inst *instance) (*group, error) {
 	settings := &inst.settings.peers
 	journal := s.engine.journal
+	s.beginSharing(settings.listen.value.address)
+	sharing := s.sharing
 	opened, err := peers.Open(settings.config(grantsOf(inst)), s.engine.monitor, peers.Listener{
 		Infof:     func(format string, args ...any) { journal.Infof(events.Peer, format, args...) },
 		Warningf:  func(format string, args ...any) { journal.Warningf(events.Peer, format, args...) },
 		Disagreed: journal.disagreed,
-		Noted:     func(string, string, []byte) {},
+		Noted:     func(_, key string, value []byte) { sharing.Take(key, value) },
 		Recovered: reportPanic,
 	})
 	if err != nil {
@@ -58,6 +60,7 @@ func (s *sharedState) openGroup(inst *instance) (*group, error) {
 		s.groups = make(map[netip.AddrPort]*group)
 	}
 	s.groups[settings.listen.value.address] = g
+	s.publishOverrides()
 	return g, nil
 }
 
@@ -76,16 +79,20 @@ func (s *sharedState) closeGroups() {
 			g.Convene()
 		}
 	}
+	if len(unwanted) > 0 {
+		s.publishOverrides()
+	}
 	for _, g := range unwanted {
 		g.Close()
 	}
 }
 
-// knowsPeers tells whether the verdicts of all other replicas are known, as far as there are any.
+// knowsPeers tells whether the verdicts of all other replicas are known and their overrides are in force, as far as there are
+// any.
 func (inst *instance) knowsPeers() bool {
 	if !inst.settings.peers.listen.isSet() {
 		return true
 	}
 	g := inst.peers.Load()
-	return g != nil && g.Ready()
+	return g != nil && g.Ready() && inst.sharesOverrides()
 }

@@ -30,6 +30,8 @@ type instance struct {
 	reloads  bool      // it takes the place of another one, also when that is over
 	// peers is the group of replicas that this one is in, nil without, and before the lease.
 	peers atomic.Pointer[peers.Group]
+	// sharing is what its files of overrides have in common with other replicas, likewise.
+	sharing sharingOf
 	// coroutines are those of all handlers, nil before the lease. When that ends, queries do without.
 	coroutines *coroutines
 
@@ -52,6 +54,8 @@ type processSettings struct {
 	targetMetricsPlace string // of the first that does
 	// overrides are the files that stanzas name, by their path.
 	overrides map[string]*override.File
+	// overrideUses are how they are used, by their path.
+	overrideUses map[string]*namedOverrides
 }
 
 // Settings of the process where no stanza says otherwise.

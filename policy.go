@@ -35,6 +35,8 @@ type policy struct {
 	permits   permits
 	detours   detours
 	overrides *override.File // nil without
+	// localOverrides tells that they are not shared with other replicas.
+	localOverrides bool
 	watched   []string       // names, lower case and fully qualified
 	named     bool           // targets are told the names that lead to them, because there is a status page
 

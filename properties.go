@@ -49,7 +49,7 @@ var properties = []struct {
 	{"allow", "CIDR...", true, (*stanza).allow, printed.allow},
 	{"deny", "CIDR...", true, (*stanza).deny, printed.deny},
 	{"probe", "CIDR at CIDR [PORT]", true, (*stanza).probe, printed.probe},
-	{"overrides", "FILE", false, (*stanza).overrides, printed.overrides},
+	{"overrides", "FILE [local]", false, (*stanza).overrides, printed.overrides},
 	{"watch", "NAME...", true, (*stanza).watch, printed.watch},
 	{"source", "ADDRESS...", false, (*stanza).source, printed.source},
 	{"method", "socket | raw | dial", false, (*stanza).method, printed.method},
@@ -343,13 +343,15 @@ func (s *stanza) probe(args []string) error {
 
 // overrides takes a file. Stanzas that name the same one share it.
 func (s *stanza) overrides(args []string) error {
-	if err := single(args); err != nil {
-		return err
+	name, local := args[0], len(args) == 2 && args[1] == "local"
+	if len(args) > 2 || len(args) == 2 && !local {
+		return fmt.Errorf("%q is not possible, want FILE, or FILE local", strings.Join(args, " "))
 	}
-	path := s.file(args[0])
+	path := s.file(name)
+	s.policy.localOverrides = local
 	if file, ok := s.process.overrides[path]; ok {
 		s.policy.overrides = file
-		return nil
+		return s.process.overrideUses[path].set(overrideUse{path, local}, place(s.Controller))
 	}
 	file, err := shared.overrideNews.open(path)
 	if err != nil {
@@ -357,10 +359,12 @@ func (s *stanza) overrides(args []string) error {
 	}
 	if s.process.overrides == nil {
 		s.process.overrides = make(map[string]*override.File)
+		s.process.overrideUses = make(map[string]*namedOverrides)
 	}
 	s.process.overrides[path] = file
+	s.process.overrideUses[path] = &namedOverrides{name: name}
 	s.policy.overrides = file
-	return nil
+	return s.process.overrideUses[path].set(overrideUse{path, local}, place(s.Controller))
 }
 
 // file returns the path of a file. A relative one starts at the root of the server block.

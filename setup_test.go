@@ -296,6 +296,12 @@ func TestSetupOverrides(t *testing.T) {
 	if got := forced(0, "a.").Rules().Of(netip.MustParseAddr("192.0.2.7"), 443); got != override.Down {
 		t.Errorf("the rule is not in force: %v", got)
 	}
+	for _, text := range []string{"a {\nshaker {\noverrides %[1]s local\n}\n}\nb {\nshaker {\noverrides %[1]s\n}\n}\n", "a {\nshaker {\noverrides %[1]s\n}\n}\nb {\nshaker {\noverrides %[1]s local\n}\n}\n"} {
+		err := setupValidate("Corefile", fmt.Sprintf(text, a))
+		if err == nil || !strings.Contains(err.Error(), " at Corefile:3, but the whole process can have only one") {
+			t.Errorf("local in one of two stanzas: %v", err)
+		}
+	}
 	c := caddy.NewTestController("dns", "shaker {\noverrides a\n}\n")
 	dnsserver.GetConfig(c).Root = filepath.Dir(a)
 	if _, err := parse(c, new(processSettings)); err != nil {
@@ -654,7 +660,8 @@ func TestSetupMistakes(t *testing.T) {
 		{"sort client 24 129", 3, `sort: "129" is not possible, want a number from 1 to 128`},
 		{"sort client 24 56 1", 3, `sort: "client 24 56 1" is incomplete or too long, want client, or client BITS4 BITS6`},
 		{"sort rtt rtt", 3, `sort: "rtt" is one value too many, want a single one`},
-		{"overrides a b", 3, `overrides: "b" is one value too many, want a single one`},
+		{"overrides a b", 3, `overrides: "a b" is not possible, want FILE, or FILE local`},
+		{"overrides a local local", 3, `overrides: "a local local" is not possible, want FILE, or FILE local`},
 		{"status", 3, "status has no value, want status ADDRESS"},
 		{"status 127.0.0.1:8053 ::1", 3, `status: "::1" is one value too many, want a single one`},
 		{"status :8053", 3, `status: ":8053" ` + setupNoAddress},

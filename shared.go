@@ -44,6 +44,8 @@ type sharedState struct {
 	// groups are those of replicas by our address in them; during a reload that changes it there are two, of which the older
 	// one decides.
 	groups map[netip.AddrPort]*group
+	// sharing is what files of overrides have in common with those of other replicas, nil where there has been no group.
+	sharing *override.Sharing
 	// current is the instance whose settings are in force, nil where there is none. Metrics and the status page read it.
 	current atomic.Pointer[instance]
 
@@ -87,6 +89,7 @@ func (s *sharedState) lease(inst *instance) error {
 		s.drop(func(other *instance) bool { return other == inst })
 		return err
 	}
+	s.shareOverrides(inst)
 	inst.start()
 	return nil
 }
@@ -187,7 +190,7 @@ func (s *sharedState) drop(which func(*instance) bool) {
 		s.overrideNews.follow(nil)
 		s.closeGroups()
 		s.engine.stop()
-		s.engine = nil
+		s.engine, s.sharing = nil, nil
 		return
 	}
 	if err := s.apply(); err != nil {

@@ -40,7 +40,18 @@ func (c Change) String() string {
 	if reason := c.Reason(); reason != "" {
 		line += " (" + reason + ")"
 	}
-	return line
+	if c.Ended {
+		return line
+	}
+	return line + c.Is.by()
+}
+
+// by tells who has said a rule, where files are shared.
+func (r Rule) by() string {
+	if r.From == "" {
+		return ""
+	}
+	return fmt.Sprintf(", by %s since %s", r.From, timeString(r.Since.Truncate(time.Second)))
 }
 
 // maxExceptions bounds how many exceptions from a rule are told.

@@ -35,6 +35,7 @@ type File struct {
 	read  func(path string) reading // may take for ever
 	now   func() time.Time          // by the clock on the wall, which may be set
 	rules atomic.Pointer[Rules]     // in force, never nil
+	group *sharedFile               // what there is in common with other replicas, nil for nothing
 
 	mu       sync.Mutex // protects what follows
 	last     reading    // the newest one
@@ -43,6 +44,9 @@ type File struct {
 	modified time.Time  // when that was written
 	problem  string     // why what was judged is not in force, "" where it is
 	restless restless
+	settled  bool      // a reading came twice
+	followed uint64    // how many changes of the group are in force; it is written with that locked, too
+	glanced  time.Time // when that was
 
 	end   context.CancelFunc // nil while nothing reads
 	ended sync.WaitGroup
@@ -153,6 +157,7 @@ func (f *File) Rules() *Rules {
 
 // Start has the file read again and again, until Stop is called. It tells of lines that had run out before.
 func (f *File) Start() {
+	f.join()
 	if rules := f.rules.Load(); rules.ended > 0 {
 		f.tell.Infof("Overrides in %s that had ended before: %d, the last at %s. Their lines may be removed",
 			f.path, rules.ended, timeString(rules.since))
@@ -171,6 +176,7 @@ func (f *File) Stop() {
 	f.end()
 	f.ended.Wait()
 	f.end = nil
+	f.leave()
 }
 
 // follow has one look at the file after the other. While one hangs there is no other, or there would be ever more of them.
@@ -186,6 +192,8 @@ func (f *File) follow(ctx context.Context) {
 		case r := <-look:
 			look = nil
 			f.takeSafely(r)
+		case <-f.wakes():
+			f.glance()
 		case now := <-ticks.C:
 			f.turnSafely()
 			switch {
@@ -223,6 +231,7 @@ func (f *File) turnSafely() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.turn()
+	f.turnGroup()
 }
 
 // turn has those of the rules in force end that have run out, whether the file can be read or not. Where the clock was set
@@ -232,7 +241,7 @@ func (f *File) turn() (now time.Time) {
 	if f.rules.Load().holdAt(now) {
 		return now
 	}
-	rules, err := Parse(f.content, now)
+	rules, err := f.inForce(f.content, now)
 	if err != nil {
 		panic(err) // it was in force
 	}
@@ -282,6 +291,9 @@ func (f *File) take(r reading) {
 	}
 	f.restless = restless{}
 	f.judge(r)
+	if r.failure == "" {
+		f.settle()
+	}
 }
 
 // takeRestless does what it can about a file that is never read twice with the same content: each time that patience has
@@ -329,7 +341,8 @@ func (f *File) judge(r reading) {
 		return
 	}
 	now := f.turn() // what has run out is told as such
-	rules, err := Parse(r.content, now)
+	f.followGroup() // so is what others have said
+	rules, err := f.putIn(r, now)
 	if err != nil {
 		f.reject(f.path + ": " + err.Error())
 		return
@@ -339,7 +352,12 @@ func (f *File) judge(r reading) {
 	if rules.equal(before) && problem == "" {
 		return
 	}
-	rest := ""
+	f.tellInForce(before, now)
+}
+
+// tellInForce tells what the rules in force have changed, and that they are. The caller holds mu.
+func (f *File) tellInForce(before *Rules, now time.Time) {
+	rules, rest := f.rules.Load(), ""
 	if more := f.tellChanges(before, now); more > 0 {
 		rest = fmt.Sprintf(", %d more changed", more)
 	}

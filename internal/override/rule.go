@@ -49,6 +49,10 @@ type Rule struct {
 	// Reason is the comment on the line, with what could do harm where it is shown written as Go does in strings: \x00 or
 	// \u202e. It has up to 200 characters, and ends in ... where the comment has more.
 	Reason string
+	// From is the host of the replica whose file has the line, and Since when it was first seen there. They are zero where
+	// rules are not shared.
+	From  string
+	Since time.Time
 }
 
 // String returns the rule as a line of a file, without the end of the line.
@@ -73,6 +77,17 @@ func timeString(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // endedAt tells whether the rule has run out. At the very moment it has.
 func (r Rule) endedAt(now time.Time) bool { return !r.Until.IsZero() && !now.Before(r.Until) }
+
+// never is the end of rules that do not end.
+var never = time.Unix(1<<40, 0)
+
+// end returns when the rule ends.
+func (r *Rule) end() time.Time {
+	if r.Until.IsZero() {
+		return never
+	}
+	return r.Until
+}
 
 // subject is what a rule is about.
 type subject struct {

@@ -31,6 +31,8 @@ type Rules struct {
 type note struct {
 	until  time.Time
 	reason string
+	from   string // the replica
+	since  time.Time
 }
 
 // Of returns what the rules say of an address at a port. An IPv4 address is not to be in its IPv4-mapped form. It
@@ -74,7 +76,7 @@ func (r *Rules) decides(s subject) (rule Rule, found bool) {
 // rule returns the one for a subject, which decides so.
 func (r *Rules) rule(about subject, decided Decision) Rule {
 	n := r.notes[about]
-	return Rule{What: about.String(), Says: decided, Until: n.until, Reason: n.reason}
+	return Rule{What: about.String(), Says: decided, Until: n.until, Reason: n.reason, From: n.from, Since: n.since}
 }
 
 // Size returns the number of rules.
@@ -149,10 +151,7 @@ func Parse(content string, now time.Time) (*Rules, error) {
 	if strings.HasPrefix(content, "\xff\xfe") || strings.HasPrefix(content, "\xfe\xff") {
 		return nil, errors.New("it is UTF-16, want UTF-8")
 	}
-	l := lines{
-		Rules:   &Rules{endpoints: make(map[netip.AddrPort]Decision), notes: make(map[subject]note)},
-		numbers: make(map[subject]int),
-	}
+	l := newLines()
 	number := 0
 	for line := range linesOf(content) {
 		number++
@@ -193,6 +192,13 @@ type lines struct {
 	numbers map[subject]int
 }
 
+func newLines() *lines {
+	return &lines{
+		Rules:   &Rules{endpoints: make(map[netip.AddrPort]Decision), notes: make(map[subject]note)},
+		numbers: make(map[subject]int),
+	}
+}
+
 // isAlive tells whether a rule has not run out, and notes when that changes.
 func (l *lines) isAlive(rule *Rule, now time.Time) bool {
 	switch {
@@ -220,7 +226,7 @@ func (l *lines) add(number int, about subject, rule *Rule) {
 		l.prefixes.Insert(about.prefix, rule.Says)
 	}
 	l.numbers[about] = number
-	if n := (note{rule.Until, rule.Reason}); n != (note{}) {
+	if n := (note{rule.Until, rule.Reason, rule.From, rule.Since}); n != (note{}) {
 		l.notes[about] = n
 	} else {
 		delete(l.notes, about)

@@ -43,17 +43,6 @@ func shortened(content string, now time.Time) string {
 	return string(kept)
 }
 
-// never is the end of rules that do not end.
-var never = time.Unix(1<<40, 0)
-
-// end returns when the rule ends.
-func (s *statement) end() time.Time {
-	if s.Until.IsZero() {
-		return never
-	}
-	return s.Until
-}
-
 // markOvertaken marks what later lines overtake for as long as it lasts: those for the same, or wider ones in the case of an
 // auto.
 func markOvertaken(all []*statement) {

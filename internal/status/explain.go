@@ -131,6 +131,9 @@ func (r *rule) String() string {
 	if !r.Until.IsZero() {
 		s += " until " + r.Until.Format(time.RFC3339)
 	}
+	if r.From != "" {
+		s += " by " + r.From + " since " + r.Since.Format(time.RFC3339)
+	}
 	if r.Reason != "" {
 		s += ": " + r.Reason
 	}

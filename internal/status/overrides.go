@@ -35,7 +35,9 @@ type overrides struct {
 	Page    int       `json:"page"`
 	Pages   int       `json:"pages"`
 	Size    int       `json:"size"`
-	Files   []file    `json:"files"`
+	// Replicas is how many share files at the moment, with this one, 0 where it decides alone.
+	Replicas int    `json:"replicas,omitempty"`
+	Files    []file `json:"files"`
 }
 
 type file struct {
@@ -43,6 +45,8 @@ type file struct {
 	Modified time.Time `json:"modified"`
 	Failed   bool      `json:"failed"`
 	Error    string    `json:"error,omitempty"`
+	Shared   bool      `json:"shared,omitempty"` // with other replicas
+	Local    bool      `json:"local,omitempty"`  // kept from them
 	Rules    []rule    `json:"rules"`
 }
 
@@ -53,6 +57,9 @@ func newOverrides(s *Subject, q *query) *overrides {
 	if q.given.Get("size") == "" {
 		o.Size = maxPageSize
 	}
+	if s.Peers != nil {
+		o.Replicas = s.countReplicas()
+	}
 	first := (o.Page - 1) * o.Size
 	for _, f := range s.files() {
 		known := f.Snapshot()
@@ -61,6 +68,8 @@ func newOverrides(s *Subject, q *query) *overrides {
 			Modified: instant(known.Modified),
 			Failed:   known.Problem != "",
 			Error:    known.Problem,
+			Shared:   s.Peers != nil && f.IsShared(),
+			Local:    s.Peers != nil && !f.IsShared(),
 			Rules:    []rule{},
 		}
 		from, to := first-o.Matches, first+o.Size-o.Matches // the page, as numbers of the rules in this file
@@ -72,6 +81,16 @@ func newOverrides(s *Subject, q *query) *overrides {
 	}
 	o.Pages = max(1, (o.Matches+o.Size-1)/o.Size)
 	return o
+}
+
+// countReplicas returns how many replicas can be heard, with this one.
+func (s *Subject) countReplicas() (n int) {
+	for _, m := range s.Peers.Report().Members {
+		if m.Self || m.Alive {
+			n++
+		}
+	}
+	return n
 }
 
 // within returns the elements with these numbers, as far as there are some.

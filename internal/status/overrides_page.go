@@ -38,5 +38,8 @@ func (p *overridesView) Turn(by int) string {
 // End is when the rule ends.
 func (r rule) End(now time.Time) string { return shortTime(r.Until, now) }
 
+// Said is when the line was first seen.
+func (r rule) Said(now time.Time) string { return shortTime(r.Since, now) }
+
 // Left tells how long it is until then.
 func (r rule) Left(now time.Time) string { return span(r.Until.Sub(now)) }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coredns-shaker/shaker/internal/lab"
+	"github.com/coredns-shaker/shaker/internal/override"
 )
 
 // newOverridden is a server with two files, of which the second is no longer the one in force. The first is in two stanzas.
@@ -207,4 +208,54 @@ func TestOverridesMistakes(t *testing.T) {
 			t.Errorf("%s?%s: status %d, %q, want %q", tt.path, tt.query, w.Code, got, tt.want)
 		}
 	}
+}
+
+// Where replicas share a file, it is told who has said each rule, and since when. One that is kept to itself is marked.
+func TestOverridesShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, dir := newServer(t, ""), t.TempDir()
+		a, b := openRulesAt(t, lab.FileIn(t, dir, "a", "192.0.2.7 down # kernel update\n")), openRulesAt(t, lab.FileIn(t, dir, "b", "192.0.2.8 up\n"))
+		host := `<b onclick="x">&amp;`
+		a.Share(override.NewSharing(host, "192.0.2.53:7946", override.SharingListener{}), "a")
+		for _, file := range []*override.File{a, b} {
+			file.Start()
+			defer file.Stop()
+		}
+		n.subject.Rules = slices.Concat(about(a, usual), about(b, usual))
+		ask := func() (o overrides) {
+			if err := json.Unmarshal(n.do("GET", "/overrides.json").Body.Bytes(), &o); err != nil {
+				t.Fatal(err)
+			}
+			return o
+		}
+		if o := ask(); o.Replicas != 0 || o.Files[0].Shared || o.Files[0].Local || o.Files[1].Local {
+			t.Errorf("without peers: %+v", o)
+		}
+		n.subject.Peers = newPeers()
+		o := ask()
+		if o.Replicas != 3 || !o.Files[0].Shared || o.Files[0].Local || o.Files[1].Shared || !o.Files[1].Local {
+			t.Errorf("with peers: %+v", o)
+		}
+		since := a.Rules().Sorted()[0].Since
+		if r := o.Files[0].Rules[0]; r.From != host || !r.Since.Equal(instant(since)) {
+			t.Errorf("%+v, want it since %v", r, since)
+		}
+		if r := o.Files[1].Rules[0]; r.From != "" || !r.Since.IsZero() {
+			t.Errorf("the file that is not shared: %+v", r)
+		}
+		document := documentOf(t, n.do("GET", "/overrides"))
+		want := [][]string{
+			{"Says", "Rule", "Reason", "Until", "By"}, {"down", "192.0.2.7", "kernel update", "for ever", host + " since " + shortTime(since, time.Now())},
+			{"Says", "Rule", "Reason", "Until"}, {"up", "192.0.2.8", "", "for ever"},
+		}
+		if got := rows(document); !reflect.DeepEqual(got, want) {
+			t.Errorf("rows\n%q, want\n%q", got, want)
+		}
+		text := words(elements(document, "body")[0])
+		for _, want := range []string{", shared by 3 replicas", ", of this replica alone"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("no %q in %q", want, text)
+			}
+		}
+	})
 }

@@ -305,11 +305,13 @@ type rule struct {
 	Says   string    `json:"says"`
 	Until  time.Time `json:"until,omitzero"`
 	Reason string    `json:"reason,omitempty"`
+	From   string    `json:"from,omitempty"` // this and the next only where replicas share the file
+	Since  time.Time `json:"since,omitzero"`
 	File   string    `json:"file,omitempty"` // left out where it is told beside the rules
 }
 
 func newRule(r override.Rule, file string) rule {
-	return rule{r.What, r.Says.String(), instant(r.Until), r.Reason, file}
+	return rule{r.What, r.Says.String(), instant(r.Until), r.Reason, r.From, instant(r.Since), file}
 }
 
 type slot struct {

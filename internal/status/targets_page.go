@@ -93,7 +93,11 @@ func (r rule) note(now time.Time) string {
 	if r.Reason != "" {
 		reason = " (" + r.Reason + ")"
 	}
-	return fmt.Sprintf("%s%s, rule %s%s", r.Says, until, r.Rule, reason)
+	by := ""
+	if r.From != "" {
+		by = fmt.Sprintf(", by %s since %s", r.From, shortTime(r.Since, now))
+	}
+	return fmt.Sprintf("%s%s, rule %s%s%s", r.Says, until, r.Rule, reason, by)
 }
 
 // Endpoint is the address and port.
