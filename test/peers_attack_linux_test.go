@@ -48,7 +48,7 @@ func TestLabPeersOdd(t *testing.T) {
 	lab.Run(t, func(t *testing.T, l *lab.Lab) {
 		g := newGroup(t, l, plan{replicas: 5, more: func(i int) string {
 			if i == 3 {
-				return "interval 600ms 100ms"
+				return "rise 3"
 			}
 			return ""
 		}})

@@ -433,13 +433,13 @@ func (r *node) writeKeys(keys ...string) {
 	}
 }
 
-// corefile is what it is started with. All join by the first two.
+// corefile is what it is started with. All have all in their lists.
 func (r *node) corefile() string {
 	g := r.g
 	properties := g.properties
 	if !g.alone && !r.alone {
 		properties += fmt.Sprintf("\npeers %v", r.peerAddress())
-		for _, other := range g.replicas[:min(2, len(g.replicas))] {
+		for _, other := range g.replicas {
 			properties += fmt.Sprintf(" %v", other.peerAddress())
 		}
 		properties += "\npeers key " + filepath.Join(r.dir, "key")

@@ -241,16 +241,11 @@ func TestLabPeersSYNs(t *testing.T) {
 		var one float64
 		for i, r := range g.replicas {
 			r.start()
-			began := time.Now()
-			r.awaitReady()
-			t.Logf("%s is ready after %v", r.name, time.Since(began))
 			g.untilWell()
-			t.Logf("all is well after %v", time.Since(began))
 			if i == 3 {
 				continue
 			}
-			before := g.syns()
-			began = time.Now()
+			before, began := g.syns(), time.Now()
 			time.Sleep(lasting(3*time.Second, 30*time.Second))
 			rate := float64(g.syns()-before) / time.Since(began).Seconds() / float64(len(g.addrs))
 			if i == 0 {
