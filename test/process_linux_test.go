@@ -48,16 +48,22 @@ func launchProcess(t testing.TB, properties, zone string) *process {
 }
 
 // counted sums up the series of a metric that have these labels, each as in state="down".
-func (p *process) counted(name string, labels ...string) (sum float64) {
+func (p *process) counted(name string, labels ...string) float64 {
 	p.t.Helper()
-	answer, err := statusClient.Get("http://" + processMetrics + "/metrics")
+	return countedAt(p.t, processMetrics, name, labels...)
+}
+
+// countedAt is counted for the metrics that are served at an address.
+func countedAt(t testing.TB, address, name string, labels ...string) (sum float64) {
+	t.Helper()
+	answer, err := statusClient.Get("http://" + address + "/metrics")
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil || answer.StatusCode != http.StatusOK {
-		p.t.Fatalf("%s: %v", answer.Status, err)
+		t.Fatalf("%s: %v", answer.Status, err)
 	}
 lines:
 	for line := range strings.Lines(string(text)) {
@@ -73,7 +79,7 @@ lines:
 		}
 		n, err := strconv.ParseFloat(number, 64)
 		if err != nil {
-			p.t.Fatalf("%q: %v", line, err)
+			t.Fatalf("%q: %v", line, err)
 		}
 		sum += n
 	}

@@ -22,6 +22,21 @@ type Process struct {
 // Start starts a program. On Linux it also ends when the process of the test does, however that comes.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
+	return begin(t, cmd, cmd.Start)
+}
+
+// Start starts a program on the host, as [Start] does.
+func (h *Host) Start(cmd *exec.Cmd) *Process {
+	h.t.Helper()
+	if h.ns == nil {
+		return Start(h.t, cmd)
+	}
+	return begin(h.t, cmd, func() error { return h.ns.start(cmd) })
+}
+
+// begin has a program started by the function.
+func begin(t testing.TB, cmd *exec.Cmd, start func() error) *Process {
+	t.Helper()
 	p := &Process{t: t, cmd: cmd, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.Log, &p.Log
 	endWithParent(cmd)
@@ -30,7 +45,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 		// The parent is the thread that starts the process (prctl(2), PR_SET_PDEATHSIG), so that has to stay.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := start()
 		started <- err
 		if err == nil {
 			p.err = cmd.Wait()

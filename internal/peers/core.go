@@ -218,14 +218,9 @@ func (c *core) joined(name string, at netip.AddrPort, octets []byte) {
 	c.wakeUp()
 }
 
-// admit makes a new member. It takes the place of one at the same address that is not heard of any more: so that was it,
-// before it started anew. It is nil where there are too many.
+// admit makes a new member. It is nil where there are too many. At its address may be another one that is there still: the
+// network may tell of a replica long after another has taken its place.
 func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
-	for _, m := range slices.Clone(c.members) {
-		if !m.self && m.at == at && m.name != name {
-			c.dismiss(m)
-		}
-	}
 	if len(c.members) >= maxMembers {
 		if m := c.longestLost(); m != nil {
 			c.dismiss(m)
@@ -241,6 +236,12 @@ func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
 	c.members = slices.Insert(c.members, at2, m)
 	c.byName[name] = m
 	return m
+}
+
+// isReplaced tells whether another is heard of at the address of a member that is not. A replica that starts anew has another
+// name.
+func (c *core) isReplaced(m *member) bool {
+	return slices.ContainsFunc(c.members, func(other *member) bool { return other != m && other.alive && !other.self && other.at == m.at })
 }
 
 func (c *core) longestLost() (lost *member) {
@@ -472,6 +473,8 @@ func (c *core) passSecond(now int64) {
 	for _, m := range slices.Clone(c.members) {
 		switch silent := now - max(m.heard, m.since); {
 		case m.self, m.alive:
+		case c.isReplaced(m) && (!m.joined || m.heard != never):
+			c.dismiss(m)
 		case silent > int64(keepMember) && !m.joined:
 			c.dismiss(m)
 		case silent > int64(keepWords) && len(m.have) > 0:
@@ -707,7 +710,7 @@ func (c *core) ready() bool {
 	defer c.mu.Unlock()
 	now := c.now()
 	for _, m := range c.members {
-		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) {
+		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) && !c.isReplaced(m) {
 			return false
 		}
 	}
