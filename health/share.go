@@ -217,7 +217,7 @@ func (m *Monitor) apply(t *Target, d Decision, now int64) {
 	s.tally.up, s.tally.down, s.tally.of = uint16(d.Tally.Up), uint16(d.Tally.Down), uint16(d.Tally.Of)
 	switch {
 	case begins:
-		t.run, t.noPaths, t.falls, s.blind = 0, 0, 0, 0
+		t.run, t.noPaths, s.blind = 0, 0, 0
 	case after.own() == before.own():
 	case before.own() != Unknown || after.own() != Up:
 		// Only a row of failures against an unknown target is one against a target that is up as well.
@@ -227,6 +227,9 @@ func (m *Monitor) apply(t *Target, d Decision, now int64) {
 	t.mark.Store(uint32(after))
 	if begins || after.own() != before.own() {
 		t.since = now
+	}
+	if begins {
+		t.falls = 0
 	}
 	t.noteWord(before, 0, now)
 	m.statusMu.Unlock()
