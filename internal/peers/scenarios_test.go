@@ -235,7 +235,7 @@ func (w *town) cutOff(number int) {
 // When a replica dies or stops, no verdict changes, and others check in its place within 4 s. When it goes on, nothing happens
 // either.
 func TestCrashAndPause(t *testing.T) {
-	for _, how := range []string{"crash", "pause", "goodbye", "stuck"} {
+	for _, how := range []string{"crash", "pause", "suspend", "goodbye", "stuck"} {
 		simulate(t, 5, 1, func(w *town) {
 			time.Sleep(time.Second)
 			w.answers(func(_ *house, i int) checker.Result {
@@ -254,7 +254,7 @@ func TestCrashAndPause(t *testing.T) {
 			switch how {
 			case "crash":
 				h.crash()
-			case "pause":
+			case "pause", "suspend":
 				h.pause()
 			case "goodbye":
 				h.goodbye()
@@ -280,9 +280,15 @@ func TestCrashAndPause(t *testing.T) {
 					break
 				}
 			}
-			if how == "pause" {
-				h.proceed()
+			if how == "suspend" {
+				w.set(func() { h.waiting = nil }) // nothing waits for a machine that sleeps
+				for x := range h.monitor.All() {
+					h.later(time.Second, func(*core) {
+						h.monitor.Deliver([]checker.Report{{Tag: x, Result: checker.Answered, RTT: time.Millisecond}})
+					})
+				}
 			}
+			h.proceed()
 			time.Sleep(5 * time.Second)
 			for _, h := range w.houses {
 				if changes := h.takeChanges(); h.core != nil && len(changes) > 0 {
@@ -295,7 +301,7 @@ func TestCrashAndPause(t *testing.T) {
 				w.houses[0].expectLine(t, 0, "silent")
 			case "stuck":
 				w.houses[0].expectLine(t, 1, "finishes no checks")
-			case "pause":
+			case "pause", "suspend":
 				w.houses[0].expectLine(t, 1, "silent for 3s")
 				w.houses[0].expectLine(t, 1, "heard of again")
 				h.expectLine(t, 0, "silent")
