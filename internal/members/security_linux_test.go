@@ -225,16 +225,6 @@ func TestReplayedConnection(t *testing.T) {
 	}
 }
 
-type recording struct {
-	net.Conn
-	to *bytes.Buffer
-}
-
-func (r recording) Write(b []byte) (int, error) {
-	r.to.Write(b)
-	return r.Conn.Write(b)
-}
-
 // Those who may not join do not, and people at both ends are told why.
 func TestStrangers(t *testing.T) {
 	a, b, _ := pair(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/31"), netip.MustParsePrefix("127.0.0.4/32")}})

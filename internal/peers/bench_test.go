@@ -29,7 +29,7 @@ func (d *direct) send(to string, message []byte, _ bool) {
 	}
 }
 
-func (d *direct) sendTo(to netip.AddrPort, message []byte) {
+func (d *direct) sendTo(_ string, to netip.AddrPort, message []byte) {
 	d.mu.RLock()
 	c := d.places[to]
 	d.mu.RUnlock()

@@ -78,13 +78,14 @@ type core struct {
 	rosters   map[uint64]*roster
 	// epoch counts how often the candidates have changed. walked is how many topics were looked at since.
 	epoch, walked uint64
+	reseated      int64 // when they last changed
 	walking       bool
 	unheard       int // of the silent topics, how many were not looked at since the last tick
 	suspicion     suspicion
 	unswept       int // records that may have voices of members that were dismissed
 
 	silent    []*topic // somebody who shall check them has said nothing
-	soon      []*topic // of these, those to ask for at once
+	due       []*topic // of these, those to ask for at once
 	differing []*topic // the own word differs from the verdict in force
 	again     []*health.Target
 	news      []func()
@@ -313,6 +314,7 @@ func (c *core) sweep() bool {
 // reseat has all topics looked at again, since the candidates have changed.
 func (c *core) reseat() {
 	c.epoch++
+	c.reseated = c.now()
 	clear(c.rosters)
 	c.walked, c.walking = 0, true
 	c.wakeUp()
@@ -668,20 +670,17 @@ func (c *core) sendAsks() {
 		if m.self || m.asked == 0 || now < m.asked || !m.joined {
 			continue
 		}
-		x, missing := m.have.gap(m.newest)
-		if missing && len(m.have) > 2 {
-			x.last = m.newest // gaps come by the dozen, and what is between them is little
-		}
+		missing := m.have.gaps(m.newest)
 		if !m.greeted {
-			x, missing = span{m.have.level() + 1, math.MaxUint64}, true
+			missing = []span{{m.have.level() + 1, math.MaxUint64}}
 		}
-		if !missing {
+		if len(missing) == 0 {
 			m.asked = 0
 			continue
 		}
 		// What is not there by then is asked for again.
 		m.asked = now + int64(time.Second) - rand.Int64N(int64(time.Second)/4)
-		due, asks = append(due, m), append(asks, ask{x.first, x.last, m.base, c.self.at})
+		due, asks = append(due, m), append(asks, ask{missing, m.base, c.self.at})
 	}
 	c.mu.Unlock()
 	for i, m := range due {

@@ -26,7 +26,7 @@ type topic struct {
 	wanting    bool // this replica would check it, were it able
 	queued     bool // it is about to be decided anew
 	seats      []seat
-	asked      int64 // when to ask those who have said nothing
+	isDue      bool // it is to be asked at once
 	// signature stands for those who decided last.
 	signature uint64
 	// place is where it is among all topics; silent and differing are places in lists, plus 1, 0 where it is in none.

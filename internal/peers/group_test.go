@@ -303,7 +303,6 @@ func (w *town) meet(stop chan struct{}) {
 	known := make(map[[2]string]time.Time) // until when somebody was reached
 	for {
 		w.mu.Lock()
-		type pair struct{ a, b *house }
 		var joins, leaves []func()
 		for _, a := range w.houses {
 			for _, b := range w.houses {
@@ -312,7 +311,7 @@ func (w *town) meet(stop chan struct{}) {
 				}
 				key := [2]string{a.core.name, b.core.name}
 				reached := !b.paused && !w.cut[[2]int{a.number, b.number}] && !w.cut[[2]int{b.number, a.number}]
-				at, was := known[key]
+				_, was := known[key]
 				switch {
 				case reached && !was:
 					ca, cb, address := a.core, b.core, b.at
@@ -320,9 +319,12 @@ func (w *town) meet(stop chan struct{}) {
 					known[key] = time.Now()
 				case reached:
 					known[key] = time.Now()
-				case was && time.Since(at) > 6*time.Second:
-					ca, name := a.core, b.core.name
-					leaves = append(leaves, func() { ca.left(name, false) })
+				}
+			}
+			for key, at := range known {
+				if a.core != nil && !a.paused && key[0] == a.core.name && time.Since(at) > 6*time.Second {
+					c := a.core
+					leaves = append(leaves, func() { c.left(key[1], false) })
 					delete(known, key)
 				}
 			}

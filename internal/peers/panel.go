@@ -51,6 +51,7 @@ func (c *core) rosterOf(settings uint64) *roster {
 type seat struct {
 	member *member
 	since  int64
+	ask    int64 // when to ask it to check the target, 0 before that is decided
 	// passedOver tells that it was for too long, and that the topic was decided anew since.
 	passedOver bool
 }

@@ -310,21 +310,22 @@ func (c *core) receiveAsk(from string, a ask) {
 	if m != nil {
 		m.answered = now + answerAgain
 	}
-	a.last = min(a.last, c.told)
-	whole := a.base < c.ledger.forgotten && a.first <= c.ledger.forgotten
-	if whole {
-		a.first, a.last = 1, c.told
-	}
+	told := c.told
+	whole := a.base < c.ledger.forgotten && a.spans[0].first <= c.ledger.forgotten
 	c.mu.Unlock()
-	if a.first > a.last {
-		return
+	if whole {
+		a.spans = []span{{1, told}}
 	}
-	x := span{a.first, a.last}
-	if m != nil {
-		c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
-		return
+	for _, x := range a.spans {
+		x.last = min(x.last, told)
+		switch {
+		case x.first > x.last:
+		case m != nil:
+			c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
+		default:
+			c.answerStranger(from, a.at, x, whole)
+		}
 	}
-	c.answerStranger(from, a.at, x, whole)
 }
 
 // answerStranger sends the first packets of what is asked for to somebody whom the network has not told of yet.
