@@ -264,15 +264,12 @@ func (m *model) explain(h *house, i int) {
 
 // rightChanges checks that nothing left an answer unless more than half of those who decide said so.
 func (m *model) rightChanges() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, h := range m.houses {
-		for _, c := range h.changes {
+		for _, c := range h.takeChanges() {
 			if c.From == health.Up && c.To == health.Down && c.Tally.Of > 0 && 2*c.Tally.Down <= c.Tally.Of {
 				m.errorf("%d: %v is down by %+v", h.number, c.Target.Addr(), c.Tally)
 			}
 		}
-		h.changes = nil
 	}
 }
 
@@ -327,7 +324,11 @@ func goThrough(t *testing.T, seed uint64) {
 	time.Sleep(20 * time.Second)
 	m.agree("20 s after healing")
 	m.shareWell(sites, observers)
-	m.noticeDeaths()
+	m.noticeDeaths(bound + 300*time.Millisecond)
+	if m.rng.IntN(2) == 0 {
+		m.oneSick()
+	}
+	m.loseOne(observers)
 	m.startAnew()
 	m.rightChanges()
 	m.vanish()
@@ -374,8 +375,74 @@ func (m *model) shareWell(sites, observers int) {
 	}
 }
 
+// oneSick has one replica of a site with three or more be at fault, with what may come on top: that removes nothing.
+func (m *model) oneSick() {
+	m.t.Helper()
+	h := m.houses[m.rng.IntN(len(m.houses))]
+	same := 0
+	for _, other := range m.houses {
+		same += boolInt(other.config.Site == h.config.Site)
+	}
+	if same < 3 || h.config.Observers < 3 {
+		return
+	}
+	m.mu.Lock()
+	clear(m.dead)
+	m.mu.Unlock()
+	time.Sleep(5 * time.Second)
+	m.agree("before one is sick")
+	m.mu.Lock()
+	m.ill[h.number] = illness(1 + m.rng.IntN(int(illnesses)-1))
+	m.logf("only %d has illness %d", h.number, m.ill[h.number])
+	m.mu.Unlock()
+	for _, h := range m.houses {
+		h.takeChanges()
+	}
+	time.Sleep(15 * time.Second)
+	for _, h := range m.houses {
+		for _, c := range h.takeChanges() {
+			m.errorf("one replica is sick, and %d has %v %v by %+v", h.number, c.Target.Addr(), c.To, c.Tally)
+		}
+	}
+	m.set(func() { clear(m.ill) })
+	time.Sleep(10 * time.Second)
+	m.agree("after one was sick")
+}
+
+// loseOne has a replica stop while targets die: the others check in its place and know in time.
+func (m *model) loseOne(observers int) {
+	m.t.Helper()
+	h := m.houses[m.rng.IntN(len(m.houses))]
+	m.logf("%d is lost", h.number)
+	h.crash()
+	time.Sleep(time.Duration(m.rng.Int64N(int64(2 * time.Second))))
+	m.noticeDeaths(bound + 4*time.Second)
+	for i, n := range m.checkers(m.targets) {
+		want := 0
+		for _, site := range m.sites() {
+			want += min(observers, site)
+		}
+		if n != want {
+			m.errorf("one is lost, and target %d is checked by %d, not %d", i, n, want)
+			break
+		}
+	}
+	h.start()
+	time.Sleep(5 * time.Second)
+	m.agree("after one was lost")
+}
+
+// sites returns how many replicas run at each.
+func (m *model) sites() map[string]int {
+	n := make(map[string]int)
+	for _, h := range m.running() {
+		n[h.config.Site]++
+	}
+	return n
+}
+
 // noticeDeaths has some targets die, and checks that all replicas know in time.
-func (m *model) noticeDeaths() {
+func (m *model) noticeDeaths(within time.Duration) {
 	m.t.Helper()
 	m.mu.Lock()
 	for i := range m.dead {
@@ -383,7 +450,7 @@ func (m *model) noticeDeaths() {
 	}
 	m.logf("new deaths %q", m.dead)
 	m.mu.Unlock()
-	time.Sleep(bound + 300*time.Millisecond)
+	time.Sleep(within)
 	m.agree("after deaths")
 }
 
