@@ -59,6 +59,7 @@ var mended = []struct {
 	// Whoever cannot be reached is told as lost, and places that cannot be joined are told as such.
 	{regexp.MustCompile(`^(?:Push/Pull with|Failed fallback TCP ping|Failed to send|failed to receive|Failed to receive|Failed to push|Failed to read)`), ""},
 	{regexp.MustCompile(`^Got ping for unexpected node`), ""},                 // the replica that was here before
+	{regexp.MustCompile(`^Refuting an alive message`), ""},                    // somebody has an older meta
 	{regexp.MustCompile(`^Binding to public address without encryption`), ""}, // we encrypt
 }
 

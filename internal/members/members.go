@@ -27,6 +27,9 @@ type Config struct {
 	KeyFile string
 	// Allow are those who may speak to this replica at all, anybody where there are none.
 	Allow []netip.Prefix
+
+	// Wire sees each packet that is sent, and has it be lost where it is false. It is for tests, and nil otherwise.
+	Wire func(packet []byte) bool
 }
 
 // Listener is told what happens. None of its functions may wait for anybody, keep a slice, or call a method of Members, other
@@ -83,6 +86,7 @@ func Open(c Config) (*Members, error) {
 		return nil, err
 	}
 	m.transport.keys.Store(keys.keys)
+	m.transport.wire = c.Wire
 	m.transport.allow(c.Allow)
 	m.joiner = newJoiner(m, c.Join)
 	return m, nil

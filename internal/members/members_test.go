@@ -204,6 +204,8 @@ func TestOpenAgainAndAgain(t *testing.T) {
 	key := keysFile(t, keyA)
 	other := begin(t, Config{Name: "other", KeyFile: key}, nil)
 	at := loopback
+	before := descriptors()
+	var all []*Members
 	for i := range 50 {
 		m, err := Open(Config{Address: at, Name: fmt.Sprint("m", i), KeyFile: key, Join: []string{other.Self().String()}})
 		if err != nil {
@@ -214,8 +216,36 @@ func TestOpenAgainAndAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.Close(func() {})
-		defer m.wait()
+		all = append(all, m)
 	}
+	for _, m := range all {
+		m.wait()
+	}
+	// What others have begun with them ends a little later.
+	until(t, 5*time.Second, func() bool { return descriptors() <= before })
+}
+
+// descriptors returns how many are open, where the system tells.
+func descriptors() int {
+	all, _ := os.ReadDir("/proc/self/fd")
+	return len(all)
+}
+
+func TestIPv6(t *testing.T) {
+	at := netip.MustParseAddrPort("[::1]:0")
+	l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	l.Close()
+	c := Config{Name: "a", Address: at, KeyFile: keysFile(t, keyA), Allow: []netip.Prefix{netip.MustParsePrefix("::/0")}}
+	a := begin(t, c, nil)
+	c.Name, c.Join = "b", []string{a.Self().String()}
+	b := begin(t, c, nil)
+	together(t, 5*time.Second, a, b)
+	a.Send("b", []byte("packet"), false)
+	b.Send("a", []byte("reliable"), true)
+	until(t, 2*time.Second, func() bool { return b.got("packet") == 1 && a.got("reliable") == 1 })
 }
 
 func TestOpenErrors(t *testing.T) {

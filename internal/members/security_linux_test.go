@@ -37,11 +37,11 @@ func (r *recorder) all() [][]byte {
 // pair begins two replicas that know each other, each with an address of its own. What they send in packets is recorded.
 func pair(t *testing.T, c Config) (a, b *replica, sent *recorder) {
 	sent = new(recorder)
-	record := func(r *replica) { r.transport.wire, r.joiner.every = sent.see, time.Second }
+	often := func(r *replica) { r.joiner.every = time.Second }
 	key := keysFile(t, keyA)
-	a = begin(t, Config{Name: "replica-a", KeyFile: key, Allow: c.Allow, Address: netip.MustParseAddrPort("127.0.0.2:0")}, record)
+	a = begin(t, Config{Name: "replica-a", KeyFile: key, Allow: c.Allow, Address: netip.MustParseAddrPort("127.0.0.2:0"), Wire: sent.see}, often)
 	b = begin(t, Config{Name: "replica-b", KeyFile: key, Allow: c.Allow, Address: netip.MustParseAddrPort("127.0.0.3:0"),
-		Join: []string{a.Self().String()}}, record)
+		Join: []string{a.Self().String()}, Wire: sent.see}, often)
 	together(t, 5*time.Second, a, b)
 	return a, b, sent
 }
@@ -105,7 +105,7 @@ func relay(t *testing.T, to netip.AddrPort) (at netip.AddrPort, seen func() []by
 func TestNothingInClear(t *testing.T) {
 	a, b, sent := pair(t, Config{})
 	at, seen := relay(t, a.Self())
-	begin(t, Config{Name: "replica-c", KeyFile: a.config.KeyFile, Join: []string{at.String()}}, func(r *replica) { r.transport.wire = sent.see })
+	begin(t, Config{Name: "replica-c", KeyFile: a.config.KeyFile, Join: []string{at.String()}, Wire: sent.see}, nil)
 	until(t, 5*time.Second, func() bool { return a.names() == "replica-b replica-c" && b.names() == "replica-a replica-c" })
 	secret := bytes.Repeat([]byte("192.0.2.1:443 is down "), 40)
 	a.Send("replica-b", secret, false)
@@ -223,16 +223,6 @@ func TestReplayedConnection(t *testing.T) {
 	if a.got("evil") > 0 {
 		t.Error("it was taken")
 	}
-}
-
-type recording struct {
-	net.Conn
-	to *bytes.Buffer
-}
-
-func (r recording) Write(b []byte) (int, error) {
-	r.to.Write(b)
-	return r.Conn.Write(b)
 }
 
 // Those who may not join do not, and people at both ends are told why.

@@ -46,7 +46,7 @@ type transport struct {
 	doors    doors
 	counts   tallies
 	complain *complaints
-	wire     func(packet []byte) bool // sees each packet that is sent, and has it be lost where it is false; nil outside of tests
+	wire     func(packet []byte) bool // that of Config
 
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -58,6 +58,7 @@ type transport struct {
 	ctx    context.Context // until close
 	end    context.CancelFunc
 	inward sync.WaitGroup // what reads
+	left   sync.Once
 }
 
 // listen opens the sockets. Port 0 stands for one that is free.
@@ -357,7 +358,9 @@ func (c *outgoing) Close() error {
 }
 
 // leave frees the address, so that another group can listen there. What is still to be sent goes out from another port.
-func (t *transport) leave() {
+func (t *transport) leave() { t.left.Do(t.leaveOnce) }
+
+func (t *transport) leaveOnce() {
 	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(t.self.Addr(), 0)))
 	if err == nil {
 		udp = t.udp.Swap(udp)

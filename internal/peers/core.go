@@ -59,16 +59,17 @@ type core struct {
 	inboxMu sync.Mutex
 	inbox   inbox
 
-	mu       sync.Mutex
-	config   Config
-	self     *member
-	members  []*member // by name, this one among them
-	byName   map[string]*member
-	ledger   ledger
-	records  records
-	topics   []*topic
-	byTarget map[*health.Target]*topic
-	refused  map[key]int64 // subjects that this replica said it cannot check, and until when that holds
+	mu         sync.Mutex
+	config     Config
+	configured uint64 // counts how often that has changed
+	self       *member
+	members    []*member // by name, this one among them
+	byName     map[string]*member
+	ledger     ledger
+	records    records
+	topics     []*topic
+	byTarget   map[*health.Target]*topic
+	refused    map[key]int64 // subjects that this replica said it cannot check, and until when that holds
 
 	notices    map[uint64]time.Duration // of settings: how long it takes to notice that a target has changed
 	topicsWith map[uint64]int           // how many have certain settings
@@ -77,11 +78,14 @@ type core struct {
 	rosters   map[uint64]*roster
 	// epoch counts how often the candidates have changed. walked is how many topics were looked at since.
 	epoch, walked uint64
+	reseated      int64 // when they last changed
 	walking       bool
+	unheard       int // of the silent topics, how many were not looked at since the last tick
+	suspicion     suspicion
 	unswept       int // records that may have voices of members that were dismissed
 
 	silent    []*topic // somebody who shall check them has said nothing
-	soon      []*topic // of these, those to ask for at once
+	due       []*topic // of these, those to ask for at once
 	differing []*topic // the own word differs from the verdict in force
 	again     []*health.Target
 	news      []func()
@@ -171,9 +175,7 @@ func (c *core) configure(config Config) {
 		c.ledger.offer(settings, true)
 	}
 	c.self.offers = offered
-	for _, x := range c.topics {
-		x.able = c.mayCheck(x.record.key)
-	}
+	c.configured++
 	for k := range c.refused {
 		if c.mayCheck(k) {
 			c.takeBack(k)
@@ -312,6 +314,7 @@ func (c *core) sweep() bool {
 // reseat has all topics looked at again, since the candidates have changed.
 func (c *core) reseat() {
 	c.epoch++
+	c.reseated = c.now()
 	clear(c.rosters)
 	c.walked, c.walking = 0, true
 	c.wakeUp()
@@ -407,13 +410,16 @@ func (c *core) turn() (at int64) {
 	more := c.takeMessages()
 	c.passTime()
 	c.askForTargets()
-	walking, sweeping := c.walk(), c.sweep()
+	more = c.walk() || more
+	more = c.sweep() || more
+	more = c.lookAtSilent() || more
+	more = c.doubt() || more
 	c.flushReconsidered()
 	c.sendChanges()
 	c.sendAsks()
 	c.sendBeat()
 	c.flushNews()
-	if more || walking || sweeping {
+	if more {
 		return c.now()
 	}
 	return c.nextTurn()
@@ -446,7 +452,7 @@ func (c *core) passTime() {
 	}
 	c.tickAt = now + int64(tick)
 	c.appraise(now)
-	c.lookAtSilent(now)
+	c.unheard = len(c.silent)
 	if now >= c.secondAt {
 		c.secondAt = now + int64(time.Second)
 		c.passSecond(now)
@@ -456,7 +462,7 @@ func (c *core) passTime() {
 // passSecond does what is done each second.
 func (c *core) passSecond(now int64) {
 	c.wantsLeft, c.wantsTaken, c.strangersLeft, c.linesLeft = maxWants, maxWants, strangersAnswered, maxLines
-	c.doubt(now)
+	c.suspicion.begin()
 	c.lookAtDiffering(now)
 	for k, until := range c.refused {
 		if now >= until {
@@ -664,17 +670,17 @@ func (c *core) sendAsks() {
 		if m.self || m.asked == 0 || now < m.asked || !m.joined {
 			continue
 		}
-		x, missing := m.have.gap(m.newest)
+		missing := m.have.gaps(m.newest)
 		if !m.greeted {
-			x, missing = span{m.have.level() + 1, math.MaxUint64}, true
+			missing = []span{{m.have.level() + 1, math.MaxUint64}}
 		}
-		if !missing {
+		if len(missing) == 0 {
 			m.asked = 0
 			continue
 		}
 		// What is not there by then is asked for again.
 		m.asked = now + int64(time.Second) - rand.Int64N(int64(time.Second)/4)
-		due, asks = append(due, m), append(asks, ask{x.first, x.last, m.base, c.self.at})
+		due, asks = append(due, m), append(asks, ask{missing, m.base, c.self.at})
 	}
 	c.mu.Unlock()
 	for i, m := range due {
@@ -691,12 +697,17 @@ func (c *core) goodbye() {
 	c.broadcast(to, appendEnvelope(nil, kindGoodbye, c.name), false)
 }
 
+// settle is how long after a member has told all it knows it has to be waited for what it tells then, because it knows this
+// replica: targets that are down and that nobody checked but a replica that is gone.
+const settle = time.Second
+
 // ready tells whether all that the others say is known here.
 func (c *core) ready() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.now()
 	for _, m := range c.members {
-		if !m.self && m.joined && (m.heard == never || m.alive && m.lag() > 0) {
+		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) {
 			return false
 		}
 	}

@@ -20,12 +20,13 @@ type topic struct {
 	// notice is how long it takes to notice that the target has changed.
 	notice time.Duration
 
-	able     bool // the policies allow to check it for others
-	observes bool
-	wanting  bool // this replica would check it, were it able
-	queued   bool // it is about to be decided anew
-	seats    []seat
-	asked    int64 // when to ask those who have said nothing
+	able       bool   // the policies allow to check it for others
+	configured uint64 // when that was found out
+	observes   bool
+	wanting    bool // this replica would check it, were it able
+	queued     bool // it is about to be decided anew
+	seats      []seat
+	isDue      bool // it is to be asked at once
 	// signature stands for those who decided last.
 	signature uint64
 	// place is where it is among all topics; silent and differing are places in lists, plus 1, 0 where it is in none.
@@ -259,12 +260,19 @@ func (c *core) topicOf(t *health.Target, settings uint64) *topic {
 		c.topicsWith[settings]++
 		r.topic = x
 		c.topics = append(c.topics, x)
-		x.able = c.mayCheck(r.key)
 		delete(c.refused, r.key)
 	}
 	x.targets = append(x.targets, t)
 	c.byTarget[t] = x
 	return x
+}
+
+// isAble tells whether the policies allow this replica to check a topic for others.
+func (c *core) isAble(x *topic) bool {
+	if x.configured != c.configured {
+		x.configured, x.able = c.configured, c.mayCheck(x.record.key)
+	}
+	return x.able
 }
 
 // mayCheck tells whether the policies allow this replica to check a subject for others.

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"math"
 	"time"
 
 	"github.com/coredns-shaker/shaker/health"
@@ -9,34 +10,68 @@ import (
 // A member that says down where all others say up, and that on many hosts, has a fault of its own: a bad uplink, a bad route,
 // too little CPU. Its words do not count until that has ended.
 
-// doubt finds out who is in doubt.
-func (c *core) doubt(now int64) {
-	contradicted := make(map[*member]map[host]bool)
-	for _, r := range c.records.disputed {
-		notice, known := c.noticeOf(r)
-		if !known {
+// suspicion is how far it was found out who is in doubt.
+type suspicion struct {
+	on           bool
+	left         int // disputed records that were not looked at yet
+	contradicted map[*member]map[host]bool
+}
+
+func (s *suspicion) begin() {
+	if !s.on {
+		*s = suspicion{on: true, left: math.MaxInt, contradicted: make(map[*member]map[host]bool)}
+	}
+}
+
+// doubt finds out who is in doubt, by some records at a time. It reports whether there are more.
+func (c *core) doubt() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.suspicion
+	if !s.on {
+		return false
+	}
+	now := c.now()
+	s.left = min(s.left, len(c.records.disputed))
+	for range piece {
+		if s.left == 0 {
+			c.concludeDoubt()
+			return false
+		}
+		s.left--
+		c.suspect(c.records.disputed[s.left], now)
+	}
+	return true
+}
+
+// suspect takes note of who is contradicted about a subject.
+func (c *core) suspect(r *record, now int64) {
+	notice, known := c.noticeOf(r)
+	if !known {
+		return
+	}
+	for i := range r.voices {
+		v := &r.voices[i]
+		if v.word != health.SaysDown || !v.member.isCandidate() || !c.isContradicted(r, v, notice, now) {
 			continue
 		}
-		for i := range r.voices {
-			v := &r.voices[i]
-			if v.word != health.SaysDown || !v.member.isCandidate() || !c.isContradicted(r, v, notice, now) {
-				continue
-			}
-			hosts := contradicted[v.member]
-			if hosts == nil {
-				hosts = make(map[host]bool)
-				contradicted[v.member] = hosts
-			}
-			hosts[r.key.host()] = true
+		hosts := c.suspicion.contradicted[v.member]
+		if hosts == nil {
+			hosts = make(map[host]bool)
+			c.suspicion.contradicted[v.member] = hosts
 		}
+		hosts[r.key.host()] = true
 	}
+}
+
+func (c *core) concludeDoubt() {
 	for _, m := range c.members {
-		if is := health.InDoubt(len(contradicted[m]), len(m.downs)); is != m.inDoubt {
-			m.inDoubt = is
-			m.doubtful = len(contradicted[m])
+		if n := len(c.suspicion.contradicted[m]); health.InDoubt(n, len(m.downs)) != m.inDoubt {
+			m.inDoubt, m.doubtful = !m.inDoubt, n
 			c.reseat()
 		}
 	}
+	c.suspicion = suspicion{}
 }
 
 // isContradicted tells whether all others of the site whose words count contradict a voice that says down.
@@ -46,6 +81,9 @@ func (c *core) isContradicted(r *record, x *voice, notice time.Duration, now int
 		v := &r.voices[i]
 		if v.member == x.member || !v.member.isCandidate() || !v.member.mayVote() || v.member.site != x.member.site {
 			continue
+		}
+		if x.member.inDoubt && v.word == health.SaysUp && time.Duration(now-v.said) <= notice {
+			continue // one that checks in its place
 		}
 		others = append(others, health.Opinion{Word: v.word, Age: time.Duration(now - v.said)})
 	}

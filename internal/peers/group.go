@@ -90,7 +90,10 @@ func (c carrier) sendTo(to string, at netip.AddrPort, message []byte) {
 
 // Open listens and begins to look for others. An address that is taken and a key file that cannot be used are errors. The group
 // decides for the monitor from now on, unless another council does: then it only gets to know what others say, until Convene.
-func Open(c Config, m *health.Monitor, l Listener) (*Group, error) {
+func Open(c Config, m *health.Monitor, l Listener) (*Group, error) { return open(c, m, l, nil) }
+
+// open is Open with a look at each packet, see [members.Config.Wire].
+func open(c Config, m *health.Monitor, l Listener, wire func([]byte) bool) (*Group, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -99,7 +102,9 @@ func Open(c Config, m *health.Monitor, l Listener) (*Group, error) {
 		host = c.Address.Addr().String()
 	}
 	name := nameOf(host)
-	found, err := members.Open(c.ofMembers(name))
+	of := c.ofMembers(name)
+	of.Wire = wire
+	found, err := members.Open(of)
 	if err != nil {
 		return nil, err
 	}

@@ -26,6 +26,7 @@ type ledger struct {
 	offers map[uint64]*fact
 	notes  map[string]*fact
 
+	graves     int // how many removed facts are kept at least
 	noteOctets int
 	lostNotes  int // of notes, those that are removed, and not forgotten
 	living     int // facts that are not removed
@@ -51,7 +52,7 @@ type fact struct {
 }
 
 func newLedger() ledger {
-	return ledger{words: make(map[key]*fact), offers: make(map[uint64]*fact), notes: make(map[string]*fact)}
+	return ledger{graves: leastGraves, words: make(map[key]*fact), offers: make(map[uint64]*fact), notes: make(map[string]*fact)}
 }
 
 // say notes an opinion. It reports whether that is another one than before.
@@ -145,7 +146,7 @@ func (l *ledger) enter(f *fact, removed bool) {
 	l.newest++
 	f.number, f.removed = l.newest, removed
 	l.log = append(l.log, logged{f.number, f})
-	for l.dead > max(l.living, leastGraves) {
+	for l.dead > max(l.living, l.graves) {
 		l.forget()
 	}
 	if len(l.log) > 2*(l.living+l.dead)+leastGraves {

@@ -36,8 +36,9 @@ type member struct {
 	newer    bool  // it speaks another version of the protocol
 	advanced int64 // when the number of finished checks last changed, or nothing was to be checked
 
-	have  spans
-	asked int64 // when to ask for what is missing
+	have    spans
+	levelAt int64 // when all was known for the first time, 0 before that
+	asked   int64 // when to ask for what is missing
 	// base is the number up to which all removals are known, and whole that of the newest message which told how far.
 	base, whole uint64
 	answered    int64 // when something was last sent that it asked for
@@ -68,7 +69,7 @@ const never = -1 << 62
 
 func newMember(name string, now int64) *member {
 	return &member{name: name, hash: health.HashMember(name), since: now, heard: never, advanced: now,
-		offers: make(map[uint64]claim), notes: make(map[string]uint64), downs: make(map[host]int)}
+		offers: make(map[uint64]claim), notes: make(map[string]uint64), downs: make(map[host]int), told: teller{spent: never}}
 }
 
 // isCandidate tells whether it takes part in checking what it offers.
@@ -105,14 +106,30 @@ func (m *member) takeBeat(x beat, now int64) {
 	if x.finished != m.finished || x.pending == 0 {
 		m.advanced = now
 	}
-	m.beat, m.greeted = x, true
-	if m.have.level() < x.newest {
-		m.ask(now)
+	if !m.greeted {
+		m.asked = min(m.asked, now+askAfter) // it knows this replica now, and may not have when it was asked before
 	}
+	m.beat, m.greeted = x, true
+	m.keepLevel(now)
+}
+
+// keepLevel has what is missing asked for soon, or takes note that nothing is.
+func (m *member) keepLevel(now int64) (level bool) {
+	switch {
+	case m.have.level() < m.newest:
+		m.ask(now)
+		return false
+	case m.greeted && m.levelAt == 0:
+		m.levelAt = max(now, 1)
+	}
+	return true
 }
 
 // askAfter is how long what is missing may be on its way.
 const askAfter = int64(50 * time.Millisecond)
+
+// askOn is how long after an answer is asked for what is still missing. It is longer than answerAgain.
+const askOn = int64(150 * time.Millisecond)
 
 // ask has what is missing asked for soon.
 func (m *member) ask(now int64) {

@@ -454,27 +454,38 @@ func (c *changes) readWord(r *reader, e *entry, tag byte) {
 	}
 }
 
-// ask is for entries with numbers from first to last.
+// ask is for entries with numbers of certain spans. In a message each span is told by its distance from the one before, and by
+// how long it is.
 type ask struct {
-	first, last uint64
+	spans []span
 	// base is the number up to which the asker has heard of all removals.
 	base uint64
 	at   netip.AddrPort // of the asker
 }
 
 func appendAsk(b []byte, a *ask) []byte {
-	b = binary.AppendUvarint(b, a.first)
-	b = binary.AppendUvarint(b, a.last-a.first)
-	b = binary.AppendUvarint(b, a.base)
-	return appendAddr(b, a.at)
+	b = appendAddr(binary.AppendUvarint(b, a.base), a.at)
+	before := uint64(0)
+	for _, x := range a.spans {
+		b = binary.AppendUvarint(binary.AppendUvarint(b, x.first-before), x.last-x.first)
+		before = x.last
+	}
+	return b
 }
 
 func readAsk(r reader) (a ask, ok bool) {
-	a.first = r.number()
-	a.last = r.sum(a.first)
-	a.base = r.number()
-	a.at = readAddr(&r)
-	return a, r.isDone() && a.first > 0
+	a.base, a.at = r.number(), readAddr(&r)
+	before := uint64(0)
+	for len(r.left) > 0 && !r.failed {
+		first := r.sum(before)
+		last := r.sum(first)
+		if first == before || len(a.spans) == maxGaps {
+			r.fail()
+		}
+		a.spans = append(a.spans, span{first, last})
+		before = last
+	}
+	return a, r.isDone() && len(a.spans) > 0
 }
 
 // appendAddr appends how many octets an address has, these, and the port.

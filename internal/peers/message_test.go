@@ -71,7 +71,7 @@ func TestMessagesAreAsEver(t *testing.T) {
 			"01 04 01 6b 05 76616c7565" +
 			"01 04 00 00"},
 		{"all that there is", changesMessage(changes{first: 1, last: 2, whole: 200}), "0102 03612d31 01 c801 01 0000000000000002"},
-		{"ask", appendAsk(appendEnvelope(nil, kindAsk, "a-1"), &ask{3, 300, 2, netip.MustParseAddrPort("192.0.2.7:7946")}), "0103 03612d31 03 a902 02 04 c0000207 1f0a"},
+		{"ask", appendAsk(appendEnvelope(nil, kindAsk, "a-1"), &ask{[]span{{3, 300}, {302, 302}}, 2, netip.MustParseAddrPort("192.0.2.7:7946")}), "0103 03612d31 02 04 c0000207 1f0a 03 a902 02 00"},
 		{"wants", w.message, "0104 03612d31 0000000000000005 02 04c000020101bb 1020010db80000000000000000000000010050 0000000000000006 01 04c000020101bb"},
 		{"goodbye", appendEnvelope(nil, kindGoodbye, "a-1"), "0105 03612d31"},
 		{"meta", appendMeta(nil, &meta{protocol: 1, quorum: true, observers: 3, site: "s", host: "h", shaker: "v1"}), "01 01 03 01 73 01 68 02 7631"},
@@ -152,8 +152,10 @@ func TestWrongMessages(t *testing.T) {
 		{"a verdict that there is not", "0102 0161 00 05 0000000000000006 00 60 c0000201 01bb 0000000000000005 03"},
 		{"a result that there is not", "0102 0161 00 05 0000000000000006 00 60 c0000201 01bb 0000000000000005 14"},
 		{"a bit without meaning", "0102 0161 00 05 0000000000000006 00 60 c0000201 01bb 0000000000000005 80"},
-		{"an ask from 0", "0103 0161 00 01 00 04 7f000001 0001"},
-		{"an ask without an address", "0103 0161 01 01 00 00 0001"},
+		{"an ask from 0", "0103 0161 00 04 7f000001 0001 00 01"},
+		{"an ask without an address", "0103 0161 00 00 0001 01 01"},
+		{"an ask for nothing", "0103 0161 00 04 7f000001 0001"},
+		{"an ask for too much", "0103 0161 00 04 7f000001 0001" + strings.Repeat("01 00", 17)},
 		{"wants cut short", "0104 0161 0000000000000005 02 04 c0000201 01bb"},
 		{"wants with an address of 5 octets", "0104 0161 0000000000000005 01 05 c000020101 01bb"},
 		{"a goodbye with something behind it", "0105 0161 00"},
@@ -214,7 +216,7 @@ func FuzzMessage(f *testing.F) {
 	f.Add(changesMessage(changes{first: 7, last: 310}, someEntries...))
 	f.Add(changesMessage(changes{first: 1, last: 310, whole: 400}, someEntries[1:]...))
 	f.Add(appendBeat(appendEnvelope(nil, kindBeat, "b"), &beat{300, 5, 2, time.Second, 7, true}))
-	f.Add(appendAsk(appendEnvelope(nil, kindAsk, "b"), &ask{1, math.MaxUint64, 2, netip.MustParseAddrPort("192.0.2.7:7946")}))
+	f.Add(appendAsk(appendEnvelope(nil, kindAsk, "b"), &ask{[]span{{1, math.MaxUint64}}, 2, netip.MustParseAddrPort("192.0.2.7:7946")}))
 	w := wantsWriter{}
 	w.begin("b")
 	k := subject("[2001:db8::1]:80", 5)

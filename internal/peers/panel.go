@@ -51,6 +51,9 @@ func (c *core) rosterOf(settings uint64) *roster {
 type seat struct {
 	member *member
 	since  int64
+	ask    int64 // when to ask it to check the target, 0 before that is decided
+	// passedOver tells that it was for too long, and that the topic was decided anew since.
+	passedOver bool
 }
 
 // panel is who decides about a target in a site.
@@ -89,7 +92,7 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 		}
 		m := c.ranked[i].member
 		switch word := c.wordOf(t, m); {
-		case m.self && !t.able:
+		case m.self && !c.isAble(t):
 			p.wanting = p.wanting || observers < c.observers
 			continue
 		case m.self && word == health.Unable:
@@ -134,13 +137,13 @@ func (t *topic) seat(silent []*member, now int64) {
 	}
 	seats := make([]seat, 0, len(silent))
 	for _, m := range silent {
-		since := now
+		x := seat{member: m, since: now}
 		for _, s := range t.seats {
 			if s.member == m {
-				since = s.since
+				x = s
 			}
 		}
-		seats = append(seats, seat{m, since})
+		seats = append(seats, x)
 	}
 	t.seats = seats
 }

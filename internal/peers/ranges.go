@@ -1,6 +1,9 @@
 package peers
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // maxSpans bounds the memory of what is missing between entries.
 const maxSpans = 64
@@ -14,13 +17,13 @@ type spans []span
 // add takes numbers in. Where there would be too many spans, the highest are forgotten: those are asked for again.
 func (s *spans) add(x span) {
 	from, _ := slices.BinarySearchFunc(*s, x.first, func(y span, first uint64) int {
-		if y.last+1 < first {
+		if y.last < math.MaxUint64 && y.last+1 < first {
 			return -1
 		}
 		return 1
 	})
 	to := from
-	for to < len(*s) && (*s)[to].first <= x.last+1 {
+	for to < len(*s) && (x.last == math.MaxUint64 || (*s)[to].first <= x.last+1) {
 		x.first, x.last = min(x.first, (*s)[to].first), max(x.last, (*s)[to].last)
 		to++
 	}
@@ -48,16 +51,36 @@ func (s spans) level() uint64 {
 	return s[0].last
 }
 
-// gap returns the first numbers up to newest that are missing.
-func (s spans) gap(newest uint64) (x span, missing bool) {
-	x = span{s.level() + 1, newest}
-	for _, y := range s {
-		if y.first > x.first {
-			x.last = min(x.last, y.first-1)
-			break
+const (
+	// maxGaps is how many gaps are asked for at a time, and nearGaps how many numbers two have between them at least. Nearer ones
+	// are asked for together with what is between them.
+	maxGaps, nearGaps = 16, 64
+)
+
+// gaps returns spans that have all numbers up to newest that are missing.
+func (s spans) gaps(newest uint64) (all []span) {
+	from := uint64(1)
+	add := func(x span) {
+		switch last := len(all) - 1; {
+		case x.first > x.last:
+		case last >= 0 && (x.first-all[last].last <= nearGaps || len(all) == maxGaps):
+			all[last].last = x.last
+		default:
+			all = append(all, x)
 		}
 	}
-	return x, x.first <= x.last
+	for _, y := range s {
+		if y.first > newest {
+			break
+		}
+		add(span{from, y.first - 1})
+		if y.last >= newest {
+			return all
+		}
+		from = y.last + 1
+	}
+	add(span{from, newest})
+	return all
 }
 
 // missing returns how many numbers up to newest are not known.

@@ -194,12 +194,15 @@ func (c *core) takeSpan(m *member, ch *changes, numbers []uint64, now int64) {
 	if ch.whole != 0 && m.base < ch.whole {
 		c.forgetRemoved(m, span{ch.first, ch.last}, numbers)
 	}
+	level := m.have.level()
 	m.have.add(span{ch.first, ch.last})
 	if m.whole > m.base && m.have.level() >= m.whole {
 		m.base = m.whole
 	}
-	if m.have.level() < m.newest {
-		m.ask(now)
+	if !m.keepLevel(now) {
+		if m.have.level() > level {
+			m.asked = min(m.asked, now+askOn)
+		}
 		return
 	}
 	for _, r := range m.buried {
@@ -310,21 +313,22 @@ func (c *core) receiveAsk(from string, a ask) {
 	if m != nil {
 		m.answered = now + answerAgain
 	}
-	a.last = min(a.last, c.told)
-	whole := a.base < c.ledger.forgotten && a.first <= c.ledger.forgotten
-	if whole {
-		a.first, a.last = 1, c.told
-	}
+	told := c.told
+	whole := a.base < c.ledger.forgotten && a.spans[0].first <= c.ledger.forgotten
 	c.mu.Unlock()
-	if a.first > a.last {
-		return
+	if whole {
+		a.spans = []span{{1, told}}
 	}
-	x := span{a.first, a.last}
-	if m != nil {
-		c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
-		return
+	for _, x := range a.spans {
+		x.last = min(x.last, told)
+		switch {
+		case x.first > x.last:
+		case m != nil:
+			c.sendSpan(x, whole, func(message []byte, reliable bool) { c.send(from, message, reliable) })
+		default:
+			c.answerStranger(from, a.at, x, whole)
+		}
 	}
-	c.answerStranger(from, a.at, x, whole)
 }
 
 // answerStranger sends the first packets of what is asked for to somebody whom the network has not told of yet.
@@ -376,6 +380,7 @@ func (c *core) oblige(k key) {
 	c.mu.Unlock()
 	settings, keep, ok := may(k.subject())
 	if ok && c.monitor.Observe(k.subject().Addr, settings, keep) != nil {
+		c.stepIn(k)
 		return
 	}
 	c.refuse(k, ok)

@@ -19,7 +19,7 @@ const (
 	// askEvery is how often those are asked again who do not say anything, and askLater how often once another has taken their
 	// place.
 	askEvery, askLater = time.Second, 10 * time.Second
-	// askSpread is after what time at most it is asked for targets whose observers have changed, so that not all ask at once.
+	// askSpread is after what time at most it is asked for targets when the candidates have changed, so that not all ask at once.
 	askSpread = 200 * time.Millisecond
 	// refuseFor is for how long a replica says that it is not allowed to check a target, and fullFor that it has no room.
 	refuseFor, fullFor = 10 * time.Minute, 20 * time.Second
@@ -35,30 +35,32 @@ type want struct {
 
 // waitFor has those asked who shall check a topic and have said nothing.
 func (c *core) waitFor(x *topic, now int64) {
-	if x.silent != 0 {
-		return
-	}
 	enlist(&c.silent, x, &x.silent)
-	x.asked = now
-	if x.signature != 0 && x.own.word != health.NoWord {
-		x.asked += rand.Int64N(int64(askSpread))
-	}
-	if x.asked <= now {
-		c.soon = append(c.soon, x)
-		c.wakeUp()
+	for i := range x.seats {
+		s := &x.seats[i]
+		if s.ask != 0 {
+			continue
+		}
+		s.ask = max(now, 1)
+		if now-c.reseated < int64(askSpread) {
+			s.ask += rand.Int64N(int64(askSpread))
+		} else if !x.isDue {
+			x.isDue = true
+			c.due = append(c.due, x)
+			c.wakeUp()
+		}
 	}
 }
 
-// askForTargets asks for the targets that have only just come.
+// askForTargets asks for the targets that have only just come, and those that are due.
 func (c *core) askForTargets() {
 	c.mu.Lock()
-	soon := c.soon
-	c.soon = nil
+	due := c.due
+	c.due = nil
 	now := c.now()
-	for _, x := range soon {
-		if x.silent != 0 && x.asked <= now {
-			c.ask(x, now)
-		}
+	for _, x := range due {
+		x.isDue = false
+		c.ask(x, now)
 	}
 	wants := c.wants
 	c.wants = nil
@@ -66,24 +68,27 @@ func (c *core) askForTargets() {
 	c.sendWants(wants)
 }
 
-// ask notes what to ask for.
+// ask notes whom to ask for a topic, if users of this replica want it.
 func (c *core) ask(x *topic, now int64) {
-	if !isWanted(x) {
-		x.asked = now + int64(askEvery)
+	if len(x.seats) == 0 || !isWanted(x) {
 		return
 	}
-	again := askEvery
-	for _, s := range x.seats {
+	for i := range x.seats {
+		s := &x.seats[i]
+		if now < s.ask {
+			continue
+		}
 		if c.wantsLeft == 0 {
 			return // the next second
 		}
-		if now-s.since >= 2*int64(speakWithin) {
-			again = askLater
-		}
 		c.wantsLeft--
 		c.wants = append(c.wants, want{s.member, x.record.key})
+		again := int64(askEvery)
+		if s.passedOver {
+			again = int64(askLater)
+		}
+		s.ask = now + again - rand.Int64N(again/4)
 	}
-	x.asked = now + int64(again) - rand.Int64N(int64(again)/4)
 }
 
 // isWanted tells whether users of this replica want a topic.
@@ -91,24 +96,51 @@ func isWanted(x *topic) bool {
 	return slices.ContainsFunc(x.targets, (*health.Target).Wanted)
 }
 
-// lookAtSilent asks again, and passes over those who have said nothing for too long.
-func (c *core) lookAtSilent(now int64) {
-	for i := len(c.silent) - 1; i >= 0; i-- {
-		x := c.silent[i]
+// stepIn has those passed over who have said nothing of a subject that this replica was asked to check, where they are to do
+// so before it: whoever has asked has waited for them.
+func (c *core) stepIn(k key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.records.get(k, false)
+	if r == nil || r.topic == nil || len(r.topic.seats) == 0 {
+		return
+	}
+	x, now := r.topic, c.now()
+	if own := c.assemble(x, c.rosterOf(k.settings), now); own.checks {
+		return
+	}
+	for i := range x.seats {
+		x.seats[i].since = min(x.seats[i].since, now-int64(speakWithin))
+	}
+	c.reconsider(x)
+}
+
+// lookAtSilent asks again, and passes over those who have said nothing for too long: for some topics at a time. It reports
+// whether there are more.
+func (c *core) lookAtSilent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	c.unheard = min(c.unheard, len(c.silent))
+	for range piece {
+		if c.unheard == 0 {
+			return false
+		}
+		c.unheard--
+		x := c.silent[c.unheard]
 		if len(x.seats) == 0 {
 			delist(&c.silent, x, func(x *topic) *int32 { return &x.silent })
 			continue
 		}
-		for j := range x.seats {
-			s := &x.seats[j]
-			if late := now - s.since - int64(speakWithin); late >= 0 && late < int64(tick)*4 {
+		for i := range x.seats {
+			if s := &x.seats[i]; !s.passedOver && now-s.since >= int64(speakWithin) {
+				s.passedOver = true
 				c.reconsider(x)
 			}
 		}
-		if now >= x.asked {
-			c.ask(x, now)
-		}
+		c.ask(x, now)
 	}
+	return true
 }
 
 // sendWants sends wants, sorted by who is asked.
