@@ -282,7 +282,7 @@ func TestSharing(t *testing.T) {
 // A ConfigMap reaches each replica at a moment of its own, and replicas come and go. Each change takes effect with the first one,
 // and for good. Nobody tells the same again and again.
 func TestSharingConfigMap(t *testing.T) {
-	const lines = 50
+	const lines = 20
 	var text strings.Builder
 	for i := range lines {
 		fmt.Fprintf(&text, "192.0.2.%d down # rack 3\n", i)
