@@ -71,6 +71,7 @@ func TestLostPeers(t *testing.T) {
 				}
 				pass(max(tt.die, tt.lose) + 2*time.Minute)
 				synctest.Wait()
+				m.Close()
 				if _, frozen := m.Frozen(); frozen != tt.freezes || m.Counts().Down != tt.downs {
 					t.Errorf("frozen %v, %d down, want %v, %d", frozen, m.Counts().Down, tt.freezes, tt.downs)
 				}
@@ -129,6 +130,7 @@ func TestFoundPeers(t *testing.T) {
 				}
 				pass(2 * time.Minute)
 				synctest.Wait()
+				m.Close()
 				if len(seen.freezes) != 2 || seen.freezes[1].Expired != tt.expired || len(a.froze) != 2 || !a.froze[0] || a.froze[1] {
 					t.Fatalf("freezes %+v, the council was told %v", seen.freezes, a.froze)
 				}

@@ -96,6 +96,22 @@ func (a *assembly) heard(t *Target) ([]Word, Opinion) {
 	return slices.Clone(a.words[t.Addr()]), a.known[t]
 }
 
+// left returns who has left, and how many have not.
+func (a *assembly) left() (gone []netip.AddrPort, inside int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.gone), len(a.inside)
+}
+
+// questions returns how often it was asked to decide since the last call.
+func (a *assembly) questions() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.asked
+	a.asked = 0
+	return n
+}
+
 func (a *assembly) check(t *testing.T) {
 	t.Helper()
 	a.mu.Lock()
@@ -240,8 +256,8 @@ func TestTargetRests(t *testing.T) {
 			t.Errorf("own %+v", own)
 		}
 		pass(40 * time.Second)
-		if m.Len() != 0 || len(a.gone) != 1 || m.Counts() != (Counts{}) {
-			t.Errorf("%d targets are left, %v are gone, %+v", m.Len(), a.gone, m.Counts())
+		if gone, _ := a.left(); m.Len() != 0 || len(gone) != 1 || m.Counts() != (Counts{}) {
+			t.Errorf("%d targets are left, %v are gone, %+v", m.Len(), gone, m.Counts())
 		}
 	})
 }

@@ -36,7 +36,7 @@ func TestFirstProbe(t *testing.T) {
 		if target.State() != Up || target.RTT() != 3*time.Millisecond || target.Result() != checker.Answered {
 			t.Errorf("%v, %v, %v", target.State(), target.RTT(), target.Result())
 		}
-		want := Change{Target: target, From: Unknown, To: Up, Run: 1, Result: checker.Answered}
+		want := Change{Target: target, From: Unknown, To: Up, Own: SaysUp, Run: 1, Result: checker.Answered}
 		if len(seen.changes) != 1 || seen.changes[0] != want || len(seen.checked) != 1 {
 			t.Errorf("%+v, want %+v", seen.changes, want)
 		}
@@ -64,9 +64,9 @@ func TestChange(t *testing.T) {
 	}
 	m.turn(now)
 	want := []Change{
-		{Target: target, From: Unknown, To: Up, Run: 1, Result: checker.Answered},
-		{Target: target, From: Up, To: Down, Run: 3, Result: checker.Unreachable, Falls: 1},
-		{Target: target, From: Down, To: Up, Run: 2, Result: checker.Answered},
+		{Target: target, From: Unknown, To: Up, Own: SaysUp, Run: 1, Result: checker.Answered},
+		{Target: target, From: Up, To: Down, Own: SaysDown, Run: 3, Result: checker.Unreachable, Falls: 1},
+		{Target: target, From: Down, To: Up, Own: SaysUp, Run: 2, Result: checker.Answered},
 	}
 	if !slices.Equal(seen.changes, want) || len(seen.checked) != 9 {
 		t.Errorf("%d results, changes\n%+v, want\n%+v", len(seen.checked), seen.changes, want)

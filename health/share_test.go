@@ -161,6 +161,7 @@ func TestRestsInFlight(t *testing.T) {
 		pass(50 * time.Millisecond)
 		a.decide(target, Decision{State: Up})
 		pass(time.Minute)
+		m.Close()
 		if len(seen.checked) != 1 || target.Result() != checker.Refused || target.Own().Word != NoWord || target.State() != Up || n.probes() != 1 {
 			t.Errorf("%d results, %v, %+v, %v, %d probes", len(seen.checked), target.Result(), target.Own(), target.State(), n.probes())
 		}
@@ -190,8 +191,8 @@ func TestManyAreRoused(t *testing.T) {
 		m.Reconsider(all...)
 		pass(defaultFast)
 		synctest.Wait()
-		if a.asked > 5*targets {
-			t.Errorf("%d questions", a.asked)
+		if n := a.questions(); n > 5*targets {
+			t.Errorf("%d questions", n)
 		}
 		fifths := [5]int{}
 		for i := range targets {
@@ -215,13 +216,13 @@ func TestReconsiderOnce(t *testing.T) {
 	target, other := m.Target(addr(1), plain, maxDuration), m.Target(addr(2), plain, maxDuration)
 	m.turn(0)
 	for asked := range 2 {
-		a.asked = 0
+		a.questions()
 		for range 1000 {
 			m.Reconsider(target, other, target)
 		}
 		m.turn(int64(asked) + 1)
-		if a.asked != 2 {
-			t.Errorf("asked %d times", a.asked)
+		if n := a.questions(); n != 2 {
+			t.Errorf("asked %d times", n)
 		}
 	}
 	stranger, _ := m.Find(addr(3), plain)
@@ -249,21 +250,21 @@ func TestRoundTripIsTold(t *testing.T) {
 			t.Errorf("at first it is %v", target.RTT())
 		}
 		pass(10 * time.Minute)
-		if _, own := a.heard(target); a.asked > 3 || own.RTT != 10*time.Millisecond || target.RTT() != own.RTT {
-			t.Errorf("asked %d times, %+v", a.asked, own)
+		_, own := a.heard(target)
+		if n := a.questions(); n > 3 || own.RTT != 10*time.Millisecond || target.RTT() != own.RTT {
+			t.Errorf("asked %d times, %+v", n, own)
 		}
-		asked := a.asked
 		rtt.Store(int64(100 * time.Millisecond))
 		pass(10 * time.Minute)
-		if _, own := a.heard(target); own.RTT < 50*time.Millisecond || a.asked-asked > 3 {
-			t.Errorf("asked %d times more, %+v", a.asked-asked, own)
+		_, own = a.heard(target)
+		if n := a.questions(); n > 3 || own.RTT < 50*time.Millisecond {
+			t.Errorf("asked %d times more, %+v", n, own)
 		}
-		asked = a.asked
 		for i := range 600 {
 			rtt.Store(int64(time.Millisecond) << (10 * (i % 2)))
 			pass(10 * time.Second)
 		}
-		if n := a.asked - asked; n > 101 {
+		if n := a.questions(); n > 101 {
 			t.Errorf("asked %d times in 100 minutes", n)
 		}
 	})
@@ -292,12 +293,12 @@ func TestObserve(t *testing.T) {
 		m.Observe(addr(2), plain, time.Minute)
 		pass(30 * time.Second)
 		synctest.Wait()
-		if m.Len() != 1 || len(a.gone) != 2 {
-			t.Errorf("%d are left, %v are gone", m.Len(), a.gone)
+		if gone, _ := a.left(); m.Len() != 1 || len(gone) != 2 {
+			t.Errorf("%d are left, %v are gone", m.Len(), gone)
 		}
 		pass(time.Minute)
 		synctest.Wait()
-		if m.Len() != 0 || len(a.inside) != 0 {
+		if _, inside := a.left(); m.Len() != 0 || inside != 0 {
 			t.Errorf("%d are left", m.Len())
 		}
 		m.SetLimits(1, 0)
