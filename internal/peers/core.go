@@ -221,6 +221,11 @@ func (c *core) joined(name string, at netip.AddrPort, octets []byte) {
 // admit makes a new member. It is nil where there are too many. At its address may be another one that is there still: the
 // network may tell of a replica long after another has taken its place.
 func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
+	for _, m := range slices.Clone(c.members) {
+		if !m.self && m.at == at && !m.alive && !m.joined {
+			c.dismiss(m)
+		}
+	}
 	if len(c.members) >= maxMembers {
 		if m := c.longestLost(); m != nil {
 			c.dismiss(m)
@@ -262,8 +267,11 @@ func (c *core) left(name string, goodbye bool) {
 		return
 	}
 	m.joined = false
-	if goodbye {
+	switch {
+	case goodbye:
 		c.tellGoodbye(m)
+		c.dismiss(m)
+	case m.heard == never:
 		c.dismiss(m)
 	}
 	c.wakeUp()
