@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,6 +105,12 @@ func (a *assembly) check(t *testing.T) {
 	}
 }
 
+// pass lets time pass in a bubble, and all settle then.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // A council decides which verdict is in force, and the own checks what this replica says.
 func TestCouncilDecides(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -124,7 +131,7 @@ func TestCouncilDecides(t *testing.T) {
 		if target.State() != Down {
 			t.Fatalf("it is %v when it comes into the table", target.State())
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		words, own := a.heard(target)
 		if !slices.Equal(words, []Word{Checking, SaysUp}) || own.InForce != Down || own.RTT != time.Millisecond || own.Result != checker.Answered {
 			t.Errorf("it said %v, %+v", words, own)
@@ -145,7 +152,7 @@ func TestCouncilDecides(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		dead.Store(addr(1), true)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if own := target.Own(); own.Word != SaysDown || target.State() != Up || len(seen.reset()) != 0 {
 			t.Errorf("%v, own %+v", target.State(), own)
 		}
@@ -161,6 +168,59 @@ func TestCouncilDecides(t *testing.T) {
 	})
 }
 
+// Who cannot tell any more says so, so that others take its place, and goes along with them until it can tell again.
+func TestObserverIsUnable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New(Options{})
+		defer m.Close()
+		var result atomic.Int32
+		result.Store(int32(checker.Answered))
+		n := newNetwork(t, m, func(checker.Check) (checker.Report, time.Duration) {
+			return checker.Report{Result: checker.Result(result.Load())}, time.Millisecond
+		})
+		m.SetProber(n)
+		a := newAssembly(m, Decision{State: Up, Observes: true})
+		defer a.check(t)
+		m.SetCouncil(a)
+		target := m.Target(addr(1), plain, maxDuration)
+		pass(10 * time.Second)
+		becomes := func(r checker.Result, within time.Duration, want ...Word) {
+			t.Helper()
+			a.mu.Lock()
+			clear(a.words)
+			a.mu.Unlock()
+			result.Store(int32(r))
+			pass(within)
+			if words, _ := a.heard(target); !slices.Equal(words, want) {
+				t.Errorf("%v: it said %v, want %v", r, words, want)
+			}
+		}
+		becomes(checker.Inconclusive, 3*time.Second)
+		becomes(checker.Inconclusive, 4*time.Second, Unable)
+		probes := n.probes()
+		pass(20 * time.Second)
+		if more := n.probes() - probes; more < 10 || more > 13 {
+			t.Errorf("%d checks in 20 s", more)
+		}
+		becomes(checker.Answered, 2*time.Second, SaysUp)
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{State: Down, Observes: true})
+		becomes(checker.Refused, 2*time.Second, SaysDown)
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{State: Up, Observes: true})
+		becomes(checker.Refused, 3500*time.Millisecond, Checking, SaysDown)
+		if target.State() != Up {
+			t.Errorf("it is %v", target.State())
+		}
+		// Where nobody can tell, what was in force stays so.
+		becomes(checker.Inconclusive, 7*time.Second, Unable)
+		a.decide(target, Decision{Alone: true})
+		if target.State() != Up {
+			t.Errorf("it is %v, alone", target.State())
+		}
+	})
+}
+
 // Who does not observe a target does not probe it, keeps the verdict of the others, and forgets it when nobody wants it any more.
 func TestTargetRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -172,14 +232,14 @@ func TestTargetRests(t *testing.T) {
 		defer a.check(t)
 		m.SetCouncil(a)
 		target := m.Target(addr(1), plain, time.Minute)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if n.probes() != 0 || target.State() != Down || target.RTT() != 5*time.Millisecond || m.Counts().Resting != 1 {
 			t.Errorf("%d probes, %v, %v, %+v", n.probes(), target.State(), target.RTT(), m.Counts())
 		}
 		if own := target.Own(); own.Word != NoWord || own.RTT != 0 || own.InForce != Down {
 			t.Errorf("own %+v", own)
 		}
-		time.Sleep(40 * time.Second)
+		pass(40 * time.Second)
 		if m.Len() != 0 || len(a.gone) != 1 || m.Counts() != (Counts{}) {
 			t.Errorf("%d targets are left, %v are gone, %+v", m.Len(), a.gone, m.Counts())
 		}
@@ -215,14 +275,14 @@ func TestObserverInherits(t *testing.T) {
 				defer a.check(t)
 				m.SetCouncil(a)
 				target := m.Target(addr(1), unique.Make(Settings{Interval: time.Minute}), time.Hour)
-				time.Sleep(time.Hour / 2)
+				pass(time.Hour / 2)
 				began := time.Now()
 				a.decide(target, Decision{State: tt.inForce, Observes: true})
 				for range 100 {
 					if words, _ := a.heard(target); len(words) == len(tt.words) {
 						break
 					}
-					time.Sleep(10 * time.Millisecond)
+					pass(10 * time.Millisecond)
 				}
 				words, _ := a.heard(target)
 				times := n.times(addr(1))

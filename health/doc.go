@@ -30,6 +30,21 @@
 // and goes. [Change] and [Status] have the result Inconclusive then, and its error. Rise answers bring the
 // target up again, as ever. An unknown target stays unknown: there may never have been a path from here.
 //
+// # Several replicas
+//
+// Where a [Council] of replicas decides ([Monitor.SetCouncil]), a target has two verdicts. The own standing is what the checks of
+// this replica have led to, by all the rules above. The verdict in force is what the council has decided: [Target.State] and
+// [Change] are about that. The rule by which replicas decide is that of [Agree], and [Choose] tells who is asked. Both are pure
+// functions, and so are [InDoubt], [Contradicted] and [IsStuck].
+//
+// A few replicas observe a target, and it rests with all others: these do not probe it. Who begins to observe takes the
+// verdict in force for its own standing, probes at once and every Fast, and says [Checking] until a result that is not inconclusive
+// agrees with that, or results have changed it. Who has no verdict, and sees an inconclusive result, says [Unable]. So does who
+// has one, after Fall inconclusive results in a row. From then on it goes along with the verdict in force, as if it had just
+// begun.
+//
+// Where all peers fall silent together with the hosts, this machine is cut off, and verdicts freeze ([Monitor.LostPeers]).
+//
 // # How long a failure goes unnoticed
 //
 // A target that refuses from some moment on is down no later than
@@ -41,7 +56,8 @@
 //
 //	Interval + (Fall-1)*max(Fast, Timeout) + Timeout
 //
-// Both hold while the rate limit defers no probe, no result is inconclusive and verdicts are not frozen.
+// Both hold while the rate limit defers no probe, no result is inconclusive and verdicts are not frozen. With a council they are
+// about the own standing.
 //
 // A target to which there is no path any more is down no later than
 //

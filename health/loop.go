@@ -104,6 +104,7 @@ func (m *Monitor) turn(now int64) {
 	m.thawIfHeard(now)
 	m.takeAdded(now)
 	m.reconsider(now)
+	m.tellFrozen()
 	m.tellNews()
 	m.sweep(now)
 	m.loop.wheel.advance(tickOf(now), &m.loop.routine)
@@ -127,7 +128,7 @@ func (m *Monitor) tellNews() {
 // before.
 func (m *Monitor) nextTurn(now int64) int64 {
 	l := &m.loop
-	if l.unfinished {
+	if l.unfinished || l.sharing.changing || len(l.pending) > 0 {
 		return now
 	}
 	at := m.nextSweep()
@@ -206,7 +207,7 @@ func (t *Target) wait(m mark, r checker.Result, s *Settings, now int64) time.Dur
 	case m&damped != 0:
 		// No result could bring it up before its time.
 		return min(s.Interval, max(s.Fast, time.Duration(t.dampedUntil(s)-now)))
-	case m&inherited != 0:
+	case m&(inherited|unable) == inherited:
 		return s.Fast
 	default:
 		return s.wait(m.own(), r)

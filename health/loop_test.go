@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -613,11 +614,16 @@ func TestPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const targets = 100
 		var seen faulty
+		var mu sync.Mutex
 		panics := map[string]int{}
 		lates, submits := 0, 0
 		m := New(Options{
 			Listener: &seen,
-			Panic:    func(reason any) { panics[reason.(string)]++ },
+			Panic: func(reason any) {
+				mu.Lock()
+				defer mu.Unlock()
+				panics[reason.(string)]++
+			},
 			Late: func(time.Duration) {
 				if lates++; lates%50 == 0 {
 					panic("late fault")
@@ -640,11 +646,13 @@ func TestPanics(t *testing.T) {
 		if got, want := m.Counts(), (Counts{Total: targets, Up: targets}); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
+		mu.Lock()
 		for _, reason := range []string{"listener fault", "late fault", "prober fault"} {
 			if panics[reason] == 0 {
 				t.Errorf("no %s in %v", reason, panics)
 			}
 		}
+		mu.Unlock()
 		before := map[int]int{}
 		for i := range targets {
 			before[i] = len(net.times(addr(i)))

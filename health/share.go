@@ -27,6 +27,9 @@ const (
 	// rousedAtOnce is how many targets at most are checked at once that rested before, in a slot of 67 ms. Of further ones the
 	// first checks are spread over Fast.
 	rousedAtOnce = 64
+	// perTurn is how many targets at most a council is asked about in a turn, so that probes and reports do not have to wait
+	// for long.
+	perTurn = 4096
 	// keepPending is how many targets there is always room for that are to be reconsidered.
 	keepPending = 4096
 )
@@ -40,12 +43,16 @@ type share struct {
 	wanted atomic.Int64
 
 	// What follows belongs to the monitor's goroutine.
-	told  Opinion // what the council knows
-	timed int64   // when it was told the round trip
-	tally Tally
+	blind int32 // inconclusive results in a row
+	tally struct{ up, down, of uint16 }
+	// What the council knows, and when it was told the round trip.
+	told      Word
+	toldState State
+	toldTrip  time.Duration
+	timed     int64
 	// What led to the own standing. The run is 0 where that was no result.
-	run    int
 	result checker.Result
+	run    int32
 	err    error
 
 	// The goroutine changes these with Monitor.statusMu held.
@@ -58,6 +65,7 @@ type sharing struct {
 	council  Council
 	convened uint32 // the newest of Monitor.convened that was seen
 	changing bool   // not all targets are with this council yet
+	place    uint32 // of the next one to bring there
 	frozen   bool   // what the council was told last
 	sweepAt  int64
 	swept    int // the first block of places to look at
@@ -147,7 +155,7 @@ func (t *Target) noteWord(before mark, run int, now int64) {
 		s.since = now
 	}
 	if run > 0 || after.own() != before.own() {
-		s.run, s.result, s.err = run, after.result(), t.err
+		s.run, s.result, s.err = int32(run), after.result(), t.err
 	}
 }
 
@@ -158,7 +166,7 @@ func (t *Target) opinion(now int64) Opinion {
 	if s := t.share.Load(); s != nil {
 		said = s.said
 	}
-	o := Opinion{Word: m.word(), InForce: m.state(), Age: time.Duration(now - said), Result: m.result()}
+	o := Opinion{Word: m.word(), InForce: m.state(), Age: time.Duration(max(0, now-said)), Result: m.result()}
 	if m&(rests|borrowed) == 0 {
 		o.RTT = t.RTT()
 	}
@@ -167,11 +175,11 @@ func (t *Target) opinion(now int64) Opinion {
 
 // isNews tells whether a council has to know of an opinion.
 func (s *share) isNews(o *Opinion, now int64) bool {
-	if o.Word != s.told.Word || o.InForce != s.told.InForce {
+	if o.Word != s.told || o.InForce != s.toldState {
 		return true
 	}
-	less, more := min(o.RTT, s.told.RTT), max(o.RTT, s.told.RTT)
-	return o.RTT > 0 && more >= tripsFactor*less && (s.told.RTT == 0 || now-s.timed >= int64(tripsApart))
+	less, more := min(o.RTT, s.toldTrip), max(o.RTT, s.toldTrip)
+	return o.RTT > 0 && more >= tripsFactor*less && (s.toldTrip == 0 || now-s.timed >= int64(tripsApart))
 }
 
 // consult tells the council what this replica says of a target, if that is news or the council has asked for it, and does as
@@ -190,7 +198,7 @@ func (m *Monitor) consult(t *Target, asked bool, now int64) *Change {
 		}
 		asked = false
 		d := c.Decide(t, own)
-		s.told, s.timed = own, now
+		s.told, s.toldState, s.toldTrip, s.timed = own.Word, own.InForce, own.RTT, now
 		m.apply(t, d, now)
 	}
 	return t.changeFrom(from)
@@ -206,10 +214,10 @@ func (m *Monitor) apply(t *Target, d Decision, now int64) {
 		after |= borrowed
 	}
 	begins := missed && after&rests == 0
-	s.tally = d.Tally
+	s.tally.up, s.tally.down, s.tally.of = uint16(d.Tally.Up), uint16(d.Tally.Down), uint16(d.Tally.Of)
 	switch {
 	case begins:
-		t.run, t.noPaths, t.falls = 0, 0, 0
+		t.run, t.noPaths, t.falls, s.blind = 0, 0, 0, 0
 	case after.own() == before.own():
 	case before.own() != Unknown || after.own() != Up:
 		// Only a row of failures against an unknown target is one against a target that is up as well.
@@ -237,9 +245,10 @@ func (t *Target) changeFrom(from State) *Change {
 	if m.state() == from {
 		return nil
 	}
-	c := &Change{Target: t, From: from, To: m.state(), Own: m.word(), Tally: s.tally, Result: m.result(), Err: t.err}
+	tally := Tally{int(s.tally.up), int(s.tally.down), int(s.tally.of)}
+	c := &Change{Target: t, From: from, To: m.state(), Own: m.word(), Tally: tally, Result: m.result(), Err: t.err}
 	if m.own() == c.To && (c.Own == SaysUp || c.Own == SaysDown) {
-		c.Run, c.Result, c.Err = s.run, s.result, s.err
+		c.Run, c.Result, c.Err = int(s.run), s.result, s.err
 	}
 	if from == Up && c.To == Down && c.Own == SaysDown {
 		settings := settings(t.settings)
@@ -271,31 +280,41 @@ func (m *Monitor) tellFrozen() {
 	}
 }
 
-// convene goes over to the newest council with all targets.
+// convene goes over to the newest council, with so many targets in a turn.
 func (m *Monitor) convene(now int64) {
 	s := &m.loop.sharing
 	if m.convened.Load() != s.convened {
 		m.mu.Lock()
 		s.council, s.convened = m.council, m.convened.Load()
 		m.mu.Unlock()
-		s.changing, s.frozen = true, false
+		s.changing, s.place, s.frozen = true, 0, false
+		m.tellFrozen()
 	}
-	if !s.changing {
-		return
-	}
-	m.tellFrozen()
-	for t := range m.All() {
-		var c *Change
-		if s.council == nil {
-			c = m.release(t, now)
-		} else if m.enter(t) {
-			c = m.consult(t, true, now)
+	var block placeBlock
+	for n := 0; s.changing && n < perTurn; n += placesInBlock {
+		if s.changing = m.table.copyPlaces(int(s.place/placesInBlock), &block); !s.changing {
+			break
 		}
-		if c != nil && m.listener != nil {
-			m.listener.Changed(*c)
+		for _, t := range block[s.place%placesInBlock:] {
+			s.place++ // also if what follows panics
+			if t != nil {
+				m.bring(t, now)
+			}
 		}
 	}
-	s.changing = false
+}
+
+// bring goes over to the newest council with a target.
+func (m *Monitor) bring(t *Target, now int64) {
+	var c *Change
+	if m.loop.sharing.council == nil {
+		c = m.release(t, now)
+	} else if m.enter(t) {
+		c = m.consult(t, true, now)
+	}
+	if c != nil && m.listener != nil {
+		m.listener.Changed(*c)
+	}
 }
 
 // enter brings a target that is in the table before the council. It is false if the target has left the table.
@@ -374,7 +393,7 @@ func (m *Monitor) reconsider(now int64) {
 		}
 	}
 	m.inboxMu.Unlock()
-	for len(l.pending) > 0 {
+	for n := 0; n < perTurn && len(l.pending) > 0; n++ {
 		t := l.pending[0]
 		l.pending = l.pending[1:]
 		if s := t.share.Load(); s != nil {
@@ -384,7 +403,9 @@ func (m *Monitor) reconsider(now int64) {
 			m.listener.Changed(*c)
 		}
 	}
-	l.pending = nil
+	if len(l.pending) == 0 {
+		l.pending = nil // and with it the targets that it keeps in memory
+	}
 }
 
 // sweep takes the targets that rest here and that nobody wants out of the table: each time in another part of it.

@@ -138,7 +138,7 @@ func TestStatus(t *testing.T) {
 		answer := func(checker.Check) (checker.Report, time.Duration) { return *report.Load(), time.Millisecond }
 		report.Store(&checker.Report{Result: checker.Answered, RTT: time.Millisecond})
 		target := m.Target(addr(1), plain, time.Hour)
-		want := Status{Since: born.Round(0)}
+		want := Status{Since: born.Round(0), Own: Checking, OwnSince: born.Round(0)}
 		if got := target.Status(); got != want {
 			t.Errorf("new: %+v", got)
 		}

@@ -287,11 +287,15 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 	if before.state == Up && after.state == Down {
 		t.countFall(s, now)
 	}
+	t.countBlind(r.Result)
 	switch {
+	case r.Result == checker.Inconclusive && t.isBlind(old, s):
+		flags |= unable
+		if old&shared != 0 {
+			flags |= inherited
+		}
 	case after.state != before.state, by == usual && r.Result != checker.Inconclusive && !before.state.contradicts(r.Result):
 		flags &^= inherited
-	case r.Result == checker.Inconclusive && (after.state == Unknown || flags&inherited != 0):
-		flags |= unable
 	}
 	m := newMark(after.state, r.Result) | flags
 	if m&shared != 0 {
@@ -315,6 +319,28 @@ func (t *Target) judge(r *checker.Report, s *Settings, now int64, by ruling) *Ch
 		c.Falls, c.Damping = int(t.falls), s.damping(t.falls)
 	}
 	return c
+}
+
+// countBlind counts the inconclusive results in a row, where others can tell more.
+func (t *Target) countBlind(r checker.Result) {
+	s := t.share.Load()
+	switch {
+	case s == nil:
+	case r != checker.Inconclusive:
+		s.blind = 0
+	default:
+		s.blind = max(s.blind, s.blind+1) // stays at its maximum
+	}
+}
+
+// isBlind tells whether an inconclusive result, the newest, leaves this replica without a verdict of its own: it had none before,
+// or others can tell more, and it is the last of Fall in a row. What it said before is too old then.
+func (t *Target) isBlind(m mark, s *Settings) bool {
+	if m.own() == Unknown || m&inherited != 0 {
+		return true
+	}
+	share := t.share.Load()
+	return share != nil && int(share.blind) >= min(s.Fall, math.MaxInt32)
 }
 
 // check returns the probe to send. Only a target that is down by the own standing has a single try. One whose last probe timed

@@ -126,4 +126,7 @@ func TestTargetSize(t *testing.T) {
 	if size := unsafe.Sizeof(Target{}); size > 208 {
 		t.Errorf("a target has %d bytes", size)
 	}
+	if size := unsafe.Sizeof(share{}); size > 96 {
+		t.Errorf("what a target needs besides with a council has %d bytes", size)
+	}
 }

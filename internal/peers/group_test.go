@@ -31,9 +31,11 @@ type town struct {
 	cut        map[[2]int]bool // from one replica to another
 	houses     []*house
 	// check is what comes back when a replica checks a target, and after how long.
-	check func(h *house, target netip.AddrPort) (checker.Result, time.Duration)
-	syns  map[netip.AddrPort]int
-	sent  [2]int // messages and octets
+	check  func(h *house, target netip.AddrPort) (checker.Result, time.Duration)
+	syns   map[netip.AddrPort]int
+	sent   [2]int                               // messages and octets
+	drop   func(to *house, message []byte) bool // if not nil, tells which are lost
+	record func(message []byte)                 // if not nil, is told what the second replica is sent
 }
 
 // house is a place for a replica, which may start anew.
@@ -91,8 +93,8 @@ func newTown(t testing.TB, n int, seed uint64) *town {
 // start starts the replica of a house, which others hear of soon.
 func (h *house) start() {
 	h.starts++
-	h.monitor = health.New(health.Options{Listener: (*ear)(h)})
-	h.monitor.SetFreeze(90, 5*time.Minute)
+	monitor := health.New(health.Options{Listener: (*ear)(h)})
+	monitor.SetFreeze(90, 5*time.Minute)
 	listener := Listener{
 		Infof:    func(format string, args ...any) { h.note(fmt.Sprintf(format, args...)) },
 		Warningf: func(format string, args ...any) { h.note("! " + fmt.Sprintf(format, args...)) },
@@ -107,12 +109,13 @@ func (h *house) start() {
 			h.notes[key] = string(value)
 		},
 	}
-	h.core = newCore(h.config, fmt.Sprintf("r%d-%d", h.number, h.starts), h.monitor, listener, &line{h, h.starts})
-	h.monitor.SetCouncil(h.core)
-	h.monitor.SetProber(&hand{h, h.monitor})
-	h.stop, h.done, h.goOn = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	close(h.goOn)
-	go h.run(h.core, h.stop, h.done)
+	c := newCore(h.config, fmt.Sprintf("r%d-%d", h.number, h.starts), monitor, listener, &line{h})
+	stop, done, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	close(goOn)
+	h.town.set(func() { h.core, h.monitor, h.stop, h.done, h.goOn = c, monitor, stop, done, goOn })
+	monitor.SetCouncil(c)
+	monitor.SetProber(&hand{h, monitor})
+	go h.run(c, stop, done)
 }
 
 func (h *house) note(line string) {
@@ -147,6 +150,22 @@ func (h *house) run(c *core, stop, done chan struct{}) {
 	}
 }
 
+// isFrozen tells whether its verdicts are frozen.
+func (h *house) isFrozen() bool {
+	h.town.mu.Lock()
+	defer h.town.mu.Unlock()
+	return h.frozen
+}
+
+// takeChanges returns the changes of verdicts since it was called last.
+func (h *house) takeChanges() []health.Change {
+	h.town.mu.Lock()
+	defer h.town.mu.Unlock()
+	changes := h.changes
+	h.changes = nil
+	return changes
+}
+
 // crash ends the replica of a house without a word. goodbye lets it say goodbye before.
 func (h *house) crash() {
 	close(h.stop)
@@ -155,9 +174,7 @@ func (h *house) crash() {
 	h.monitor.Close()
 	h.town.mu.Lock()
 	defer h.town.mu.Unlock()
-	h.core, h.waiting = nil, nil
-	h.starts++
-	h.starts--
+	h.core, h.waiting, h.changes, h.frozen = nil, nil, nil, false
 }
 
 func (h *house) goodbye() {
@@ -224,7 +241,6 @@ func (e *ear) Froze(f health.Freeze) {
 // line is the network of a replica.
 type line struct {
 	house *house
-	start int
 }
 
 func (l *line) send(to string, message []byte, reliable bool) {
@@ -254,9 +270,12 @@ func (w *town) carry(from, to *house, message []byte, reliable bool) {
 	if len(message) > packetSize && !reliable {
 		w.t.Errorf("a packet of %d octets", len(message))
 	}
+	if w.record != nil && to.number == 1 {
+		w.record(message)
+	}
 	w.sent[0]++
 	w.sent[1] += len(message)
-	if w.cut[[2]int{from.number, to.number}] || !reliable && w.rng.Float64() < w.loss {
+	if w.drop != nil && w.drop(to, message) || w.cut[[2]int{from.number, to.number}] || !reliable && w.rng.Float64() < w.loss {
 		return
 	}
 	message = bytes.Clone(message)

@@ -24,9 +24,11 @@ func TestTwoSources(t *testing.T) {
 		if first.State() != health.Up || second.State() != health.Up {
 			t.Errorf("%v and %v", first.State(), second.State())
 		}
+		h.core.mu.Lock()
 		if n := len(h.core.topics); n != 1 {
 			t.Errorf("%d topics", n)
 		}
+		h.core.mu.Unlock()
 		if first.Own().Word != health.SaysUp || second.Own().Word != health.NoWord || second.RTT() == 0 {
 			t.Errorf("%+v and %+v", first.Own(), second.Own())
 		}
@@ -51,10 +53,13 @@ func TestLostMembersAreForgotten(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		w.cutOff(2)
 		time.Sleep(keepWords + 5*time.Second)
-		if n := w.houses[0].core.byName["r2-1"].words; n != 0 {
+		c := w.houses[0].core
+		c.checkInvariants(t)
+		c.mu.Lock()
+		if n := c.byName["r2-1"].words; n != 0 {
 			t.Errorf("%d words are left", n)
 		}
-		w.houses[0].core.checkInvariants(t)
+		c.mu.Unlock()
 		w.set(func() { clear(w.cut) })
 		w.want(50)
 		time.Sleep(5 * time.Second)

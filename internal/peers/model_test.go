@@ -264,15 +264,12 @@ func (m *model) explain(h *house, i int) {
 
 // rightChanges checks that nothing left an answer unless more than half of those who decide said so.
 func (m *model) rightChanges() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, h := range m.houses {
-		for _, c := range h.changes {
+		for _, c := range h.takeChanges() {
 			if c.From == health.Up && c.To == health.Down && c.Tally.Of > 0 && 2*c.Tally.Down <= c.Tally.Of {
 				m.errorf("%d: %v is down by %+v", h.number, c.Target.Addr(), c.Tally)
 			}
 		}
-		h.changes = nil
 	}
 }
 
@@ -397,19 +394,17 @@ func (m *model) oneSick() {
 	m.mu.Lock()
 	m.ill[h.number] = illness(1 + m.rng.IntN(int(illnesses)-1))
 	m.logf("only %d has illness %d", h.number, m.ill[h.number])
-	for _, h := range m.houses {
-		h.changes = nil
-	}
 	m.mu.Unlock()
-	time.Sleep(15 * time.Second)
-	m.mu.Lock()
 	for _, h := range m.houses {
-		for _, c := range h.changes {
+		h.takeChanges()
+	}
+	time.Sleep(15 * time.Second)
+	for _, h := range m.houses {
+		for _, c := range h.takeChanges() {
 			m.errorf("one replica is sick, and %d has %v %v by %+v", h.number, c.Target.Addr(), c.To, c.Tally)
 		}
 	}
-	clear(m.ill)
-	m.mu.Unlock()
+	m.set(func() { clear(m.ill) })
 	time.Sleep(10 * time.Second)
 	m.agree("after one was sick")
 }

@@ -377,6 +377,7 @@ func (c *core) oblige(k key) {
 	c.mu.Unlock()
 	settings, keep, ok := may(k.subject())
 	if ok && c.monitor.Observe(k.subject().Addr, settings, keep) != nil {
+		c.stepIn(k)
 		return
 	}
 	c.refuse(k, ok)

@@ -157,7 +157,7 @@ func TestFrozenReplica(t *testing.T) {
 			return checker.Answered
 		})
 		time.Sleep(2 * bound)
-		if !w.houses[0].frozen {
+		if !w.houses[0].isFrozen() {
 			t.Error("it is not frozen")
 		}
 		if m := w.houses[1].member("r0-1"); !m.Frozen {
@@ -215,7 +215,7 @@ func TestLostPeers(t *testing.T) {
 				w.answers(func(*house, int) checker.Result { return checker.Answered })
 				time.Sleep(5 * time.Second)
 				w.houses[0].expectLine(t, 2, "heard of again")
-				if w.houses[0].frozen {
+				if w.houses[0].isFrozen() {
 					t.Error("it is still frozen")
 				}
 			}
@@ -247,7 +247,7 @@ func TestCrashAndPause(t *testing.T) {
 			w.want(100)
 			time.Sleep(5 * time.Second)
 			for _, h := range w.houses {
-				h.changes = nil
+				h.takeChanges()
 			}
 			h := w.houses[3]
 			within := 4 * time.Second
@@ -285,8 +285,8 @@ func TestCrashAndPause(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			for _, h := range w.houses {
-				if h.core != nil && len(h.changes) > 0 {
-					t.Errorf("%s: %d has changed its mind: %+v", how, h.number, h.changes[0])
+				if changes := h.takeChanges(); h.core != nil && len(changes) > 0 {
+					t.Errorf("%s: %d has changed its mind: %+v", how, h.number, changes[0])
 				}
 			}
 			switch how {
@@ -418,7 +418,9 @@ func TestNotes(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		for _, h := range w.houses[1:] {
 			for i := range 100 {
-				if got, want := h.notes[fmt.Sprint("k", i)], fmt.Sprint(400+i); got != want {
+				var got string
+				w.set(func() { got = h.notes[fmt.Sprint("k", i)] })
+				if want := fmt.Sprint(400 + i); got != want {
 					t.Errorf("%d knows %q, not %q", h.number, got, want)
 				}
 			}
@@ -471,13 +473,10 @@ func TestStrangerIsAnswered(t *testing.T) {
 // Old messages change nothing, in whatever order they come again.
 func TestReplay(t *testing.T) {
 	simulate(t, 2, 3, func(w *town) {
-		a, b := w.houses[0], w.houses[1]
+		b := w.houses[1]
 		var recorded [][]byte
-		b.core.mu.Lock()
-		b.core.mu.Unlock()
 		time.Sleep(time.Second)
-		record := &recorder{line: a.core.network.(*line), to: &recorded}
-		a.core.network = record
+		w.set(func() { w.record = func(message []byte) { recorded = append(recorded, slices.Clone(message)) } })
 		w.want(20)
 		for round := range 6 {
 			w.answers(func(_ *house, i int) checker.Result {
@@ -488,6 +487,7 @@ func TestReplay(t *testing.T) {
 			})
 			time.Sleep(3 * time.Second)
 		}
+		w.set(func() { w.record = nil })
 		before := b.states(20)
 		for i := range 3 * len(recorded) {
 			b.core.take(recorded[(i*7919)%len(recorded)])
@@ -501,12 +501,89 @@ func TestReplay(t *testing.T) {
 	})
 }
 
-type recorder struct {
-	*line
-	to *[][]byte
+// Who says nothing of a target, though it should and lives, is passed over until it does.
+func TestSilentObserverIsPassedOver(t *testing.T) {
+	simulate(t, 5, 1, func(w *town) {
+		time.Sleep(time.Second)
+		w.set(func() {
+			w.drop = func(to *house, message []byte) bool { return to.number == 1 && kind(message[1]) == kindWants }
+		})
+		w.want(50, w.houses[0])
+		time.Sleep(2500 * time.Millisecond)
+		short := slices.DeleteFunc(w.checkers(50), func(n int) bool { return n == 3 })
+		if len(short) == 0 {
+			t.Error("all have three observers, so nobody was waited for")
+		}
+		time.Sleep(time.Second)
+		for i, n := range w.checkers(50) {
+			if n != 3 {
+				t.Errorf("target %d is checked by %d", i, n)
+			}
+		}
+		w.set(func() { w.drop = nil })
+		time.Sleep(time.Duration(askLater) + time.Second)
+		n := 0
+		for x := range w.houses[1].monitor.All() {
+			n += boolInt(x.Own().Word == health.SaysUp)
+		}
+		if n != len(short) {
+			t.Errorf("it checks %d, and %d wait for it", n, len(short))
+		}
+	})
 }
 
-func (r *recorder) send(to string, message []byte, reliable bool) {
-	r.house.town.set(func() { *r.to = append(*r.to, slices.Clone(message)) })
-	r.line.send(to, message, reliable)
+// What little is lost is known all the same, soon.
+func TestFlipsUnderLoss(t *testing.T) {
+	for _, flips := range []int{1, 100, 3000} {
+		simulate(t, 10, 1, func(w *town) {
+			time.Sleep(time.Second)
+			w.want(flips)
+			time.Sleep(3 * time.Second)
+			w.set(func() { w.loss = 0.05 })
+			w.answers(func(*house, int) checker.Result { return checker.Refused })
+			first, last := time.Time{}, time.Now()
+			for range 4000 {
+				time.Sleep(time.Millisecond)
+				done := true
+				for _, h := range w.houses {
+					n := strings.Count(h.states(flips), "d")
+					if n > flips/2 && first.IsZero() {
+						first = time.Now()
+					}
+					done = done && n == flips
+				}
+				if last = time.Now(); done {
+					break
+				}
+			}
+			w.expectStates(t, flips, health.Down)
+			// The checks themselves take their time.
+			if took := time.Since(last) + last.Sub(first); took > 2*time.Second {
+				t.Errorf("%d flips at 5 %% loss took %v", flips, took)
+			} else {
+				t.Logf("%d flips at 5 %% loss: the last is known %v after the most", flips, took)
+			}
+		})
+	}
+}
+
+// What a group costs that has nothing to say.
+func TestIdleOctets(t *testing.T) {
+	for _, n := range []int{3, 10, 30} {
+		simulate(t, n, 1, func(w *town) {
+			time.Sleep(time.Second)
+			w.want(20, w.houses[0])
+			time.Sleep(5 * time.Second)
+			w.set(func() { w.sent = [2]int{} })
+			const window = 20 * time.Second
+			time.Sleep(window)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			octets := float64(w.sent[1]) / window.Seconds() / float64(n)
+			t.Logf("%d replicas: each sends %.0f octets in %.1f messages a second", n, octets, float64(w.sent[0])/window.Seconds()/float64(n))
+			if octets > 40*float64(n-1) {
+				t.Errorf("%.0f octets a second", octets)
+			}
+		})
+	}
 }

@@ -96,6 +96,25 @@ func isWanted(x *topic) bool {
 	return slices.ContainsFunc(x.targets, (*health.Target).Wanted)
 }
 
+// stepIn has those passed over who have said nothing of a subject that this replica was asked to check, where they are to do
+// so before it: whoever has asked has waited for them.
+func (c *core) stepIn(k key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.records.get(k, false)
+	if r == nil || r.topic == nil || len(r.topic.seats) == 0 {
+		return
+	}
+	x, now := r.topic, c.now()
+	if own := c.assemble(x, c.rosterOf(k.settings), now); own.checks {
+		return
+	}
+	for i := range x.seats {
+		x.seats[i].since = min(x.seats[i].since, now-int64(speakWithin))
+	}
+	c.reconsider(x)
+}
+
 // lookAtSilent asks again, and passes over those who have said nothing for too long: for some topics at a time. It reports
 // whether there are more.
 func (c *core) lookAtSilent() bool {
