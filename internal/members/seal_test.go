@@ -43,7 +43,7 @@ func TestPacketsTakeNoMemory(t *testing.T) {
 }
 
 // meet connects two ends.
-func meet(t *testing.T, dials, accepts *keyring, what kind, to string) (d *sealedConn, dialErr error, a *sealedConn, got kind, why refusal) {
+func meet(t *testing.T, dials, accepts *keyring, what kind, to string) (d, a *sealedConn, got kind, why refusal, err error) {
 	ours, theirs := net.Pipe()
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	done := make(chan struct{})
@@ -54,9 +54,9 @@ func meet(t *testing.T, dials, accepts *keyring, what kind, to string) (d *seale
 			theirs.Close()
 		}
 	}()
-	d, dialErr = dialed(ours, dials, what, to, time.Second)
+	d, err = dialed(ours, dials, what, to, time.Second)
 	<-done
-	return d, dialErr, a, got, why
+	return d, a, got, why, err
 }
 
 func TestConnections(t *testing.T) {
@@ -76,7 +76,7 @@ func TestConnections(t *testing.T) {
 		{"another name", []string{keyA}, []string{keyA}, "you", misled, "is another replica by now"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err, a, what, why := meet(t, ring(t, tt.dials...), ring(t, tt.accepts...), forUser, tt.to)
+			d, a, what, why, err := meet(t, ring(t, tt.dials...), ring(t, tt.accepts...), forUser, tt.to)
 			if why != tt.why || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Fatalf("%v, %v, want %v, %q", why, err, tt.why, tt.err)
 			}
@@ -147,8 +147,8 @@ func TestFramesKeepTheirPlace(t *testing.T) {
 		{"too short", func(m, _, _ [][]byte) []byte { m[0][3] = sealed - 1; return m[0] }, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d, err, a, _, _ := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
-			o, err2, _, _, _ := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
+			d, a, _, _, err := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
+			o, _, _, _, err2 := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
 			if err = errors.Join(err, err2); err != nil {
 				t.Fatal(err)
 			}
