@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -232,13 +233,16 @@ func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
 		}
 	}
 	if len(c.members) >= maxMembers {
-		c.tell(func() { c.listener.Warningf("Peer %q is left out, since there are %d already", name, maxMembers) })
+		if c.linesLeft > 0 {
+			c.linesLeft--
+			c.tellLine(fmt.Sprintf("Peer %q (%v) is left out: there are %d members, which are the most", name, at, maxMembers), true)
+		}
 		return nil
 	}
 	m := newMember(name, now)
 	m.at = at
-	at2, _ := slices.BinarySearchFunc(c.members, name, func(m *member, name string) int { return strings.Compare(m.name, name) })
-	c.members = slices.Insert(c.members, at2, m)
+	place, _ := slices.BinarySearchFunc(c.members, name, func(m *member, name string) int { return strings.Compare(m.name, name) })
+	c.members = slices.Insert(c.members, place, m)
 	c.byName[name] = m
 	return m
 }
@@ -622,7 +626,7 @@ const beatSoon = 200 * time.Millisecond
 func (c *core) sendSpan(x span, whole bool, send func(message []byte, reliable bool)) {
 	size, reliable := packetSize, false
 	c.mu.Lock()
-	if i := c.ledger.find(x.first); len(c.ledger.log)-i > burstPackets*packetSize/leastEntry {
+	if entries := c.ledger.find(min(x.last, c.ledger.newest)+1) - c.ledger.find(x.first); entries > burstPackets*packetSize/leastEntry {
 		size, reliable = reliableSize, true
 	}
 	c.mu.Unlock()

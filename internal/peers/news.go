@@ -18,9 +18,9 @@ const (
 
 // teller is what was told of a member.
 type teller struct {
-	joined, lost, frozen, inDoubt, stuck, newer bool
-	strange                                     int // for how many targets its settings were others
-	spent                                       int64
+	joined, lost, frozen, inDoubt, stuck, newer, overfull, otherRule bool
+	strange                                                          int // for how many targets its settings were others
+	spent                                                            int64
 }
 
 // may tells whether there may be one more line, and takes account of it.
@@ -59,6 +59,15 @@ func (c *core) tellMember(m *member, now int64) {
 	case is.newer != m.isNewer():
 		is.newer, warning = m.isNewer(), is.newer
 		line = fmt.Sprintf("Peer %s speaks version %d of the protocol, and %d is spoken here: what is not understood is passed over", m.describe(), m.protocol, protocol)
+	case !is.overfull && m.overfull:
+		is.overfull, warning = true, true
+		line = fmt.Sprintf("Peer %s speaks of more targets than there is room for: what it says of the rest is passed over", m.describe())
+	case is.otherRule != c.hasOtherRule(m):
+		is.otherRule, warning = c.hasOtherRule(m), !is.otherRule
+		line = fmt.Sprintf("Peer %s agrees by another rule: %s there, and %s here. The two may decide otherwise", m.describe(), m.rule(), c.self.rule())
+		if !is.otherRule {
+			line = fmt.Sprintf("Peer %s agrees by the rule of this replica", m.describe())
+		}
 	case is.frozen != m.frozen:
 		is.frozen = m.frozen
 		line = fmt.Sprintf("Peer %s: verdicts are frozen there, and do not count", m.describe())
@@ -124,6 +133,19 @@ func (c *core) tellGoodbye(m *member) {
 func (m *member) describe() string { return fmt.Sprintf("%q (%v)", m.name, m.at) }
 
 func (m *member) isNewer() bool { return m.newer || m.protocol > protocol }
+
+// hasOtherRule tells whether a member, which has told that, chooses another number of observers or counts sites otherwise.
+func (c *core) hasOtherRule(m *member) bool {
+	return m.protocol == protocol && (m.observers != c.self.observers || m.quorum != c.self.quorum)
+}
+
+// rule is what a member agrees by, for people.
+func (m *meta) rule() string {
+	if m.quorum {
+		return fmt.Sprintf("%d observers with quorum", m.observers)
+	}
+	return fmt.Sprintf("%d observers", m.observers)
+}
 
 // strangeTopics returns of how many targets here it has other settings.
 func (c *core) strangeTopics(m *member) (n int) {

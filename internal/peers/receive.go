@@ -275,20 +275,15 @@ func (c *core) takeWord(m *member, e *entry, now int64) {
 		return
 	case nothing && !gaps:
 		if v != nil && c.records.silence(r, m) && r.topic != nil {
-			c.hearOf(r.topic, now)
+			c.reconsider(r.topic)
 		}
 		return
 	case nothing && (v == nil || !v.isNothing()):
 		m.buried = append(m.buried, r)
 	}
 	if c.records.hear(r, voice{member: m, number: e.number, said: now - int64(e.age), opinion: e.opinion}) && r.topic != nil {
-		c.hearOf(r.topic, now)
+		c.reconsider(r.topic)
 	}
-}
-
-// hearOf has a topic decided anew of which a member says something else than before.
-func (c *core) hearOf(x *topic, now int64) {
-	c.reconsider(x)
 }
 
 const (
