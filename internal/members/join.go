@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"runtime/pprof"
@@ -22,8 +23,10 @@ const (
 	resolveWithin = 5 * time.Second
 	// atATime is how many places are resolved, and addresses joined, at the same time.
 	atATime = 8
-	// lostFor is how long the address of a member that is gone is tried again.
-	lostFor = time.Hour
+	// lostFor is how long the address of a member that is gone is tried again, and lostAtATime how many of them each time:
+	// most do not answer, after restarts that have changed addresses.
+	lostFor     = time.Hour
+	lostAtATime = 2 * atATime
 	// maxAddresses bounds the addresses that a name may have.
 	maxAddresses = maxMembers
 )
@@ -144,14 +147,11 @@ func (j *joiner) follow(ctx context.Context) {
 	}
 }
 
-// round resolves all places, and joins all addresses where no member is.
+// round resolves all places, and joins all addresses where no member is. Where members were comes last.
 func (j *joiner) round(ctx context.Context) {
 	j.mu.Lock()
 	places := slices.Clone(j.places)
-	maps.DeleteFunc(j.gone, func(_ netip.AddrPort, since time.Time) bool { return time.Since(since) > lostFor })
-	others := slices.Collect(maps.Keys(j.gone))
 	j.mu.Unlock()
-
 	var mu sync.Mutex
 	found := make(map[string][]netip.AddrPort)
 	failed := make(map[string]error)
@@ -161,21 +161,39 @@ func (j *joiner) round(ctx context.Context) {
 		defer mu.Unlock()
 		found[place], failed[place] = at, err
 	})
+	joined := j.joinAll(ctx, slices.Concat(slices.Collect(maps.Values(found))...))
+	if ctx.Err() == nil {
+		j.judge(places, found, failed, joined)
+		j.joinAll(ctx, j.someLost())
+	}
+}
+
+// someLost returns some of the addresses where members were.
+func (j *joiner) someLost() []netip.AddrPort {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	maps.DeleteFunc(j.gone, func(_ netip.AddrPort, since time.Time) bool { return time.Since(since) > lostFor })
+	all := slices.Collect(maps.Keys(j.gone))
+	rand.Shuffle(len(all), func(a, b int) { all[a], all[b] = all[b], all[a] })
+	return all[:min(len(all), lostAtATime)]
+}
+
+// joinAll joins addresses, but for the own one, and returns what came of each.
+func (j *joiner) joinAll(ctx context.Context, addresses []netip.AddrPort) map[netip.AddrPort]error {
 	all := make(map[netip.AddrPort]error)
-	for _, at := range slices.Concat(append(slices.Collect(maps.Values(found)), others)...) {
+	for _, at := range addresses {
 		if at != j.members.transport.self {
 			all[at] = nil
 		}
 	}
+	var mu sync.Mutex
 	each(slices.Collect(maps.Keys(all)), func(at netip.AddrPort) {
 		err := j.joinOne(ctx, at)
 		mu.Lock()
 		defer mu.Unlock()
 		all[at] = err
 	})
-	if ctx.Err() == nil {
-		j.judge(places, found, failed, all)
-	}
+	return all
 }
 
 // each calls f with all elements, a few at a time, and waits.

@@ -170,6 +170,16 @@ func TestRejoin(t *testing.T) {
 		if got := v.drain(); strings.Contains(got, "192.0.2.7") {
 			t.Errorf("after an hour: joined %q", got)
 		}
+		// Many that are gone do not keep places from being joined.
+		for i := range 250 {
+			j.lost(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 7946))
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(v.drain(), ":"); n != lostAtATime+1 {
+			t.Errorf("%d addresses are joined at a time, want %d", n, lostAtATime+1)
+		}
+		clear(j.gone)
 		j.lost(gone)
 		j.found(gone)
 		if len(j.gone) != 0 {
