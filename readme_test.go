@@ -338,6 +338,9 @@ func TestReadmeMetrics(t *testing.T) {
 		"coredns_shaker_peers_messages_total":      {"sent", "received"},
 		"coredns_shaker_peers_octets_total":        {"sent", "received"},
 	}
+	for reason := range inst.peers.Load().Report().Counts.Rejected {
+		values["coredns_shaker_peers_rejected_total"] = append(values["coredns_shaker_peers_rejected_total"], reason)
+	}
 	for _, result := range checker.Results() {
 		values["coredns_shaker_checks_total"] = append(values["coredns_shaker_checks_total"], result.String())
 	}
