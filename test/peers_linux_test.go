@@ -266,7 +266,7 @@ func (r *node) alive() (n int) {
 	return n
 }
 
-// words are what a line of the log has to have, all of them.
+// logged returns how many lines of the log have all of the words.
 func (r *node) logged(words ...string) (n int) {
 	for line := range strings.Lines(r.p.Log.String()) {
 		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {

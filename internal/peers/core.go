@@ -222,6 +222,11 @@ func (c *core) joined(name string, at netip.AddrPort, octets []byte) {
 // admit makes a new member. It is nil where there are too many. At its address may be another one that is there still: the
 // network may tell of a replica long after another has taken its place.
 func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
+	for _, m := range slices.Clone(c.members) {
+		if !m.self && m.at == at && !m.alive && !m.joined {
+			c.dismiss(m)
+		}
+	}
 	if len(c.members) >= maxMembers {
 		if m := c.longestLost(); m != nil {
 			c.dismiss(m)
@@ -242,10 +247,19 @@ func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
 	return m
 }
 
-// isReplaced tells whether another is heard of at the address of a member that is not. A replica that starts anew has another
-// name.
-func (c *core) isReplaced(m *member) bool {
-	return slices.ContainsFunc(c.members, func(other *member) bool { return other != m && other.alive && !other.self && other.at == m.at })
+// succeed forgets who was at the address of a member before, now that this one is heard of. A replica that starts anew has
+// another name.
+func (c *core) succeed(m *member) {
+	for _, other := range slices.Clone(c.members) {
+		if other != m && !other.self && other.at == m.at && other.heard != never {
+			c.dismiss(other)
+		}
+	}
+}
+
+// isOutdated tells whether the network told of a member where another one speaks.
+func (c *core) isOutdated(m *member) bool {
+	return m.heard == never && slices.ContainsFunc(c.members, func(other *member) bool { return other.alive && !other.self && other.at == m.at })
 }
 
 func (c *core) longestLost() (lost *member) {
@@ -266,8 +280,11 @@ func (c *core) left(name string, goodbye bool) {
 		return
 	}
 	m.joined = false
-	if goodbye {
+	switch {
+	case goodbye:
 		c.tellGoodbye(m)
+		c.dismiss(m)
+	case m.heard == never:
 		c.dismiss(m)
 	}
 	c.wakeUp()
@@ -452,7 +469,7 @@ func (c *core) passTime() {
 	}
 	if late := now - c.tickAt; late > int64(pauseFrom) {
 		for _, m := range c.members {
-			m.pause(late)
+			m.pause(late, now)
 		}
 	}
 	c.tickAt = now + int64(tick)
@@ -477,8 +494,6 @@ func (c *core) passSecond(now int64) {
 	for _, m := range slices.Clone(c.members) {
 		switch silent := now - max(m.heard, m.since); {
 		case m.self, m.alive:
-		case c.isReplaced(m) && (!m.joined || m.heard != never):
-			c.dismiss(m)
 		case silent > int64(keepMember) && !m.joined:
 			c.dismiss(m)
 		case silent > int64(keepWords) && len(m.have) > 0:
@@ -714,7 +729,7 @@ func (c *core) ready() bool {
 	defer c.mu.Unlock()
 	now := c.now()
 	for _, m := range c.members {
-		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) && !c.isReplaced(m) {
+		if !m.self && m.joined && (m.levelAt == 0 || now-m.levelAt < int64(settle)) && !c.isOutdated(m) {
 			return false
 		}
 	}

@@ -146,10 +146,10 @@ func (m *member) appraise(now int64) bool {
 	return changed
 }
 
-// pause takes the time out that this process was stopped.
-func (m *member) pause(d int64) {
+// pause takes the time out that this process was stopped, up to now. What has arrived since is not moved into the future.
+func (m *member) pause(d, now int64) {
 	if m.heard != never {
-		m.heard += d
+		m.heard = min(m.heard+d, now)
 	}
-	m.advanced += d
+	m.advanced = min(m.advanced+d, now)
 }

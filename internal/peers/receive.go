@@ -90,6 +90,9 @@ func (c *core) hearFrom(name []byte, now int64) *member {
 	if m == nil || !m.joined {
 		return nil
 	}
+	if m.heard == never {
+		c.succeed(m)
+	}
 	m.heard = now
 	if !m.alive && m.appraise(now) {
 		c.reseat()
