@@ -223,7 +223,7 @@ func (c *core) joined(name string, at netip.AddrPort, octets []byte) {
 // network may tell of a replica long after another has taken its place.
 func (c *core) admit(name string, at netip.AddrPort, now int64) *member {
 	for _, m := range slices.Clone(c.members) {
-		if !m.self && m.at == at && !m.alive && !m.joined {
+		if isGone := !m.alive && !m.joined; !m.self && m.at == at && (isGone || len(c.members) >= maxMembers) {
 			c.dismiss(m)
 		}
 	}
