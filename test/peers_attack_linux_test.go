@@ -38,7 +38,7 @@ func (g *group) noChange(t *testing.T, began time.Time, replicas ...*node) {
 	}
 }
 
-// peerLines counts the lines that a replica has logged since it had logged so many.
+// peerLines returns the lines that a replica has logged since it had logged so many.
 func (r *node) peerLines(skip int) (lines []string) {
 	all := strings.Split(strings.TrimSpace(r.p.Log.String()), "\n")
 	return all[min(skip, len(all)):]
