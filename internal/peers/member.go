@@ -29,7 +29,6 @@ type member struct {
 	joined    bool  // the network reaches it, as far as that knows
 	since     int64 // when it was heard of first
 	heard     int64 // when last, never where it was not
-	left      int64 // when it was lost, 0 while it is not
 
 	beat
 	greeted  bool  // it has sent one

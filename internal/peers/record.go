@@ -12,6 +12,7 @@ type record struct {
 	hash   uint64
 	topic  *topic // nil where the target is not in the table here
 	voices []voice
+	room   [defaultObservers]voice // for the first of them, so that most records take no more memory
 	// place is where it is among all records, and dispute among those that members disagree about, less 1.
 	place, dispute int32
 }
@@ -36,6 +37,7 @@ func (rs *records) get(k key, add bool) *record {
 	r := rs.of[k]
 	if r == nil && add && len(rs.all) < maxSubjects {
 		r = &record{key: k, hash: k.subject().Hash(), place: int32(len(rs.all))}
+		r.voices = r.room[:0]
 		rs.of[k] = r
 		rs.all = append(rs.all, r)
 	}
