@@ -163,6 +163,29 @@ func TestSharedGroups(t *testing.T) {
 	}
 }
 
+// Where no stanza names others, nobody else decides, and nothing runs for it.
+func TestSharedWithoutPeers(t *testing.T) {
+	lab.CaptureLog(t)
+	inst := new(instance)
+	if err := shared.lease(inst); err != nil {
+		t.Fatal(err)
+	}
+	defer shared.giveBack(inst)
+	if len(shared.groups) > 0 || shared.engine.monitor.Council() != nil || shared.peersReport() != nil {
+		t.Errorf("%d groups, the council is %v", len(shared.groups), shared.engine.monitor.Council())
+	}
+	lab.UntilNil(t, func() error { // what tests before have left ends soon
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		for _, room := range []string{"shaker/internal/peers.", "shaker/internal/members.", "hashicorp/memberlist."} {
+			if strings.Contains(string(stacks), room) {
+				return fmt.Errorf("no goroutine of %s, among\n%s", room, stacks)
+			}
+		}
+		return nil
+	})
+}
+
 // Whatever a group needs of an instance, it keeps none that is gone.
 func TestSharedGroupForgetsInstances(t *testing.T) {
 	lab.CaptureLog(t)
