@@ -37,8 +37,8 @@ type policy struct {
 	overrides *override.File // nil without
 	// localOverrides tells that they are not shared with other replicas.
 	localOverrides bool
-	watched   []string       // names, lower case and fully qualified
-	named     bool           // targets are told the names that lead to them, because there is a status page
+	watched        []string // names, lower case and fully qualified
+	named          bool     // targets are told the names that lead to them, because there is a status page
 
 	// key4 and key6 stand for settings with the source of each family.
 	key4, key6 health.Key

@@ -94,7 +94,7 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 	if !s.until.IsZero() && !s.until.After(now) {
 		return usageError{fmt.Errorf("-until: %s is over, want a time after %s", s.until.Format(time.RFC3339), now.Format(time.RFC3339)), "drain"}
 	}
-	return p.change(ctx, s, func(path string, about subject, reason string) (edited, error) {
+	return p.change(ctx, s, func(path string, about subject, reason string, _ []rule) (edited, error) {
 		return p.files.add(path, rule{What: about.String(), Says: "down", Until: until, Reason: reason}, now)
 	}, func(about subject) string {
 		if until.IsZero() {
@@ -106,8 +106,8 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 
 // undrain takes rules back, and waits until that is in force.
 func (p *program) undrain(ctx context.Context, s *settings) error {
-	return p.change(ctx, s, func(path string, about subject, reason string) (edited, error) {
-		return p.files.takeBack(path, about.String(), reason, p.now())
+	return p.change(ctx, s, func(path string, about subject, reason string, inForce []rule) (edited, error) {
+		return p.files.takeBack(path, about.String(), reason, p.now(), inForce)
 	}, func(about subject) string {
 		return fmt.Sprintf("%s is left to its checks", about)
 	})
@@ -137,7 +137,7 @@ func (f *overridesFile) isDown(about subject) bool {
 
 // change carries out what drain and undrain have in common: edit writes what is about a subject, and sentence tells what that
 // means.
-func (p *program) change(ctx context.Context, s *settings, edit func(path string, about subject, reason string) (edited, error),
+func (p *program) change(ctx context.Context, s *settings, edit func(path string, about subject, reason string, inForce []rule) (edited, error),
 	sentence func(subject) string) error {
 	rules, reason, err := subjects(s.arguments)
 	if err != nil {
@@ -151,10 +151,11 @@ func (p *program) change(ctx context.Context, s *settings, edit func(path string
 	if err != nil {
 		return err
 	}
+	inForce := c.shared(ctx, path)
 	var about []subject
 	var written []rule
 	for _, subject := range rules {
-		e, err := edit(path, subject, reason)
+		e, err := edit(path, subject, reason, inForce)
 		if err != nil {
 			if len(written) > 0 {
 				p.complain("before that, this was written to %s: %s", path, list(written))
@@ -171,6 +172,17 @@ func (p *program) change(ctx context.Context, s *settings, edit func(path string
 		}
 	}
 	return p.confirm(ctx, c, s.overrides != "", path, about, written, sentence)
+}
+
+// shared returns the rules in force from a file that replicas share, whichever of them has said those. There are none where the
+// server does not share it, or cannot be asked.
+func (c *client) shared(ctx context.Context, path string) []rule {
+	if all, err := c.overrides(ctx, nil); err == nil {
+		if f := all.at(path); f != nil && f.Shared {
+			return f.Rules
+		}
+	}
+	return nil
 }
 
 // list writes rules within a sentence, as lines of a file.
@@ -265,7 +277,7 @@ func (p *program) confirm(ctx context.Context, c *client, chosen bool, path stri
 	if len(written) == 0 {
 		return nil
 	}
-	err := p.wait(ctx, c, path, written)
+	where, err := p.wait(ctx, c, path, written)
 	var unknown errUnknown
 	if chosen && errors.As(err, &unknown) {
 		for _, about := range about {
@@ -278,7 +290,7 @@ func (p *program) confirm(ctx context.Context, c *client, chosen bool, path stri
 		return err
 	}
 	for _, about := range about {
-		if err := p.print(fmt.Sprintf("%s: in force\n", sentence(about))); err != nil {
+		if err := p.print(fmt.Sprintf("%s: in force%s\n", sentence(about), where)); err != nil {
 			return err
 		}
 		if err := p.concerned(ctx, c, about); err != nil {
@@ -291,30 +303,44 @@ func (p *program) confirm(ctx context.Context, c *client, chosen bool, path stri
 // errUnknown is that a server does not tell.
 type errUnknown struct{ error }
 
-// wait returns when all that was written is in force.
-func (p *program) wait(ctx context.Context, c *client, path string, written []rule) error {
+// wait returns when all that was written is in force, and for whom that is, if others are told.
+func (p *program) wait(ctx context.Context, c *client, path string, written []rule) (where string, err error) {
 	for deadline := time.Now().Add(p.patience); ; {
 		all, err := c.overrides(ctx, nil)
 		if err != nil {
-			return errUnknown{err}
+			return "", errUnknown{err}
 		}
 		f := all.at(path)
 		if f == nil {
-			return fmt.Errorf("%s is written, but %s does not read it, want one of: %s", path, c, strings.Join(all.paths(), ", "))
+			return "", fmt.Errorf("%s is written, but %s does not read it, want one of: %s", path, c, strings.Join(all.paths(), ", "))
 		}
 		missing := slices.DeleteFunc(slices.Clone(written), f.has)
 		switch {
 		case len(missing) == 0:
-			return nil
+			return all.whom(f), nil
 		case time.Now().Before(deadline):
 		case f.Failed:
-			return fmt.Errorf("%s is written, but %s cannot use it: %s", path, c, f.Error)
+			return "", fmt.Errorf("%s is written, but %s cannot use it: %s", path, c, f.Error)
 		default:
-			return fmt.Errorf("%s is written, but %s has not put %s into force within %v: want a look at its log", path, c, list(missing), p.patience)
+			return "", fmt.Errorf("%s is written, but %s has not put %s into force within %v: want a look at its log", path, c, list(missing), p.patience)
 		}
 		if err := pause(ctx, lookEvery); err != nil {
-			return err
+			return "", err
 		}
+	}
+}
+
+// whom tells for whom the rules of a file are in force, where that is not only the one who was asked.
+func (a *overridesAnswer) whom(f *overridesFile) string {
+	switch {
+	case f.Local:
+		return ", for this replica alone"
+	case f.Shared && a.Replicas > 1:
+		return fmt.Sprintf(", for all %d replicas", a.Replicas)
+	case f.Shared:
+		return ", and for the other replicas once they can be heard"
+	default:
+		return ""
 	}
 }
 
@@ -356,6 +382,9 @@ func (p *program) concerned(ctx context.Context, c *client, about subject) error
 		text += "  " + clean(t.endpoint()) + " " + p.paint(clean(t.State)) + " by its checks"
 		for _, r := range t.Overrides {
 			text += clean(", " + r.Says + " by the rule " + r.What)
+			if r.From != "" {
+				text += clean(" of " + r.From)
+			}
 		}
 		if len(t.Names) > 0 {
 			text += clean(", of " + strings.Join(t.Names, " "))

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,10 @@ type steered struct {
 	paths  []string // that it tells of
 	failed string   // why the file is not in force
 	deaf   bool     // it has stopped reading
+	// replicas share the file, if there are any, and others have said what is elsewhere of what the file has no line about.
+	replicas  int
+	elsewhere []rule
+	local     bool
 }
 
 func (s *steered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -28,7 +33,7 @@ func (s *steered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			`"overrides":[{"rule":"192.0.2.7","says":"down"}]}]}`)
 		return
 	}
-	var a overridesAnswer
+	a := overridesAnswer{Replicas: s.replicas}
 	for _, path := range s.paths {
 		f := overridesFile{Path: path, Error: s.failed, Failed: s.failed != ""}
 		if info, err := os.Stat(path); err == nil {
@@ -43,6 +48,12 @@ func (s *steered) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			if !s.deaf {
 				f.Rules = append(f.Rules, rule)
+			}
+		}
+		f.Shared, f.Local = s.replicas > 0 && !s.local, s.local
+		for _, r := range s.elsewhere {
+			if !slices.ContainsFunc(f.Rules, func(own rule) bool { return own.What == r.What }) {
+				f.Rules = append(f.Rules, r)
 			}
 		}
 		a.Files = append(a.Files, f)
@@ -82,7 +93,7 @@ func fileEditor(t *testing.T, notes ...string) editor {
 	}
 	return editor{
 		add: func(path string, r rule, _ time.Time) (edited, error) { return write(path, r) },
-		takeBack: func(path, what, reason string, _ time.Time) (edited, error) {
+		takeBack: func(path, what, reason string, _ time.Time, _ []rule) (edited, error) {
 			return write(path, rule{What: what, Says: "auto", Reason: reason})
 		},
 	}
@@ -114,6 +125,38 @@ func TestDrain(t *testing.T) {
 		status := p.run(t.Context(), args)
 		after, _ := os.ReadFile(path)
 		if got := strings.ReplaceAll(stdout.String(), path, "PATH"); status != exitDone || got != tt.want || string(after) != tt.after {
+			t.Errorf("%s: status %d\n%s%s, want\n%s\nfile:\n%s", tt.name, status, got, stderr, tt.want, after)
+		}
+	}
+}
+
+// Where replicas share the file, what is in force is so for all, and what another one has drained can be taken back here.
+func TestDrainShared(t *testing.T) {
+	down := []rule{{What: "192.0.2.7", Says: "down", From: "ns2"}}
+	for _, tt := range []struct {
+		name, args string
+		server     steered
+		after      string
+		want       string
+	}{
+		{"a drain", "drain 192.0.2.7", steered{replicas: 3}, "192.0.2.7 down\n",
+			"PATH: 192.0.2.7 down\n192.0.2.7 is down until somebody says shaker undrain 192.0.2.7: in force, for all 3 replicas\n"},
+		{"alone", "drain 192.0.2.7", steered{replicas: 1}, "192.0.2.7 down\n",
+			"PATH: 192.0.2.7 down\n192.0.2.7 is down until somebody says shaker undrain 192.0.2.7: in force, and for the other replicas once they can be heard\n"},
+		{"a file of this replica", "drain 192.0.2.7", steered{replicas: 3, local: true}, "192.0.2.7 down\n",
+			"PATH: 192.0.2.7 down\n192.0.2.7 is down until somebody says shaker undrain 192.0.2.7: in force, for this replica alone\n"},
+		{"what another one has drained", "undrain 192.0.2.7", steered{replicas: 3, elsewhere: down}, "192.0.2.7 auto\n",
+			"PATH: 192.0.2.7 auto\n192.0.2.7 is left to its checks: in force, for all 3 replicas\n"},
+		{"likewise, but of a file that is not shared", "undrain 192.0.2.7", steered{elsewhere: down}, "", "192.0.2.7 is not down by any rule\n"},
+	} {
+		path := rulesFile(t, "")
+		tt.server.paths = []string{path}
+		p, stdout, stderr := newProgram()
+		p.files = files
+		status := p.run(t.Context(), append(strings.Fields(tt.args), "-server", tt.server.serve(t)))
+		after, _ := os.ReadFile(path)
+		got, _, _ := strings.Cut(strings.ReplaceAll(stdout.String(), path, "PATH"), "That is about")
+		if status != exitDone || got != tt.want || string(after) != tt.after {
 			t.Errorf("%s: status %d\n%s%s, want\n%s\nfile:\n%s", tt.name, status, got, stderr, tt.want, after)
 		}
 	}
@@ -166,7 +209,7 @@ func TestDrainErrors(t *testing.T) {
 // What the rest of the file makes of it is told, and nothing is waited for where nothing was written.
 func TestUndrainNotes(t *testing.T) {
 	p, stdout, _ := newProgram()
-	p.files.takeBack = func(string, string, string, time.Time) (edited, error) {
+	p.files.takeBack = func(string, string, string, time.Time, []rule) (edited, error) {
 		return edited{notes: []string{"192.0.2.7 is not down by any rule"}}, nil
 	}
 	if status := p.run(t.Context(), []string{"undrain", "192.0.2.7", "-overrides", "/o", "-server", "127.0.0.1:1"}); status != exitDone || stdout.String() != "192.0.2.7 is not down by any rule\n" {

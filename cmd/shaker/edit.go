@@ -11,8 +11,8 @@ import (
 type editor struct {
 	// add adds a rule.
 	add func(path string, r rule, now time.Time) (edited, error)
-	// takeBack leaves to its checks what a rule would be about.
-	takeBack func(path string, what, reason string, now time.Time) (edited, error)
+	// takeBack leaves to its checks what a rule would be about. Where replicas share the file, inForce are the rules of all.
+	takeBack func(path string, what, reason string, now time.Time, inForce []rule) (edited, error)
 }
 
 // edited is what was done to a file.
@@ -33,11 +33,9 @@ func editedBy(e override.Edit) edited {
 // files is the editor that CoreDNS agrees with.
 var files = editor{
 	add: func(path string, r rule, now time.Time) (edited, error) {
-		line := override.Rule{What: r.What, Says: override.Auto, Until: r.Until, Reason: r.Reason}
-		for line.Says.String() != r.Says {
-			if line.Says++; line.Says > override.Down {
-				return edited{}, fmt.Errorf("%q is not possible, want up, down or auto", r.Says)
-			}
+		line, err := r.parsed()
+		if err != nil {
+			return edited{}, err
 		}
 		e, err := override.Add(path, line, now)
 		done := editedBy(e)
@@ -48,8 +46,25 @@ var files = editor{
 		}
 		return done, err
 	},
-	takeBack: func(path, what, reason string, now time.Time) (edited, error) {
-		e, err := override.TakeBack(path, what, reason, now)
+	takeBack: func(path, what, reason string, now time.Time, inForce []rule) (edited, error) {
+		var all []override.Rule
+		for _, r := range inForce {
+			if line, err := r.parsed(); err == nil { // the server may be newer
+				all = append(all, line)
+			}
+		}
+		e, err := override.TakeBack(path, what, reason, now, all...)
 		return editedBy(e), err
 	},
+}
+
+// parsed returns the rule as those have it who write files.
+func (r rule) parsed() (override.Rule, error) {
+	line := override.Rule{What: r.What, Says: override.Auto, Until: r.Until, Reason: r.Reason}
+	for line.Says.String() != r.Says {
+		if line.Says++; line.Says > override.Down {
+			return line, fmt.Errorf("%q is not possible, want up, down or auto", r.Says)
+		}
+	}
+	return line, nil
 }

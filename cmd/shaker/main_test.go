@@ -95,7 +95,7 @@ const (
 "history_slot_seconds":10,"targets":[
 {"address":"192.0.2.7","port":443,"settings":"interval 2s timeout 1s","state":"down","since":"2026-11-26T11:56:45.000Z","damped_until":"2026-11-26T12:05:00.000Z",
  "checked":"2026-11-26T12:00:04.000Z","result":"refused","reason":"connection refused","round_trip_seconds":0.000123,"names":["www.example.org.","api.example.org."],
- "overrides":[{"rule":"192.0.2.7","says":"down","file":"/etc/coredns/overrides","until":"2026-11-26T14:00:00.000Z","reason":"kernel update"}],
+ "overrides":[{"rule":"192.0.2.7","says":"down","file":"/etc/coredns/overrides","until":"2026-11-26T14:00:00.000Z","reason":"kernel update","from":"ns2","since":"2026-11-26T11:30:00.000Z"}],
  "history":[null,{"result":"answered","mixed":false},{"result":"timeout","mixed":true},{"result":"refused","mixed":false},{"result":"inconclusive","mixed":false}]},
 {"address":"192.0.2.8","port":443,"settings":"interval 2s timeout 1s","state":"up","since":"2026-11-24T09:00:00.000Z","checked":"2026-11-26T12:00:04.000Z","result":"answered",
  "round_trip_seconds":0.0315,"names":["www.example.org."],"overrides":[],"history":[]},
@@ -150,6 +150,10 @@ The plugins below have no answer: SERVFAIL
 	overridesBody = `{"version":1,"time":"2026-11-26T12:00:05.000Z","files":[
 {"path":"/a","modified":"2026-11-26T11:00:00.000Z","failed":false,"rules":[{"rule":"192.0.2.7","says":"down","until":"2026-11-26T14:00:05.000Z","reason":"kernel update"},{"rule":"198.51.100.0/24","says":"up"}]},
 {"path":"/b","modified":"2026-11-25T11:00:00.000Z","failed":true,"error":"line 1: x","rules":[]}]}
+`
+	sharedBody = `{"version":1,"time":"2026-11-26T12:00:05.000Z","replicas":3,"files":[
+{"path":"/a","modified":"2026-11-26T11:00:00.000Z","failed":false,"shared":true,"rules":[{"rule":"192.0.2.7","says":"down","reason":"kernel update","from":"ns2","since":"2026-11-26T11:30:00.000Z"}]},
+{"path":"/b","modified":"2026-11-26T11:00:00.000Z","failed":false,"local":true,"rules":[{"rule":"192.0.2.8","says":"up"}]}]}
 `
 	peersBody = `{"version":1,"time":"2026-11-26T12:00:05.000Z","self":"dns1-c0ffee","ready":true,"observers":3,"quorum":false,"disagreeing":3,"members":[
 {"name":"dns1-c0ffee","host":"dns1","address":"192.0.2.1:7946","site":"east","shaker":"v1.2.3","self":true,"heard_seconds":0,"alive":true,"condition":"counts","lag":0,"observed":1200,"finished":98765},
@@ -214,7 +218,7 @@ func TestOutput(t *testing.T) {
   damped       until 12:05:00: it is kept down although it answers
   result       refused, 1s ago: connection refused
   round trip   0.123 ms
-  override     192.0.2.7 down until 14:00:00 (1h59m left): kernel update, in /etc/coredns/overrides
+  override     192.0.2.7 down until 14:00:00 (1h59m left), by ns2 since 11:30:00: kernel update, in /etc/coredns/overrides
   names        www.example.org.
                api.example.org.
   history      _.~!?  50s, . answered, ! failed, ~ both, ? inconclusive, _ none
@@ -248,6 +252,14 @@ RULE             SAYS  UNTIL     LEFT  REASON
 
 /b, written 2026-11-25 11:00:00: 0 rules in force
 They are older than the file, which cannot be used: line 1: x
+`},
+		{"overrides", "/overrides.json", sharedBody, `/a, written 11:00:00, shared by 3 replicas: 1 rule in force
+RULE       SAYS  REASON         BY   SINCE
+192.0.2.7  down  kernel update  ns2  11:30:00
+
+/b, written 11:00:00, of this replica alone: 1 rule in force
+RULE       SAYS
+192.0.2.8  up
 `},
 		{"overrides", "/overrides.json", empty, "No stanza of the Corefile has the property overrides.\n"},
 		{"overrides -json", "/overrides.json", overridesBody, overridesBody},

@@ -10,10 +10,12 @@ import (
 
 // overridesAnswer is what the server says of files with overrides.
 type overridesAnswer struct {
-	Time  time.Time       `json:"time"`
-	Page  int             `json:"page"`
-	Pages int             `json:"pages"` // 0 of a server that tells all at once
-	Files []overridesFile `json:"files"`
+	Time  time.Time `json:"time"`
+	Page  int       `json:"page"`
+	Pages int       `json:"pages"` // 0 of a server that tells all at once
+	// Replicas is how many can be heard, 0 where the server decides alone.
+	Replicas int             `json:"replicas"`
+	Files    []overridesFile `json:"files"`
 }
 
 type overridesFile struct {
@@ -21,6 +23,8 @@ type overridesFile struct {
 	Modified time.Time `json:"modified"`
 	Failed   bool      `json:"failed"` // the rules are older than the file
 	Error    string    `json:"error"`
+	Shared   bool      `json:"shared"` // with other replicas
+	Local    bool      `json:"local"`  // kept from them
 	Rules    []rule    `json:"rules"`
 }
 
@@ -54,7 +58,7 @@ func (c *client) overrides(ctx context.Context, take func(body []byte) error) (*
 
 // join adds the next part.
 func (a *overridesAnswer) join(next *overridesAnswer) {
-	a.Time = next.Time
+	a.Time, a.Replicas = next.Time, next.Replicas
 	for _, f := range next.Files {
 		i := slices.IndexFunc(a.Files, func(known overridesFile) bool { return known.Path == f.Path })
 		if i < 0 {
@@ -88,17 +92,32 @@ func (p *program) overrides(ctx context.Context, s *settings) error {
 		if i > 0 {
 			b.line(0, "")
 		}
-		b.line(0, "%s, written %s: %s in force", f.Path, p.clock(f.Modified, a.Time), count(len(f.Rules), "rule"))
+		whose := ""
+		switch {
+		case f.Shared:
+			whose = ", shared by " + count(a.Replicas, "replica")
+		case f.Local:
+			whose = ", of this replica alone"
+		}
+		b.line(0, "%s, written %s%s: %s in force", f.Path, p.clock(f.Modified, a.Time), whose, count(len(f.Rules), "rule"))
 		if f.Failed {
 			b.line(0, "They are older than the file, which cannot be used: %s", f.Error)
 		}
-		t := &table{heads: []string{"RULE", "SAYS", "UNTIL", "LEFT", "REASON"}, states: 1, colour: p.paint}
+		heads := []string{"RULE", "SAYS", "UNTIL", "LEFT", "REASON"}
+		if f.Shared {
+			heads = append(heads, "BY", "SINCE")
+		}
+		t := &table{heads: heads, states: 1, colour: p.paint}
 		for _, r := range f.Rules {
 			until, left := "", ""
 			if !r.Until.IsZero() {
 				until, left = p.clock(r.Until, a.Time), span(r.Until.Sub(a.Time))
 			}
-			t.add(r.What, r.Says, until, left, r.Reason)
+			row := []string{r.What, r.Says, until, left, r.Reason}
+			if f.Shared {
+				row = append(row, r.From, p.clock(r.Since, a.Time))
+			}
+			t.add(row...)
 		}
 		b.WriteString(t.take())
 	}

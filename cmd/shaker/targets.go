@@ -71,6 +71,8 @@ type rule struct {
 	Says   string    `json:"says"`
 	Until  time.Time `json:"until,omitzero"`
 	Reason string    `json:"reason,omitempty"`
+	From   string    `json:"from,omitempty"` // this and the next only where replicas share the file
+	Since  time.Time `json:"since,omitzero"`
 	File   string    `json:"file,omitempty"` // where several files may have it
 }
 
@@ -316,6 +318,9 @@ func (p *program) says(r rule, now time.Time) string {
 	text := r.What + " " + r.Says
 	if !r.Until.IsZero() {
 		text += fmt.Sprintf(" until %s (%s left)", p.clock(r.Until, now), span(r.Until.Sub(now)))
+	}
+	if r.From != "" {
+		text += fmt.Sprintf(", by %s since %s", r.From, p.clock(r.Since, now))
 	}
 	if r.Reason != "" {
 		text += ": " + r.Reason

@@ -36,7 +36,7 @@ func Add(path string, rule Rule, now time.Time) (Edit, error) {
 	if err != nil {
 		return Edit{}, err
 	}
-	return edit(path, now, func(*Rules) ([]Rule, []string) { return []Rule{rule}, nil }, func(content string, added *Edit) {
+	return edit(path, now, func(string, *Rules) ([]Rule, []string) { return []Rule{rule}, nil }, func(content string, added *Edit) {
 		if note := afterwards(content, about, rule); note != "" {
 			added.Notes = append(added.Notes, note)
 		}
@@ -50,12 +50,24 @@ func Add(path string, rule Rule, now time.Time) (Edit, error) {
 //   - What a wider rule has down gets an auto as well, and so is an exception. The wider rule stays.
 //   - With an address go its ports that are down by rules of their own.
 //   - With a CIDR goes nothing inside it that is down by a rule of its own: somebody had a reason for that. The notes name it.
-func TakeBack(path, what, reason string, now time.Time) (Edit, error) {
+//
+// Where replicas share the file, inForce are the rules in force, whichever of them has said those. What they have down counts
+// like what the file has down.
+func TakeBack(path, what, reason string, now time.Time, inForce ...Rule) (Edit, error) {
 	about, rule, err := valid(Rule{What: what, Reason: reason}, now)
 	if err != nil {
 		return Edit{}, err
 	}
-	return edit(path, now, func(rules *Rules) ([]Rule, []string) { return rules.release(about, rule) }, func(string, *Edit) {})
+	return edit(path, now, func(content string, rules *Rules) ([]Rule, []string) {
+		for _, other := range inForce {
+			other.Reason = ""
+			content = ended(content) + other.String()
+		}
+		if shared, err := Parse(content, now); err == nil {
+			rules = shared
+		}
+		return rules.release(about, rule)
+	}, func(string, *Edit) {})
 }
 
 // valid returns a rule in the form that it has in files.
@@ -155,13 +167,13 @@ type plan struct {
 }
 
 // planFor works out what to add to what is in a file.
-func planFor(path, content string, now time.Time, decide func(*Rules) ([]Rule, []string)) (*plan, error) {
+func planFor(path, content string, now time.Time, decide func(content string, rules *Rules) ([]Rule, []string)) (*plan, error) {
 	before, err := Parse(content, now)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not in force, want it mended first: %w", path, err)
 	}
 	p := &plan{before: content}
-	p.Rules, p.Notes = decide(before)
+	p.Rules, p.Notes = decide(content, before)
 	for _, rule := range p.Rules {
 		p.add += rule.String() + "\n"
 	}
@@ -188,7 +200,7 @@ func ended(lines string) string {
 var errChanged = errors.New("it is changed by others all the time, want them to pause")
 
 // edit adds to a file what is decided from the rules in it, and has the result completed from all that is in it then.
-func edit(path string, now time.Time, decide func(*Rules) ([]Rule, []string), complete func(content string, e *Edit)) (Edit, error) {
+func edit(path string, now time.Time, decide func(content string, rules *Rules) ([]Rule, []string), complete func(content string, e *Edit)) (Edit, error) {
 	for try := 1; ; try++ {
 		e, err := editOnce(path, now, decide, complete)
 		if !errors.Is(err, errChanged) || try == 3 {
@@ -197,7 +209,7 @@ func edit(path string, now time.Time, decide func(*Rules) ([]Rule, []string), co
 	}
 }
 
-func editOnce(path string, now time.Time, decide func(*Rules) ([]Rule, []string), complete func(content string, e *Edit)) (Edit, error) {
+func editOnce(path string, now time.Time, decide func(content string, rules *Rules) ([]Rule, []string), complete func(content string, e *Edit)) (Edit, error) {
 	r := read(path)
 	if r.failure != "" {
 		return Edit{}, fmt.Errorf("%s, want the file that the property overrides names", r.failure)

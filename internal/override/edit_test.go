@@ -208,6 +208,27 @@ func TestTakeBack(t *testing.T) {
 	}
 }
 
+// What other replicas have said is taken back as well.
+func TestTakeBackShared(t *testing.T) {
+	down := func(what string) Rule { return Rule{What: what, Says: Down, Reason: "elsewhere", From: "ns2"} }
+	for _, tt := range []struct {
+		name, before string
+		inForce      []Rule
+		lines, told  string
+	}{
+		{"said elsewhere", "", []Rule{down("192.0.2.7")}, "192.0.2.7 auto", ""},
+		{"a wider one, and a port", "# no rules", []Rule{down("192.0.2.0/24"), down("192.0.2.7:443")}, "192.0.2.7 auto,192.0.2.7:443 auto",
+			"192.0.2.7 is an exception now from 192.0.2.0/24, which stays down"},
+		{"said here, and not in force yet", "192.0.2.7 down", nil, "192.0.2.7 auto", "192.0.2.7 is auto, was down"},
+		{"said here, and taken back elsewhere", "192.0.2.7 down", []Rule{{What: "192.0.2.7"}}, "", "192.0.2.7 is not down by any rule"},
+	} {
+		e, err := TakeBack(writeFile(t, "overrides", tt.before), "192.0.2.7", "", noon, tt.inForce...)
+		if got := linesOfEdit(e); err != nil || got != tt.lines || e.told() != tt.told {
+			t.Errorf("%s: %q, %q, error %v; want %q, %q", tt.name, got, e.told(), err, tt.lines, tt.told)
+		}
+	}
+}
+
 // What is taken back is down no more, whatever was in the file, and nothing else has changed.
 func TestTakeBackAgainstAll(t *testing.T) {
 	const seed = 11

@@ -106,7 +106,7 @@ func (f *sharedFile) say(i int, said moment, seen bool) {
 		return known.with(claim{id: l.id, said: said, seen: seen, sharedLine: line})
 	}) {
 		l.said = said
-		f.ignore("room", "Overrides of this replica that are not shared: there are more than "+strconv.Itoa(maxShared)+
+		f.ignore("room", "Overrides of this replica that are not shared: there are more than "+strconv.Itoa(f.most)+
 			" of all files and replicas, or "+strconv.Itoa(maxSharedSize>>20)+" MiB. The further ones hold here only")
 	}
 }

@@ -39,6 +39,7 @@ type Sharing struct {
 	place string
 	tell  SharingListener
 	now   func() time.Time
+	most  int // maxShared
 
 	mu       sync.Mutex // protects what follows, also in what is shared of each file; it is taken while a File has its own
 	publish  func(key string, value []byte)
@@ -109,7 +110,7 @@ func NewSharing(host, place string, tell SharingListener) *Sharing {
 }
 
 func newSharing(host, place string, tell SharingListener, now func() time.Time) *Sharing {
-	return &Sharing{host: cutOff(harmless(host), maxFrom), place: place, tell: tell, now: now, files: make(map[pathSum]*sharedFile),
+	return &Sharing{host: cutOff(harmless(host), maxFrom), place: place, tell: tell, now: now, most: maxShared, files: make(map[pathSum]*sharedFile),
 		ignored: make(map[string]uint64), told: make(map[string]time.Time)}
 }
 
@@ -202,7 +203,7 @@ func (s *Sharing) take(key string, value []byte) {
 	}
 	f := s.file(path)
 	if !f.change(about, func(known claims) claims { return known.with(all...) }) {
-		s.ignore("room", fmt.Sprintf("Overrides of other replicas are not taken over: there are more than %d, or %d MiB", maxShared, maxSharedSize>>20))
+		s.ignore("room", fmt.Sprintf("Overrides of other replicas are not taken over: there are more than %d, or %d MiB", s.most, maxSharedSize>>20))
 		return
 	}
 	f.settle(about)
@@ -261,7 +262,7 @@ func (f *sharedFile) changed() {
 
 // hasRoom makes room for more topics and octets, as far as that goes. The caller holds mu.
 func (s *Sharing) hasRoom(topics, octets int) bool {
-	fits := func() bool { return s.count+topics <= maxShared && s.size+octets <= maxSharedSize }
+	fits := func() bool { return s.count+topics <= s.most && s.size+octets <= maxSharedSize }
 	if fits() {
 		return true
 	}
@@ -290,7 +291,7 @@ func (s *Sharing) makeRoom(now time.Time) {
 		}
 		return a.at.Compare(b.at)
 	})
-	for _, p := range resting[:min(len(resting), maxShared/16)] {
+	for _, p := range resting[:min(len(resting), s.most/16)] {
 		p.file.forget(p.about)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // replica is one with a file.
@@ -280,7 +282,7 @@ func TestSharing(t *testing.T) {
 // A ConfigMap reaches each replica at a moment of its own, and replicas come and go. Each change takes effect with the first one,
 // and for good. Nobody tells the same again and again.
 func TestSharingConfigMap(t *testing.T) {
-	const lines = 50
+	const lines = 20
 	var text strings.Builder
 	for i := range lines {
 		fmt.Fprintf(&text, "192.0.2.%d down # rack 3\n", i)
@@ -551,11 +553,13 @@ func TestSharingBounds(t *testing.T) {
 		return b.String()
 	}
 	size := func(r *replica) int { n, _, _ := r.f.Report(); return n }
+	const most = 320
 	w := newWorld(t, "", "")
 	a, b := w.replicas[0], w.replicas[1]
-	a.write(manyDown(0, maxShared+100))
+	a.s.most, b.s.most = most, most
+	a.write(manyDown(0, most+100))
 	w.settle()
-	if size(a) != maxShared+100 || size(b) != maxShared {
+	if size(a) != most+100 || size(b) != most {
 		t.Errorf("%d and %d rules", size(a), size(b))
 	}
 	if logged := strings.Join(a.log.take(), "\n"); strings.Count(logged, "not shared") != 1 {
@@ -563,19 +567,19 @@ func TestSharingBounds(t *testing.T) {
 	}
 	b.write("192.0.2.7 down\n")
 	w.settle()
-	if size(a) != maxShared+100 || size(b) != maxShared+1 {
+	if size(a) != most+100 || size(b) != most+1 {
 		t.Errorf("%d and %d rules", size(a), size(b))
 	}
 	// Half of them are taken back, which makes room for others.
-	a.write(manyDown(0, maxShared/2))
+	a.write(manyDown(0, most/2))
 	w.settle()
 	b.write("192.0.2.7 down\n192.0.2.8 down\n")
 	w.pass(20)
-	if size(a) != maxShared/2+2 || size(b) != maxShared/2+2 {
+	if size(a) != most/2+2 || size(b) != most/2+2 {
 		t.Errorf("%d and %d rules", size(a), size(b))
 	}
 	for _, r := range w.replicas {
-		if r.s.count > maxShared || r.s.size > maxSharedSize || len(r.notes) > maxShared {
+		if r.s.count > most || r.s.size > maxSharedSize || len(r.notes) > most {
 			t.Errorf("%d topics of %d octets, %d notes", r.s.count, r.s.size, len(r.notes))
 		}
 	}
@@ -610,4 +614,15 @@ func TestSharingManyLines(t *testing.T) {
 	if got := w.agree("in the end"); got != "192.0.2.7 up  # for ever" {
 		t.Errorf("in the end: %q", got)
 	}
+}
+
+// The numbers in docs/overrides.md are those of the code.
+func TestDocumentedSharing(t *testing.T) {
+	lab.ExpectWords(t, "../../docs/overrides.md",
+		fmt.Sprintf("remembered for %d days", forgetAfter/(24*time.Hour)),
+		fmt.Sprintf("Up to %d addresses, ports and prefixes", maxShared),
+		fmt.Sprintf("up to %d MiB", maxSharedSize>>20),
+		fmt.Sprintf("%d octets are shared", maxSharedText),
+		fmt.Sprintf("more than %s ahead", map[time.Duration]string{24 * time.Hour: "a day"}[maxAhead]),
+	)
 }

@@ -28,6 +28,7 @@ type ledger struct {
 
 	graves     int // how many removed facts are kept at least
 	noteOctets int
+	lostNotes  int // of notes, those that are removed, and not forgotten
 	living     int // facts that are not removed
 	dead       int // that are, and not forgotten
 	forgotten  uint64
@@ -98,7 +99,7 @@ func (l *ledger) offer(settings uint64, offered bool) bool {
 	return true
 }
 
-// write notes a note. It is false where there is no room for it, or it is what was written before.
+// write notes a note. One without a value is removed. It is false where there is no room for it, or it is what was written before.
 func (l *ledger) write(n note) (changed, fits bool) {
 	f, size := l.notes[string(n.key)], len(n.key)+len(n.value)
 	if f != nil {
@@ -107,7 +108,11 @@ func (l *ledger) write(n note) (changed, fits bool) {
 		}
 		size -= len(f.note.key) + len(f.note.value)
 	}
-	if f == nil && len(l.notes) >= maxNotes || l.noteOctets+size > maxNoteOctets {
+	removed := len(n.value) == 0
+	if f == nil && removed {
+		return false, true
+	}
+	if f == nil && (len(l.notes)-l.lostNotes >= maxNotes || l.lostNotes >= maxNotes) || l.noteOctets+size > maxNoteOctets {
 		return false, false
 	}
 	l.noteOctets += size
@@ -116,7 +121,13 @@ func (l *ledger) write(n note) (changed, fits bool) {
 		l.notes[string(n.key)] = f
 	}
 	f.note = &note{slices.Clone(n.key), slices.Clone(n.value)}
-	l.enter(f, false)
+	switch {
+	case removed && !f.removed:
+		l.lostNotes++
+	case !removed && f.removed:
+		l.lostNotes--
+	}
+	l.enter(f, removed)
 	return true, true
 }
 
@@ -152,9 +163,14 @@ func (l *ledger) forget() {
 			continue
 		}
 		l.dead--
-		if x.fact.sort == sortNoOffer {
+		switch x.fact.sort {
+		case sortNoOffer:
 			delete(l.offers, x.fact.offer)
-		} else {
+		case sortNote:
+			l.noteOctets -= len(x.fact.note.key)
+			l.lostNotes--
+			delete(l.notes, string(x.fact.note.key))
+		default:
 			delete(l.words, x.fact.key)
 		}
 		x.fact.number = 0 // so that it leaves the log

@@ -193,7 +193,7 @@ func knownOf(c *core, name string) string {
 func TestLedgersAreBounded(t *testing.T) {
 	l := newLedger()
 	for i := range maxNotes + 10 {
-		if _, fits := l.write(note{[]byte(fmt.Sprint(i)), nil}); fits != (i < maxNotes) {
+		if _, fits := l.write(note{[]byte(fmt.Sprint(i)), []byte{1}}); fits != (i < maxNotes) {
 			t.Fatalf("note %d fits: %v", i, fits)
 		}
 	}
@@ -212,5 +212,26 @@ func TestLedgersAreBounded(t *testing.T) {
 	}
 	if len(l.offers) != maxOffers {
 		t.Errorf("%d offers", len(l.offers))
+	}
+}
+
+// Notes without a value are removed, and make room: as many as may be come and go for as long as one likes.
+func TestNotesRemoved(t *testing.T) {
+	l := newLedger()
+	key := func(i int) []byte { return []byte(fmt.Sprint("rule ", i)) }
+	for i := range 5 * maxNotes {
+		if changed, fits := l.write(note{key(i), []byte("down")}); !changed || !fits {
+			t.Fatalf("note %d: changed %v, fits %v", i, changed, fits)
+		}
+		if changed, fits := l.write(note{key(i - maxNotes/2), nil}); changed != (i >= maxNotes/2) || !fits {
+			t.Fatalf("note %d removed: changed %v, fits %v", i-maxNotes/2, changed, fits)
+		}
+	}
+	if living := len(l.notes) - l.lostNotes; living != maxNotes/2 || l.lostNotes > maxNotes || l.lostNotes != l.dead || l.noteOctets > len(l.notes)*20 {
+		t.Errorf("%d notes and %d removed ones, %d dead, of %d octets", living, l.lostNotes, l.dead, l.noteOctets)
+	}
+	// One that is written again is no longer removed.
+	if changed, _ := l.write(note{key(5*maxNotes - maxNotes/2 - 1), []byte("up")}); !changed || l.lostNotes != l.dead {
+		t.Errorf("written again: changed %v, %d removed, %d dead", changed, l.lostNotes, l.dead)
 	}
 }

@@ -255,6 +255,9 @@ func (c *core) takeEntry(m *member, e *entry, now int64) {
 			return
 		}
 		m.notes[string(e.note.key)] = e.number
+		if len(e.note.value) == 0 {
+			delete(m.notes, string(e.note.key)) // it is removed
+		}
 		name, key, value := m.name, string(e.note.key), slices.Clone(e.note.value)
 		c.tell(func() { c.listener.Noted(name, key, value) })
 	}
