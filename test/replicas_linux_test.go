@@ -31,7 +31,9 @@ func TestShownReplicas(t *testing.T) {
 			t.Parallel()
 			g := startReplicas(t, tt.corefile, tt.sites)
 			for i, r := range g {
-				r.UntilNil(func() error { return expectMembers(statusPeers(t, r.page), i, tt.sites, strings.Contains(tt.corefile, " quorum")) })
+				r.UntilNil(func() error {
+					return expectMembers(statusPeers(t, r.page), i, tt.sites, strings.Contains(tt.corefile, " quorum"))
+				})
 			}
 		})
 	}
