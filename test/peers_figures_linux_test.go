@@ -66,8 +66,8 @@ func measureFlips(t *testing.T, l *lab.Lab, replicas, loss int) {
 // measureIdle tells what replicas send to each other while nothing happens, and the CPU time that they take beside their checks.
 func (g *group) measureIdle(t *testing.T, d time.Duration) {
 	t.Helper()
-	g.l.NFT("add table inet octets", "delete table inet octets", "table inet octets {", "counter all {", "}",
-		"chain forward {", "type filter hook forward priority 0;", "th dport 7946 counter name all", "th sport 7946 th dport != 7946 counter name all", "}", "}")
+	g.l.NFT("add table inet octets", "delete table inet octets", "table inet octets {", "counter octets {", "}",
+		"chain forward {", "type filter hook forward priority 0;", "meta l4proto { tcp, udp } th dport 7946 counter name octets", "meta l4proto { tcp, udp } th sport 7946 th dport != 7946 counter name octets", "}", "}")
 	cpu := g.cpu()
 	checks := g.checks()
 	time.Sleep(d)

@@ -50,6 +50,7 @@ type group struct {
 	t *testing.T
 	l *lab.Lab
 	plan
+	pulse    pulse
 	racks    []*lab.Host
 	replicas []*node
 	names    []string
@@ -123,7 +124,11 @@ func newGroup(t *testing.T, l *lab.Lab, p plan) *group {
 		g.replicas = append(g.replicas, r)
 	}
 	g.countSYNs()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() { g.pulse.run(stop); close(stopped) }()
 	t.Cleanup(func() {
+		close(stop)
+		<-stopped
 		for _, r := range g.replicas {
 			r.kill()
 		}

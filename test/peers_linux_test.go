@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,13 +37,60 @@ func overFamilies(t *testing.T, p plan, f func(t *testing.T, g *group)) {
 	}
 }
 
-// What is measured is told, and has to be within its bound. A machine that others keep busy may be late.
-func expectWithin(t *testing.T, what string, took, bound time.Duration) {
+// expectWithin tells what was measured, which has to be within its bound. On a machine that has no time for the test itself,
+// nobody can tell.
+func (g *group) expectWithin(t *testing.T, what string, took, bound time.Duration) {
 	t.Helper()
+	late := g.pulse.worst(took)
 	t.Logf("%s: %v, has to be within %v", what, took.Round(time.Millisecond), bound)
-	if took > bound {
+	switch {
+	case took <= bound:
+	case late > 10*time.Millisecond:
+		t.Logf("%s took %v; but this machine is so busy that a sleep took %v too long", what, took, late)
+	default:
 		t.Errorf("%s took %v, want %v at most", what, took, bound)
 	}
+}
+
+// pulse sleeps again and again, and notes how much longer that takes than it should.
+type pulse struct {
+	mu   sync.Mutex // guards late
+	late []lateness
+}
+
+type lateness struct {
+	at time.Time
+	by time.Duration
+}
+
+func (p *pulse) run(stop chan struct{}) {
+	const nap = 5 * time.Millisecond
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		began := time.Now()
+		time.Sleep(nap)
+		if by := time.Since(began) - nap; by > time.Millisecond {
+			p.mu.Lock()
+			p.late = append(p.late, lateness{time.Now(), by})
+			p.mu.Unlock()
+		}
+	}
+}
+
+// worst returns how late it was at most in the time before now, and in two seconds before that.
+func (p *pulse) worst(within time.Duration) (by time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.late {
+		if time.Since(l.at) < within+2*time.Second {
+			by = max(by, l.by)
+		}
+	}
+	return by
 }
 
 // expectNone is for what must not have happened to any replica.
@@ -98,8 +146,8 @@ func TestLabPeersAgree(t *testing.T) {
 			death.die(targets...)
 			s := g.untilDown(began, targets)
 			t.Logf("targets %s: %v", death.how, s)
-			expectWithin(t, death.how+", until all know", s.took[len(s.took)-1], death.bound+100*time.Millisecond)
-			expectWithin(t, death.how+", between the first and the last to know", s.apart[len(s.apart)-1], 50*time.Millisecond)
+			g.expectWithin(t, death.how+", until all know", s.took[len(s.took)-1], death.bound+100*time.Millisecond)
+			g.expectWithin(t, death.how+", between the first and the last to know", s.apart[len(s.apart)-1], 50*time.Millisecond)
 			g.untilRight()
 			_, lacking := w.end()
 			expectNone(t, "living addresses that answers lacked", lacking)
@@ -188,7 +236,7 @@ func TestLabPeersSplit(t *testing.T) {
 		g.silence(silent...)
 		s := g.untilDown(died, append(refusing, silent...))
 		t.Logf("targets that die during the split: %v", s)
-		expectWithin(t, "until each side knows", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
+		g.expectWithin(t, "until each side knows", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
 		time.Sleep(lasting(5*time.Second, 120*time.Second) - time.Since(began))
 		// One comes back, and that side of the split can see it only that is not blocked from it.
 		g.unblock("split")
@@ -196,7 +244,7 @@ func TestLabPeersSplit(t *testing.T) {
 		g.untilKnown()
 		g.untilShared(3)
 		g.untilRight()
-		expectWithin(t, "one view after the split", time.Since(healed), 20*time.Second)
+		g.expectWithin(t, "one view after the split", time.Since(healed), 20*time.Second)
 		_, lacking := w.end()
 		expectNone(t, "removals of living targets", g.removals(began))
 		expectNone(t, "living addresses that answers lacked", lacking)
@@ -225,7 +273,7 @@ func TestLabPeersKilled(t *testing.T) {
 					end.do(r)
 				}
 				g.untilShared(3)
-				expectWithin(t, fmt.Sprintf("%d %s, until others have taken over", n, end.how), time.Since(began), 4*time.Second)
+				g.expectWithin(t, fmt.Sprintf("%d %s, until others have taken over", n, end.how), time.Since(began), 4*time.Second)
 				more := g.pick(1, 10*n, 2)
 				if end.how == "killed" {
 					more = g.pick(2, 10*n, 2)
@@ -233,7 +281,7 @@ func TestLabPeersKilled(t *testing.T) {
 				died := time.Now()
 				g.silence(more...)
 				s := g.untilDown(died, more)
-				expectWithin(t, "a target dies meanwhile, until all know", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
+				g.expectWithin(t, "a target dies meanwhile, until all know", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
 				for _, r := range victims {
 					end.back(r)
 				}

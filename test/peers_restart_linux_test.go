@@ -93,7 +93,7 @@ func TestLabPeersRestartAll(t *testing.T) {
 			return right
 		}
 		alone := restart(true)
-		expectWithin(t, "all at once, until all are right", restart(false), alone+500*time.Millisecond)
+		g.expectWithin(t, "all at once, until all are right", restart(false), alone+500*time.Millisecond)
 	})
 }
 
@@ -279,7 +279,7 @@ func TestLabPeersFlips(t *testing.T) {
 			flip.do(g.addrs...)
 			g.untilRight()
 			apart := g.apart(began)
-			expectWithin(t, fmt.Sprintf("%d targets go %s, each known to all after it is known to one", len(g.addrs), flip.what), apart[len(apart)-1], 2*time.Second)
+			g.expectWithin(t, fmt.Sprintf("%d targets go %s, each known to all after it is known to one", len(g.addrs), flip.what), apart[len(apart)-1], 2*time.Second)
 			t.Logf("in the middle %v, for one of a hundred more than %v", apart[len(apart)/2], apart[len(apart)*99/100])
 		}
 	})

@@ -697,11 +697,12 @@ func (c *core) sendAsks() {
 			missing = []span{{m.have.level() + 1, math.MaxUint64}}
 		}
 		if len(missing) == 0 {
-			m.asked = 0
+			m.asked, m.askWait = 0, 0
 			continue
 		}
 		// What is not there by then is asked for again.
-		m.asked = now + int64(time.Second) - rand.Int64N(int64(time.Second)/4)
+		m.askWait = min(max(2*m.askWait, askAgain), int64(time.Second))
+		m.asked = now + m.askWait - rand.Int64N(m.askWait/4)
 		due, asks = append(due, m), append(asks, ask{missing, m.base, c.self.at})
 	}
 	c.mu.Unlock()

@@ -38,6 +38,7 @@ type member struct {
 	have    spans
 	levelAt int64 // when all was known for the first time, 0 before that
 	asked   int64 // when to ask for what is missing
+	askWait int64 // how long is waited for the answer, 0 before it is asked for
 	// base is the number up to which all removals are known, and whole that of the newest message which told how far.
 	base, whole uint64
 	answered    int64 // when something was last sent that it asked for
@@ -126,6 +127,9 @@ func (m *member) keepLevel(now int64) (level bool) {
 
 // askAfter is how long what is missing may be on its way.
 const askAfter = int64(50 * time.Millisecond)
+
+// askAgain is how long is waited for the first answer, and twice as long each time, up to a second.
+const askAgain = int64(200 * time.Millisecond)
 
 // askOn is how long after an answer is asked for what is still missing. It is longer than answerAgain.
 const askOn = int64(150 * time.Millisecond)

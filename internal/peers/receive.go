@@ -204,7 +204,7 @@ func (c *core) takeSpan(m *member, ch *changes, numbers []uint64, now int64) {
 	}
 	if !m.keepLevel(now) {
 		if m.have.level() > level {
-			m.asked = min(m.asked, now+askOn)
+			m.asked, m.askWait = min(m.asked, now+askOn), 0
 		}
 		return
 	}
