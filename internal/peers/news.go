@@ -118,7 +118,7 @@ func (c *core) doubtLine(m *member) string {
 	if !m.inDoubt {
 		return who + " is no longer in doubt"
 	}
-	return fmt.Sprintf("%s is in doubt: %d hosts that are down by %s checks are up for all other observers. Its verdicts do not count", who, m.doubtful, its)
+	return fmt.Sprintf("%s is in doubt: %d hosts that are down by %s checks are up for all other observers. That does not count", who, m.doubtful, its)
 }
 
 // tellGoodbye tells that a member leaves.

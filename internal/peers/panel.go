@@ -73,8 +73,8 @@ type ranked struct {
 }
 
 // convene chooses who decides about a topic, of the candidates of a site: those that rank highest, but for those who are
-// unable to tell, or have said nothing for too long. Observers who are frozen or in doubt go on checking, so that this can
-// end, and others vote in their place.
+// unable to tell, or have said nothing for too long. Observers who are frozen, or say down and are in doubt, go on checking, so
+// that this can end, and others vote in their place.
 func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 	c.ranked = c.ranked[:0]
 	for _, m := range candidates {
@@ -91,7 +91,8 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 			}
 		}
 		m := c.ranked[i].member
-		switch word := c.wordOf(t, m); {
+		word := c.wordOf(t, m)
+		switch {
 		case m.self && !c.isAble(t):
 			p.wanting = p.wanting || observers < c.observers
 			continue
@@ -110,7 +111,7 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 			p.checks = true
 		}
 		observers++
-		if m.mayVote() && p.n < c.observers {
+		if m.mayVote(word) && p.n < c.observers {
 			p.voters[p.n] = m
 			p.n++
 			p.checks = p.checks || m.self
