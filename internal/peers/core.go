@@ -348,8 +348,15 @@ func (c *core) reconsider(x *topic) {
 		return
 	}
 	x.queued = true
-	c.again = append(c.again, x.targets...)
-	c.wakeUp()
+	c.askAgain(x.targets...)
+}
+
+// askAgain has the monitor ask again about targets, soon.
+func (c *core) askAgain(targets ...*health.Target) {
+	if len(targets) > 0 {
+		c.again = append(c.again, targets...)
+		c.wakeUp()
+	}
 }
 
 // tell has a listener told something when the lock is not held any more.

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
 
@@ -41,6 +42,23 @@ func TestTwoSources(t *testing.T) {
 		}
 		if all := h.core.said(second); len(all) != 2 || !all[0].Self || all[1].Self || !all[1].Observer || all[1].Opinion.Word != health.SaysUp || all[1].Opinion.RTT == 0 {
 			t.Errorf("said %+v", all)
+		}
+	})
+}
+
+// All targets of a subject have the verdict at once, whoever of the replicas has led to it.
+func TestTwoSourcesAlone(t *testing.T) {
+	simulate(t, 1, 1, func(w *town) {
+		h := w.houses[0]
+		s := quick.Value()
+		s.Source = netip.MustParseAddr("192.0.2.200")
+		first := h.monitor.Target(target(1), quick, time.Minute)
+		second := h.monitor.Target(target(1), unique.Make(s), time.Minute)
+		time.Sleep(3 * time.Second)
+		w.answers(func(*house, int) checker.Result { return checker.Refused })
+		time.Sleep(3 * time.Second)
+		if first.State() != health.Down || second.State() != health.Down {
+			t.Errorf("%v and %v", first.State(), second.State())
 		}
 	})
 }
