@@ -43,6 +43,7 @@ func (c *core) Enter(t *health.Target) health.Decision {
 	now := c.now()
 	x := c.topicOf(t, settings)
 	if x == nil {
+		c.self.overfull = true
 		return health.Decision{Alone: true, Observes: true}
 	}
 	d := c.decide(x, now)
@@ -139,6 +140,7 @@ func (c *core) say(r *record, o opinion, now int64) {
 		return
 	}
 	if !c.ledger.say(r.key, o, now) {
+		c.self.overfull = true
 		return
 	}
 	c.wakeUp()

@@ -138,3 +138,47 @@ func TestNames(t *testing.T) {
 		t.Errorf("%q and %q", a, b)
 	}
 }
+
+// Where sites are counted, it does not depend on chance in which order: a replica that comes and observes nothing has no target looked
+// at again.
+func TestSitesHaveAnOrder(t *testing.T) {
+	simulate(t, 6, 1, func(w *town) {
+		for i, h := range w.houses {
+			h.config.Site, h.config.Quorum, h.config.Observers = fmt.Sprint("s", i), true, 1
+			h.crash()
+			h.start()
+		}
+		time.Sleep(5 * time.Second)
+		w.want(20)
+		time.Sleep(10 * time.Second)
+		c := w.houses[0].core
+		c.locked(func() {
+			for range 10 {
+				c.reseat()
+				now := c.now()
+				for _, x := range c.topics {
+					own := c.assemble(x, c.rosterOf(x.record.key.settings), now)
+					if len(c.voters) != 6 || c.signature(own.checks) != x.signature {
+						t.Errorf("%d voters, signature %x and before %x", len(c.voters), c.signature(own.checks), x.signature)
+					}
+				}
+			}
+		})
+	})
+}
+
+// A replica that has more targets than it may speak of says so, once.
+func TestTooManyTargets(t *testing.T) {
+	var told []string
+	c := newCore(Config{}, "self", nil, Listener{Warningf: func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }}, new(wire))
+	for i := range maxWords + 10 {
+		r := c.records.get(keyOf(health.Subject{Addr: target(i), Settings: 1}), true)
+		c.say(r, opinion{word: health.SaysUp}, 0)
+	}
+	c.tellMembers(0)
+	c.tellMembers(0)
+	c.flushNews()
+	if len(told) != 1 || c.self.words != maxWords {
+		t.Errorf("%d words, told %q", c.self.words, told)
+	}
+}

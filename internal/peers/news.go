@@ -46,6 +46,9 @@ func (c *core) tellMember(m *member, now int64) {
 	is := m.told
 	line, warning := "", false
 	switch {
+	case m.self && m.overfull && !is.overfull:
+		is.overfull, warning = true, true
+		line = fmt.Sprintf("There are more targets than replicas speak of, which are %d here and %d of all: on the rest each decides alone", maxWords, maxSubjects)
 	case m.self:
 	case !is.joined && m.greeted:
 		is.joined = true

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -35,7 +36,8 @@ func (c *core) rosterOf(settings uint64) *roster {
 			sites[m.site] = append(sites[m.site], m)
 		}
 	}
-	for site, members := range sites {
+	for _, site := range slices.Sorted(maps.Keys(sites)) { // signatures depend on the order
+		members := sites[site]
 		switch {
 		case site == c.self.site:
 			r.own = members
