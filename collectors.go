@@ -67,7 +67,7 @@ type peersCollector struct {
 func newPeersCollector(report func() *peers.Report) peersCollector {
 	return peersCollector{
 		report: report,
-		peers: newDesc("peers", "Number of other replicas by state: lost ones are silent, the words of frozen ones and of those in doubt do not count, "+
+		peers: newDesc("peers", "Number of other replicas by state: lost ones are silent, the words of frozen ones and the downs of those in doubt do not count, "+
 			"and all others are alive.", "state"),
 		lag:         newDesc("peers_lag", "Largest number of changes that another replica has made and that are not known here yet."),
 		disagreeing: newDesc("peers_disagreeing_targets", "Number of targets of which this replica says otherwise than the verdict in force."),

@@ -1,9 +1,7 @@
 package health
 
 import (
-	"cmp"
 	"encoding/binary"
-	"slices"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -34,37 +32,10 @@ func (s Subject) Hash() uint64 {
 // HashMember returns a number that stands for the name of a replica, likewise.
 func HashMember(name string) uint64 { return xxhash.Sum64String(name) }
 
-// Choose appends to chosen the indices of the count members that check a target, or of all if they are not more: the first in
-// the order in which the target prefers them. It is that of their weights (Thaler and Ravishankar, "Using Name-Based Mappings
-// to Increase Hit Rates", 1998). So each member gets the same share of all targets, and who comes or goes changes no other
-// member's but for the seats that it takes or leaves. The order of members is of no account, as long as their hashes differ.
-// target is of [Subject.Hash], and members are of [HashMember]. It allocates nothing if chosen has room, and count is at most
-// MostVoters.
-func Choose(chosen []int, target uint64, members []uint64, count int) []int {
-	type ranked struct {
-		weight uint64
-		index  int
-	}
-	var room [MostVoters + 1]ranked
-	best := room[:0]
-	for i, member := range members {
-		r := ranked{Weight(target, member), i}
-		at, _ := slices.BinarySearchFunc(best, r, func(a, b ranked) int {
-			return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(members[b.index], members[a.index]), -1)
-		})
-		if at >= count {
-			continue
-		}
-		best = slices.Insert(best, at, r)
-		best = best[:min(len(best), count)]
-	}
-	for _, r := range best {
-		chosen = append(chosen, r.index)
-	}
-	return chosen
-}
-
-// Weight returns that of a member for a target, of which the highest are chosen, see [Choose].
+// Weight returns that of a member for a target. The members that check a target are those with the highest (Thaler and
+// Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", 1998). So each gets the same share of all targets, and who comes
+// or goes changes no other member's but for the seats that it takes or leaves. target is of [Subject.Hash], and member of
+// [HashMember].
 func Weight(target, member uint64) uint64 {
 	var octets [16]byte
 	binary.BigEndian.PutUint64(octets[:8], target)

@@ -179,95 +179,32 @@ func TestHashesStayTheSame(t *testing.T) {
 	if got, want := HashMember("ns1-5f3a"), uint64(0x3ad6ee317bb1f0c0); got != want {
 		t.Errorf("%#x, want %#x", got, want)
 	}
-	if got, want := Choose(nil, 1, hashes(members(5)...), 3), []int{1, 2, 0}; !slices.Equal(got, want) {
-		t.Errorf("chosen are %v, want %v", got, want)
+	if got, want := Weight(1, 0x3ad6ee317bb1f0c0), uint64(0xec3527906fda1ebf); got != want {
+		t.Errorf("%#x, want %#x", got, want)
 	}
 }
 
-func TestChoose(t *testing.T) {
-	all := hashes(members(20)...)
-	for i := range 1000 {
-		target := subject(i).Hash()
-		for _, n := range []int{0, 1, 2, 20} {
-			for _, count := range []int{1, 3, MostVoters} {
-				got := Choose(nil, target, all[:n], count)
-				if len(got) != min(n, count) {
-					t.Fatalf("%d of %d are %v", count, n, got)
-				}
-				// Against the obvious way.
-				want := make([]int, n)
-				for j := range want {
-					want[j] = j
-				}
-				slices.SortFunc(want, func(a, b int) int {
-					if Weight(target, all[a]) > Weight(target, all[b]) {
-						return -1
-					}
-					return 1
-				})
-				if !slices.Equal(got, want[:len(got)]) {
-					t.Fatalf("%d of %d are %v, want %v", count, n, got, want)
-				}
-			}
-		}
-	}
-}
-
-// The order in which a replica knows the members is of no account, and who leaves hands over its own seats only.
-func TestChooseIsStable(t *testing.T) {
-	random := rand.New(rand.NewPCG(3, 15))
-	all := hashes(members(12)...)
-	for i := range 2000 {
-		target := subject(i).Hash()
-		who := func(of []uint64) (seats []uint64) {
-			for _, j := range Choose(nil, target, of, 3) {
-				seats = append(seats, of[j])
-			}
-			return seats
-		}
-		before := who(all)
-		shuffled := slices.Clone(all)
-		random.Shuffle(len(all), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
-		if got := who(shuffled); !slices.Equal(got, before) {
-			t.Fatalf("%v in one order, %v in another", before, got)
-		}
-		gone := all[random.IntN(len(all))]
-		after := who(slices.DeleteFunc(slices.Clone(all), func(m uint64) bool { return m == gone }))
-		stay := slices.DeleteFunc(slices.Clone(before), func(m uint64) bool { return m == gone })
-		if !slices.Equal(after[:len(stay)], stay) {
-			t.Fatalf("%v without %v became %v", before, gone, after)
-		}
-	}
-}
-
-// Each member is as often the first as the others, and the second as well.
-func TestChooseIsFair(t *testing.T) {
+// Each member is as often the first as the others.
+func TestWeightIsFair(t *testing.T) {
 	const targets = 30000
 	for _, n := range []int{2, 4, 10, 30} {
+		first, shares := make([]int, n), make([]float64, n)
 		all := hashes(members(n)...)
-		seats := [2][]int{make([]int, n), make([]int, n)}
-		shares := make([]float64, n)
 		for i := range shares {
 			shares[i] = 1 / float64(n)
 		}
 		for i := range targets {
-			for place, member := range Choose(nil, subject(i).Hash(), all, 2) {
-				seats[place][member]++
+			target, best := subject(i).Hash(), 0
+			for j := range all {
+				if Weight(target, all[j]) > Weight(target, all[best]) {
+					best = j
+				}
 			}
+			first[best]++
 		}
-		for place, counts := range seats {
-			if p := lab.ChiSquared(counts, shares); p < lab.Significance {
-				t.Errorf("%d members, place %d: %v, which chance does with a likelihood of %v", n, place, counts, p)
-			}
+		if p := lab.ChiSquared(first, shares); p < lab.Significance {
+			t.Errorf("%d members: %v, which chance does with a likelihood of %v", n, first, p)
 		}
-	}
-}
-
-func TestChooseAllocatesNothing(t *testing.T) {
-	all := hashes(members(30)...)
-	chosen := make([]int, 0, MostVoters)
-	if n := testing.AllocsPerRun(100, func() { chosen = Choose(chosen[:0], 1, all, MostVoters) }); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 

@@ -112,9 +112,14 @@ func Fingerprint(k Key) uint64 {
 // a moment after SetCouncil has returned.
 func (m *Monitor) SetCouncil(c Council) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.setCouncil(c)
+}
+
+// setCouncil is SetCouncil. The caller holds mu.
+func (m *Monitor) setCouncil(c Council) {
 	m.council = c
 	m.convened.Add(1)
-	m.mu.Unlock()
 	m.signal()
 }
 
@@ -129,10 +134,9 @@ func (m *Monitor) Council() Council {
 // taken the place of this one.
 func (m *Monitor) UnsetCouncil(c Council) {
 	m.mu.Lock()
-	isOurs := m.council == c
-	m.mu.Unlock()
-	if isOurs {
-		m.SetCouncil(nil)
+	defer m.mu.Unlock()
+	if m.council == c {
+		m.setCouncil(nil)
 	}
 }
 

@@ -112,6 +112,7 @@ type core struct {
 
 	// Only the goroutine of run touches these.
 	messages inbox
+	telling  []func() // of news, what was not told yet
 	buffer   []byte
 	names    []string
 }
@@ -348,8 +349,15 @@ func (c *core) reconsider(x *topic) {
 		return
 	}
 	x.queued = true
-	c.again = append(c.again, x.targets...)
-	c.wakeUp()
+	c.askAgain(x.targets...)
+}
+
+// askAgain has the monitor ask again about targets, soon.
+func (c *core) askAgain(targets ...*health.Target) {
+	if len(targets) > 0 {
+		c.again = append(c.again, targets...)
+		c.wakeUp()
+	}
 }
 
 // tell has a listener told something when the lock is not held any more.
@@ -409,7 +417,7 @@ func (c *core) run(ctx context.Context) {
 	defer timer.Stop()
 	c.begin()
 	for {
-		at := c.turn()
+		at := c.guardedTurn()
 		timer.Reset(time.Duration(max(at-c.now(), 0)))
 		select {
 		case <-ctx.Done():
@@ -425,6 +433,24 @@ func (c *core) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tickAt = c.now() + int64(tick)
+}
+
+// guardedTurn takes a turn. A mistake of ours ends it early, and not the process; the next one goes on behind what led to it.
+func (c *core) guardedTurn() (at int64) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.listener.Recovered("while other replicas were talked to", reason)
+			at = c.now() + int64(tick)
+		}
+	}()
+	return c.turn()
+}
+
+// locked calls f with mu held, and gives that up also if f panics.
+func (c *core) locked(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
 }
 
 // turn does all there is to do, and returns when the next one is due.
@@ -569,13 +595,16 @@ func (c *core) flushReconsidered() {
 func (c *core) flushNews() {
 	for {
 		c.mu.Lock()
-		news := c.news
+		c.telling = append(c.telling, c.news...)
 		c.news = nil
 		c.mu.Unlock()
-		if len(news) == 0 {
+		if len(c.telling) == 0 {
+			c.telling = nil
 			return
 		}
-		for _, tell := range news {
+		for len(c.telling) > 0 {
+			tell := c.telling[0]
+			c.telling = c.telling[1:]
 			tell()
 		}
 	}
@@ -632,20 +661,13 @@ const beatSoon = 200 * time.Millisecond
 // sendSpan sends the entries with certain numbers: in packets if they are few, else in as few messages as they fit into.
 func (c *core) sendSpan(x span, whole bool, send func(message []byte, reliable bool)) {
 	size, reliable := packetSize, false
-	c.mu.Lock()
-	if entries := c.ledger.find(min(x.last, c.ledger.newest)+1) - c.ledger.find(x.first); entries > burstPackets*packetSize/leastEntry {
-		size, reliable = reliableSize, true
-	}
-	c.mu.Unlock()
-	for x.first <= x.last {
-		c.mu.Lock()
-		ch := changes{first: x.first, last: x.last}
-		if whole {
-			ch.whole = c.ledger.newest
+	c.locked(func() {
+		if entries := c.ledger.find(min(x.last, c.ledger.newest)+1) - c.ledger.find(x.first); entries > burstPackets*packetSize/leastEntry {
+			size, reliable = reliableSize, true
 		}
-		c.buffer, x.first = c.ledger.append(c.buffer[:0], c.name, ch, size, c.now())
-		x.first++
-		c.mu.Unlock()
+	})
+	for x.first <= x.last {
+		c.locked(func() { x.first = c.fill(x, whole, size) })
 		send(c.buffer, reliable)
 	}
 	if cap(c.buffer) > keepInbox {
@@ -653,16 +675,34 @@ func (c *core) sendSpan(x span, whole bool, send func(message []byte, reliable b
 	}
 }
 
+// fill puts a message with the entries of a span into the buffer, as far as they fit, and returns the number behind them. The
+// caller holds mu.
+func (c *core) fill(x span, whole bool, size int) (next uint64) {
+	ch := changes{first: x.first, last: x.last}
+	if whole {
+		ch.whole = c.ledger.newest
+	}
+	var last uint64
+	c.buffer, last = c.ledger.append(c.buffer[:0], c.name, ch, size, c.now())
+	return last + 1
+}
+
 // leastEntry is how many octets an entry of a ledger has in a message, about.
 const leastEntry = 10
 
 // sendBeat sends the heartbeat if it is due.
 func (c *core) sendBeat() {
+	to := c.beat()
+	c.broadcast(to, c.buffer, false)
+}
+
+// beat puts the heartbeat into the buffer if it is due, and returns whom to send it to.
+func (c *core) beat() (to []string) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := c.now()
 	if now < c.beatAt {
-		c.mu.Unlock()
-		return
+		return nil
 	}
 	c.beatAt = now + int64(beatEvery) - rand.Int64N(int64(beatEvery)/10)
 	s := c.self
@@ -671,9 +711,7 @@ func (c *core) sendBeat() {
 	s.observed = uint64(s.words)
 	s.have = append(s.have[:0], span{1, s.newest})
 	c.buffer = appendBeat(appendEnvelope(c.buffer[:0], kindBeat, c.name), &s.beat)
-	to := c.others()
-	c.mu.Unlock()
-	c.broadcast(to, c.buffer, false)
+	return c.others()
 }
 
 // checks returns how many checks were finished here, and how many are not.
@@ -684,10 +722,18 @@ func (c *core) checks() (finished, pending uint64) {
 
 // sendAsks asks members for what is missing.
 func (c *core) sendAsks() {
+	due, asks := c.asks()
+	for i, m := range due {
+		c.buffer = appendAsk(appendEnvelope(c.buffer[:0], kindAsk, c.name), &asks[i])
+		c.send(m.name, c.buffer, false)
+	}
+}
+
+// asks returns who is to be asked now, and for what.
+func (c *core) asks() (due []*member, asks []ask) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	now := c.now()
-	var due []*member
-	var asks []ask
 	for _, m := range c.members {
 		if m.self || m.asked == 0 || now < m.asked || !m.joined {
 			continue
@@ -705,11 +751,7 @@ func (c *core) sendAsks() {
 		m.asked = now + m.askWait - rand.Int64N(m.askWait/4)
 		due, asks = append(due, m), append(asks, ask{missing, m.base, c.self.at})
 	}
-	c.mu.Unlock()
-	for i, m := range due {
-		c.buffer = appendAsk(appendEnvelope(c.buffer[:0], kindAsk, c.name), &asks[i])
-		c.send(m.name, c.buffer, false)
-	}
+	return due, asks
 }
 
 // goodbye tells all others that this replica leaves.

@@ -16,7 +16,7 @@ type topic struct {
 	spoken  *health.Target // the first, also when it has left
 	own     opinion        // by own checks; InForce is that of the monitor
 	inForce health.State
-	tally   health.Tally
+	decided health.Decision // last
 	// notice is how long it takes to notice that the target has changed.
 	notice time.Duration
 
@@ -43,6 +43,7 @@ func (c *core) Enter(t *health.Target) health.Decision {
 	now := c.now()
 	x := c.topicOf(t, settings)
 	if x == nil {
+		c.self.overfull = true
 		return health.Decision{Alone: true, Observes: true}
 	}
 	d := c.decide(x, now)
@@ -66,6 +67,10 @@ func (c *core) Decide(t *health.Target, own health.Opinion) health.Decision {
 		x.queued = false
 	}
 	d := c.decide(x, now)
+	if t == x.targets[0] && d != x.decided {
+		// Nothing else asks again about the others, which go along with the first.
+		c.askAgain(x.targets[1:]...)
+	}
 	c.conclude(x, d, now)
 	return c.forTarget(x, t, d)
 }
@@ -83,7 +88,7 @@ func (c *core) forTarget(x *topic, t *health.Target, d health.Decision) health.D
 
 // conclude takes a decision into the topic, and tells the others what this replica says then.
 func (c *core) conclude(x *topic, d health.Decision, now int64) {
-	x.inForce, x.tally, x.observes = d.State, d.Tally, d.Observes
+	x.inForce, x.decided, x.observes = d.State, d, d.Observes
 	said := x.own
 	if d.Alone {
 		// The monitor applies it to itself. What it will be is what it says by own checks, if it says something.
@@ -135,6 +140,7 @@ func (c *core) say(r *record, o opinion, now int64) {
 		return
 	}
 	if !c.ledger.say(r.key, o, now) {
+		c.self.overfull = true
 		return
 	}
 	c.wakeUp()
@@ -190,23 +196,22 @@ func delist(list *[]*topic, x *topic, placeOf func(*topic) *int32) {
 // Leave implements [health.Council].
 func (c *core) Leave(t *health.Target) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	x := c.byTarget[t]
 	if x == nil {
-		c.mu.Unlock()
 		return
 	}
 	delete(c.byTarget, t)
 	first := x.targets[0] == t
 	x.targets = slices.DeleteFunc(x.targets, func(y *health.Target) bool { return y == t })
-	if len(x.targets) == 0 {
+	switch {
+	case len(x.targets) == 0:
 		c.close(x)
-		x = nil
-	} else if first {
+	case first:
 		x.spoken = x.targets[0]
 		x.own = opinion{}
-		c.reconsider(x)
+		c.askAgain(x.targets...) // also if it was to be decided anew already: the one that left may have been waited for
 	}
-	c.mu.Unlock()
 }
 
 // close forgets a topic.

@@ -8,7 +8,7 @@ import (
 )
 
 // A member that says down where all others say up, and that on many hosts, has a fault of its own: a bad uplink, a bad route,
-// too little CPU. Its words do not count until that has ended.
+// too little CPU. That it says down does not count until that has ended.
 
 // suspicion is how far it was found out who is in doubt.
 type suspicion struct {
@@ -79,7 +79,7 @@ func (c *core) isContradicted(r *record, x *voice, notice time.Duration, now int
 	others := c.opinions[:0]
 	for i := range r.voices {
 		v := &r.voices[i]
-		if v.member == x.member || !v.member.isCandidate() || !v.member.mayVote() || v.member.site != x.member.site {
+		if v.member == x.member || !v.member.isCandidate() || !v.member.mayVote(v.word) || v.member.site != x.member.site {
 			continue
 		}
 		if x.member.inDoubt && v.word == health.SaysUp && time.Duration(now-v.said) <= notice {
@@ -118,7 +118,7 @@ func (c *core) lookAtDiffering(now int64) {
 }
 
 func (c *core) tellDisagreement(x *topic, ended bool) {
-	t, d := x.spoken, Disagreement{Ended: ended, Own: x.own.word, InForce: x.inForce, Tally: x.tally}
+	t, d := x.spoken, Disagreement{Ended: ended, Own: x.own.word, InForce: x.inForce, Tally: x.decided.Tally}
 	c.tell(func() { c.listener.Disagreed(t, d) })
 }
 

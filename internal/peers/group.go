@@ -36,7 +36,8 @@ type Config struct {
 	// Offers are the settings with which this replica may be asked to check targets.
 	Offers []health.Key
 	// MayCheck tells whether a policy has settings with this fingerprint and allows the address. It returns the key that
-	// the policy has for it, and for how long a target is kept.
+	// the policy has for it, and for how long a target is kept. Queries for new targets wait for it, so it takes no time, and
+	// it asks neither the group nor the monitor.
 	MayCheck func(health.Subject) (k health.Key, keep time.Duration, ok bool)
 }
 

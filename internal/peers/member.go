@@ -75,8 +75,11 @@ func newMember(name string, now int64) *member {
 // isCandidate tells whether it takes part in checking what it offers.
 func (m *member) isCandidate() bool { return m.alive && !m.stuck }
 
-// mayVote tells whether the words of a candidate count.
-func (m *member) mayVote() bool { return !m.frozen && !m.inDoubt }
+// mayVote tells whether a word of a candidate counts. Who is in doubt is so for what it does not reach: that a target answers it
+// is true all the same.
+func (m *member) mayVote(w health.Word) bool {
+	return !m.frozen && (!m.inDoubt || w != health.SaysDown)
+}
 
 // lag is how many of its entries are missing.
 func (m *member) lag() uint64 { return m.have.missing(m.newest) }

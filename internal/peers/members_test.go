@@ -7,6 +7,7 @@ import (
 	"time"
 	"unique"
 
+	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
 )
 
@@ -41,6 +42,23 @@ func TestTwoSources(t *testing.T) {
 		}
 		if all := h.core.said(second); len(all) != 2 || !all[0].Self || all[1].Self || !all[1].Observer || all[1].Opinion.Word != health.SaysUp || all[1].Opinion.RTT == 0 {
 			t.Errorf("said %+v", all)
+		}
+	})
+}
+
+// All targets of a subject have the verdict at once, whoever of the replicas has led to it.
+func TestTwoSourcesAlone(t *testing.T) {
+	simulate(t, 1, 1, func(w *town) {
+		h := w.houses[0]
+		s := quick.Value()
+		s.Source = netip.MustParseAddr("192.0.2.200")
+		first := h.monitor.Target(target(1), quick, time.Minute)
+		second := h.monitor.Target(target(1), unique.Make(s), time.Minute)
+		time.Sleep(3 * time.Second)
+		w.answers(func(*house, int) checker.Result { return checker.Refused })
+		time.Sleep(3 * time.Second)
+		if first.State() != health.Down || second.State() != health.Down {
+			t.Errorf("%v and %v", first.State(), second.State())
 		}
 	})
 }
@@ -118,5 +136,49 @@ func TestNames(t *testing.T) {
 	a, b := nameOf("host"), nameOf("host")
 	if a == b || len(nameOf(string(make([]byte, 500)))) > maxName {
 		t.Errorf("%q and %q", a, b)
+	}
+}
+
+// Where sites are counted, it does not depend on chance in which order: a replica that comes and observes nothing has no target looked
+// at again.
+func TestSitesHaveAnOrder(t *testing.T) {
+	simulate(t, 6, 1, func(w *town) {
+		for i, h := range w.houses {
+			h.config.Site, h.config.Quorum, h.config.Observers = fmt.Sprint("s", i), true, 1
+			h.crash()
+			h.start()
+		}
+		time.Sleep(5 * time.Second)
+		w.want(20)
+		time.Sleep(10 * time.Second)
+		c := w.houses[0].core
+		c.locked(func() {
+			for range 10 {
+				c.reseat()
+				now := c.now()
+				for _, x := range c.topics {
+					own := c.assemble(x, c.rosterOf(x.record.key.settings), now)
+					if len(c.voters) != 6 || c.signature(own.checks) != x.signature {
+						t.Errorf("%d voters, signature %x and before %x", len(c.voters), c.signature(own.checks), x.signature)
+					}
+				}
+			}
+		})
+	})
+}
+
+// A replica that has more targets than it may speak of says so, once.
+func TestTooManyTargets(t *testing.T) {
+	var told []string
+	c := newCore(Config{}, "self", nil, Listener{Warningf: func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) }}, new(wire))
+	for i := range maxWords + 10 {
+		r := c.records.get(keyOf(health.Subject{Addr: target(i), Settings: 1}), true)
+		c.say(r, opinion{word: health.SaysUp}, 0)
+	}
+	c.tellMembers(0)
+	c.tellMembers(0)
+	c.flushNews()
+	if len(told) != 1 || c.self.words != maxWords {
+		t.Errorf("%d words, told %q", c.self.words, told)
 	}
 }

@@ -46,6 +46,9 @@ func (c *core) tellMember(m *member, now int64) {
 	is := m.told
 	line, warning := "", false
 	switch {
+	case m.self && m.overfull && !is.overfull:
+		is.overfull, warning = true, true
+		line = fmt.Sprintf("There are more targets than replicas speak of, which are %d here and %d of all: on the rest each decides alone", maxWords, maxSubjects)
 	case m.self:
 	case !is.joined && m.greeted:
 		is.joined = true
@@ -118,7 +121,7 @@ func (c *core) doubtLine(m *member) string {
 	if !m.inDoubt {
 		return who + " is no longer in doubt"
 	}
-	return fmt.Sprintf("%s is in doubt: %d hosts that are down by %s checks are up for all other observers. Its verdicts do not count", who, m.doubtful, its)
+	return fmt.Sprintf("%s is in doubt: %d hosts that are down by %s checks are up for all other observers. That does not count", who, m.doubtful, its)
 }
 
 // tellGoodbye tells that a member leaves.

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"context"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -401,4 +403,37 @@ func measureIdle(t *testing.T, all []*real) {
 	time.Sleep(idle)
 	per := float64(len(all)) * idle.Seconds()
 	t.Logf("idle: %.0f octets a second and %.2f thousandths of a core for each", float64(octets()-before)/per, 1000*(usedCPU()-cpu).Seconds()/per)
+}
+
+// A panic costs no more than what was being done: neither the process, nor what was to be told besides, nor the lock that queries
+// for new targets wait for.
+func TestPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told, recovered []string
+		listener := Listener{
+			Infof:     func(format string, args ...any) { told = append(told, fmt.Sprintf(format, args...)) },
+			Noted:     func(_, key string, _ []byte) { panic(key) },
+			Recovered: func(_ string, reason any) { recovered = append(recovered, fmt.Sprint(reason)) },
+		}
+		c := newCore(Config{Offers: []health.Key{quick}}, "self", health.New(health.Options{}), listener, new(wire))
+		defer c.monitor.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); c.run(ctx) }()
+		c.locked(func() {
+			c.tell(func() { c.listener.Noted("b", "first", nil) })
+			c.tell(func() { c.listener.Infof("after it") })
+		})
+		time.Sleep(time.Second)
+		// A record that is nowhere: a mistake of ours, with the lock held.
+		c.locked(func() { c.topics, c.walking = []*topic{nil}, true })
+		c.wakeUp()
+		time.Sleep(time.Second)
+		c.locked(func() { c.topics = nil })
+		cancel()
+		<-done
+		if !slices.Equal(told, []string{"after it"}) || len(recovered) != 2 || recovered[0] != "first" {
+			t.Errorf("told %q, recovered %q", told, recovered)
+		}
+	})
 }

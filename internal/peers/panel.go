@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -35,7 +36,8 @@ func (c *core) rosterOf(settings uint64) *roster {
 			sites[m.site] = append(sites[m.site], m)
 		}
 	}
-	for site, members := range sites {
+	for _, site := range slices.Sorted(maps.Keys(sites)) { // signatures depend on the order
+		members := sites[site]
 		switch {
 		case site == c.self.site:
 			r.own = members
@@ -73,8 +75,8 @@ type ranked struct {
 }
 
 // convene chooses who decides about a topic, of the candidates of a site: those that rank highest, but for those who are
-// unable to tell, or have said nothing for too long. Observers who are frozen or in doubt go on checking, so that this can
-// end, and others vote in their place.
+// unable to tell, or have said nothing for too long. Observers who are frozen, or say down and are in doubt, go on checking, so
+// that this can end, and others vote in their place.
 func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 	c.ranked = c.ranked[:0]
 	for _, m := range candidates {
@@ -91,7 +93,8 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 			}
 		}
 		m := c.ranked[i].member
-		switch word := c.wordOf(t, m); {
+		word := c.wordOf(t, m)
+		switch {
 		case m.self && !c.isAble(t):
 			p.wanting = p.wanting || observers < c.observers
 			continue
@@ -110,7 +113,7 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 			p.checks = true
 		}
 		observers++
-		if m.mayVote() && p.n < c.observers {
+		if m.mayVote(word) && p.n < c.observers {
 			p.voters[p.n] = m
 			p.n++
 			p.checks = p.checks || m.self

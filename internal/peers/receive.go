@@ -162,14 +162,13 @@ func (c *core) isNews(from []byte, ch *changes) bool {
 func (c *core) takeEntries(from []byte, ch changes, body reader) {
 	whole := ch
 	var numbers []uint64 // of all entries, where that matters
-	begun, more := false, true
-	for more {
-		more = false
+	begun := false
+	some := func() (more bool) {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		m := c.byName[string(from)]
 		if m == nil {
-			c.mu.Unlock()
-			return
+			return false
 		}
 		now := c.now()
 		var e entry
@@ -181,14 +180,13 @@ func (c *core) takeEntries(from []byte, ch changes, body reader) {
 				c.takeEntry(m, &e, now)
 			}
 			if n == piece {
-				more = true
-				break
+				return true
 			}
 		}
-		if !more {
-			c.takeSpan(m, &whole, numbers, now)
-		}
-		c.mu.Unlock()
+		c.takeSpan(m, &whole, numbers, now)
+		return false
+	}
+	for some() {
 	}
 }
 
@@ -301,19 +299,22 @@ const (
 
 // receiveAsk sends what is asked for.
 func (c *core) receiveAsk(from string, a ask) {
-	c.mu.Lock()
-	now := c.now()
-	m := c.hearFrom([]byte(from), now)
-	if m != nil && now < m.answered {
-		c.mu.Unlock()
+	var m *member
+	var told uint64
+	soon, whole := false, false
+	c.locked(func() {
+		now := c.now()
+		if m = c.hearFrom([]byte(from), now); m != nil {
+			if soon = now < m.answered; !soon {
+				m.answered = now + answerAgain
+			}
+		}
+		told = c.told
+		whole = a.base < c.ledger.forgotten && a.spans[0].first <= c.ledger.forgotten
+	})
+	if soon {
 		return
 	}
-	if m != nil {
-		m.answered = now + answerAgain
-	}
-	told := c.told
-	whole := a.base < c.ledger.forgotten && a.spans[0].first <= c.ledger.forgotten
-	c.mu.Unlock()
 	if whole {
 		a.spans = []span{{1, told}}
 	}
@@ -332,19 +333,16 @@ func (c *core) receiveAsk(from string, a ask) {
 // answerStranger sends the first packets of what is asked for to somebody whom the network has not told of yet.
 func (c *core) answerStranger(to string, at netip.AddrPort, x span, whole bool) {
 	for range burstPackets {
-		c.mu.Lock()
-		if x.first > x.last || c.strangersLeft == 0 {
-			c.mu.Unlock()
+		more := false
+		c.locked(func() {
+			if more = x.first <= x.last && c.strangersLeft > 0; more {
+				c.strangersLeft--
+				x.first = c.fill(x, whole, packetSize)
+			}
+		})
+		if !more {
 			return
 		}
-		c.strangersLeft--
-		ch := changes{first: x.first, last: x.last}
-		if whole {
-			ch.whole = c.ledger.newest
-		}
-		c.buffer, x.first = c.ledger.append(c.buffer[:0], c.name, ch, packetSize, c.now())
-		x.first++
-		c.mu.Unlock()
 		c.network.sendTo(to, at, c.buffer)
 	}
 }

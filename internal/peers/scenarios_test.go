@@ -96,7 +96,7 @@ func TestDoubt(t *testing.T) {
 			}
 			h.expectLine(t, 1, "^! .*is in doubt: [0-9]+ hosts that are down by its( own)? checks are up for all other observers")
 		}
-		// It goes on checking, and others vote in its place.
+		// It goes on checking, and others vote in its place where it says down.
 		for i, n := range w.checkers(100) {
 			if n < 3 || n > 4 {
 				t.Errorf("target %d is checked by %d", i, n)
@@ -106,8 +106,8 @@ func TestDoubt(t *testing.T) {
 			voters := 0
 			for _, s := range w.houses[0].core.said(x) {
 				voters += boolInt(s.Observer)
-				if s.Observer && s.Member == "r2-1" {
-					t.Errorf("%v: who is in doubt has a say", x.Addr())
+				if s.Observer && s.Member == "r2-1" && s.Opinion.Word == health.SaysDown {
+					t.Errorf("%v: the down of one in doubt counts", x.Addr())
 				}
 			}
 			if voters != 3 {
@@ -127,6 +127,44 @@ func TestDoubt(t *testing.T) {
 			}
 		}
 		w.houses[2].expectDisagreements(t, true)
+	})
+}
+
+// Where two replicas contradict each other, none is more right than the other. Each is in doubt, and what both do not reach at once is
+// all that leaves. That one comes in doubt before the other changes nothing.
+func TestAllInDoubt(t *testing.T) {
+	simulate(t, 2, 1, func(w *town) {
+		time.Sleep(time.Second)
+		w.want(60)
+		time.Sleep(3 * time.Second)
+		w.answers(func(h *house, i int) checker.Result {
+			if i%2 == h.number {
+				return checker.Timeout
+			}
+			return checker.Answered
+		})
+		for range 20 {
+			time.Sleep(time.Second)
+			w.want(60)
+		}
+		for _, h := range w.houses {
+			for _, c := range h.takeChanges() {
+				if c.To == health.Down {
+					t.Errorf("%d removes %v by %+v", h.number, c.Target.Addr(), c.Tally)
+				}
+			}
+			for _, m := range h.core.report().Members {
+				if !m.InDoubt {
+					t.Errorf("%d does not doubt %s", h.number, m.Name)
+				}
+			}
+		}
+		w.answers(func(*house, int) checker.Result { return checker.Answered })
+		time.Sleep(10 * time.Second)
+		for _, h := range w.houses {
+			h.expectLine(t, 2, " is in doubt")
+			h.expectLine(t, 2, "no longer in doubt")
+		}
 	})
 }
 

@@ -54,17 +54,17 @@ func (c *core) waitFor(x *topic, now int64) {
 
 // askForTargets asks for the targets that have only just come, and those that are due.
 func (c *core) askForTargets() {
-	c.mu.Lock()
-	due := c.due
-	c.due = nil
-	now := c.now()
-	for _, x := range due {
-		x.isDue = false
-		c.ask(x, now)
-	}
-	wants := c.wants
-	c.wants = nil
-	c.mu.Unlock()
+	var wants []want
+	c.locked(func() {
+		due := c.due
+		c.due = nil
+		now := c.now()
+		for _, x := range due {
+			x.isDue = false
+			c.ask(x, now)
+		}
+		wants, c.wants = c.wants, nil
+	})
 	c.sendWants(wants)
 }
 

@@ -177,7 +177,7 @@ func (g *group) notices() (all []string) {
 		all = append(all, fmt.Sprintf("None of %s is heard of: this one decides alone.", several(others, "other replica")))
 	}
 	if g.self().InDoubt {
-		all = append(all, "This replica is in doubt: others say up to most of what it says is down. Until that ends the others decide without it.")
+		all = append(all, "This replica is in doubt: others say up to most of what it says is down. Until that ends, its downs do not count.")
 	}
 	return all
 }

@@ -176,7 +176,7 @@ func TestPeersNotices(t *testing.T) {
 			}
 		}, []string{"None of 3 other replicas is heard of: this one decides alone."}},
 		{"doubt", func(r *peers.Report) { r.Members[0].InDoubt = true },
-			[]string{"This replica is in doubt: others say up to most of what it says is down. Until that ends the others decide without it."}},
+			[]string{"This replica is in doubt: others say up to most of what it says is down. Until that ends, its downs do not count."}},
 		{"another is in doubt", func(r *peers.Report) { r.Members[1].InDoubt = true }, nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
