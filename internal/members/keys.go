@@ -139,6 +139,7 @@ func (k *keyring) change(before *keyring) string {
 // keyReading is what a look at a key file has found.
 type keyReading struct {
 	content string
+	mode    os.FileMode // who may do what with it
 	err     error
 }
 
@@ -167,7 +168,7 @@ func readKeys(path string) keyReading {
 	if len(content) > maxKeyFile {
 		return keyReading{err: fmt.Errorf("%s is larger than %d octets", path, maxKeyFile)}
 	}
-	return keyReading{content: string(content)}
+	return keyReading{content: string(content), mode: info.Mode().Perm()}
 }
 
 // keyFile is a key file, which is read again and again. That finds every way to change it, also those of a Kubernetes
