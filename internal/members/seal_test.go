@@ -2,7 +2,6 @@ package members
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
@@ -144,7 +143,7 @@ func TestFramesKeepTheirPlace(t *testing.T) {
 		{"changed", func(m, _, _ [][]byte) []byte { m[0][20] ^= 1; return m[0] }, 0},
 		{"cut off", func(m, _, _ [][]byte) []byte { return m[0][:len(m[0])-1] }, 0},
 		{"too long", func(m, _, _ [][]byte) []byte { m[0][0] = 1; return m[0] }, 0},
-		{"too short", func(m, _, _ [][]byte) []byte { m[0][3] = sealed - 1; return m[0] }, 0},
+		{"too short", func(m, _, _ [][]byte) []byte { m[0][3] = tagSize - 1; return m[0] }, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, a, _, _, err := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
@@ -204,7 +203,7 @@ func FuzzOpenPacket(f *testing.F) {
 func FuzzAccepted(f *testing.F) {
 	k := ring(f, keyA)
 	f.Add(mark[:])
-	f.Add(append(beginning(), make([]byte, sealed+1+sha256.Size)...))
+	f.Add(append(beginning(), make([]byte, helloSize)...))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		if _, _, why := accepted(reading{discard{}, bytes.NewReader(said)}, k, "me"); why == taken {

@@ -138,6 +138,10 @@ func TestWrongPackets(t *testing.T) {
 	}
 	flipped := good(ring(t, keyA), "replica-b", forUser, "evil")
 	flipped[len(flipped)-3] ^= 1
+	readdressed := good(ring(t, keyA), "replica-a", forUser, "evil")
+	copy(readdressed[len(mark):], good(ring(t, keyA), "replica-b", forUser, "")[len(mark):][:4])
+	newer := good(ring(t, keyA), "replica-b", forUser, "evil")
+	newer[len(mark)-1]++
 	vanilla := append([]byte{244, 1, 'x', 1}, make([]byte, 100)...)
 	for _, tt := range []struct {
 		packet []byte
@@ -145,6 +149,8 @@ func TestWrongPackets(t *testing.T) {
 	}{
 		{good(ring(t, keyB), "replica-b", forUser, "evil"), "key"},
 		{flipped, "key"},
+		{readdressed, "key"},
+		{newer, "format"},
 		{good(ring(t, keyA), "replica-b", 7, "evil"), "format"},
 		{good(ring(t, keyA), "replica-a", forUser, "evil"), "misled"},
 		{good(ring(t, keyA), "replica-b", forUser, "evil")[:packetOverhead-1], "format"},
