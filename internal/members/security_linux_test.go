@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -257,6 +258,40 @@ func TestStrangers(t *testing.T) {
 	if a.names() != "replica-b" || b.names() != "replica-a" {
 		t.Errorf("the members are %q and %q", a.names(), b.names())
 	}
+}
+
+// The key is not enough: who is not among those that may speak gets through with no packet and no connection of any kind.
+func TestAllowCoversAll(t *testing.T) {
+	a, _, _ := pair(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/31")}})
+	evil := stranger(t, "127.0.0.9:0")
+	k, course := ring(t, keyA), newCourse()
+	for n, what := range []kind{forMemberlist, forUser} {
+		if _, err := evil.WriteToUDPAddrPort(sealPacket(nil, k, receiverOf("replica-a"), course, what, []byte("evil")), a.Self()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).Dial("tcp", a.Self().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dialed(conn, k, what, "replica-a", time.Second); err == nil {
+			t.Errorf("a connection for %d is taken", what)
+		}
+		conn.Close()
+		until(t, time.Second, func() bool { return a.Counts().Rejected["source"] == uint64(2*(n+1)) })
+	}
+	if a.got("") > 0 || a.names() != "replica-b" {
+		t.Errorf("%d messages were taken, and the members are %q", a.got(""), a.names())
+	}
+}
+
+// Prometheus at the wrong port is told from a replica, and costs nothing but its connection.
+func TestScrape(t *testing.T) {
+	a, _, _ := pair(t, Config{})
+	if r, err := http.Get("http://" + a.Self().String() + "/metrics"); err == nil {
+		r.Body.Close()
+		t.Error("it is answered by HTTP")
+	}
+	until(t, time.Second, func() bool { return a.Counts().Rejected["format"] == 1 })
 }
 
 // memberlist itself, with the key that ours derive from the same line, is no member either.
