@@ -196,6 +196,11 @@ func TestLeave(t *testing.T) {
 		t.Error("nobody said goodbye")
 	}
 	until(t, time.Second, func() bool { return all[0].got("goodbye") == 1 })
+	all[1].drain()
+	all[1].warnf("memberlist goes on for a while")
+	if lines := all[1].drain(); lines != "" {
+		t.Errorf("it tells %q after Close", lines)
+	}
 	again := begin(t, Config{Name: "r1 again", Address: all[1].Self(), KeyFile: all[0].config.KeyFile, Join: []string{all[0].Self().String()}}, nil)
 	together(t, 3*time.Second, all[0], again, all[2])
 }
