@@ -77,7 +77,7 @@ func (t *table) line(b *strings.Builder, cells []string, coloured bool) {
 var colours = map[string]string{
 	"down": "31", "trouble": "31", "out": "31", "silent": "31",
 	"unknown": "33", "freeze": "33", "override": "33", "overrides": "33", "disagreement": "33",
-	"frozen": "33", "in doubt": "33", "stuck": "33", "other settings": "33", "newer": "33",
+	"frozen": "33", "in doubt": "33", "behind": "33", "stuck": "33", "other settings": "33", "newer": "33",
 	"up": "32", "thaw": "32", "in": "32", "counts": "32",
 }
 

@@ -64,13 +64,13 @@ func (a *addresses) count() int {
 }
 
 func (a *addresses) put(name string, at netip.AddrPort) {
-	course := newCourse()
-	if before, ok := a.of(name); ok {
-		course = before.course
-	}
-	a.remove(name)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	course := newCourse()
+	if before, ok := a.byName[name]; ok {
+		course = before.course
+		a.removeLocked(name)
+	}
 	a.byName[name] = place{at, receiverOf(name), course}
 	a.members[at.Addr()]++
 }
@@ -79,6 +79,10 @@ func (a *addresses) put(name string, at netip.AddrPort) {
 func (a *addresses) remove(name string) netip.AddrPort {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.removeLocked(name)
+}
+
+func (a *addresses) removeLocked(name string) netip.AddrPort {
 	p, ok := a.byName[name]
 	if !ok {
 		return netip.AddrPort{}

@@ -23,10 +23,11 @@ type couriers struct {
 	ended sync.WaitGroup
 }
 
-// queue is what waits for a connection to a member. Somebody is at work on it for as long as it is in the map.
+// queue is what waits for a connection to a member, and what is on its way over one. Somebody is at work on it for as long as
+// it is in the map.
 type queue struct {
 	messages [][]byte
-	octets   int
+	octets   int // with those on their way
 }
 
 // post has a message carried to a member. It makes a copy.
@@ -52,19 +53,22 @@ func (c *couriers) post(t *transport, to string, message []byte) {
 
 // carry works on a queue until nothing is in it.
 func (c *couriers) carry(t *transport, to string, q *queue) {
-	for messages := c.next(to, q); len(messages) > 0; messages = c.next(to, q) {
+	for messages := c.next(to, q, nil); len(messages) > 0; messages = c.next(to, q, messages) {
 		// What is lost by an error is asked for again.
 		_ = t.deliver(to, messages)
 	}
 }
 
-// next takes all that is in a queue. A queue with nothing in it is removed.
-func (c *couriers) next(to string, q *queue) [][]byte {
+// next takes all that is in a queue, when what was taken before is done. A queue with nothing in it is removed.
+func (c *couriers) next(to string, q *queue, done [][]byte) [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, m := range done {
+		q.octets -= len(m)
+		c.octets -= len(m)
+	}
 	messages := q.messages
-	c.octets -= q.octets
-	q.messages, q.octets = nil, 0
+	q.messages = nil
 	if len(messages) == 0 {
 		delete(c.queues, to)
 	}

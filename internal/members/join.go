@@ -2,6 +2,7 @@ package members
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -34,7 +36,13 @@ const (
 // Joined is what came of joining a place.
 type Joined struct {
 	Place string
-	Err   error // of the last time, nil where it worked
+	Err   error // of the last time, nil where it worked or a member is there
+}
+
+// result is what came of a place: the error of the last time, and the addresses that it had then.
+type result struct {
+	err error
+	at  []netip.AddrPort
 }
 
 // joiner joins places, and the addresses of members that are gone.
@@ -46,7 +54,7 @@ type joiner struct {
 
 	mu      sync.Mutex
 	places  []string
-	results map[string]error             // of the places that were tried
+	results map[string]result            // of the places that were tried
 	failed  map[string]int               // how often in a row
 	gone    map[netip.AddrPort]time.Time // where members were, and since when they are not
 	alone   bool                         // all places are this replica itself
@@ -58,8 +66,7 @@ type joiner struct {
 
 func newJoiner(m *Members, places []string) *joiner {
 	j := &joiner{
-		members: m, every: rejoin, places: places, alone: len(places) == 0,
-		results: make(map[string]error), failed: make(map[string]int), gone: make(map[netip.AddrPort]time.Time),
+		members: m, every: rejoin, places: places, alone: len(places) == 0, failed: make(map[string]int), gone: make(map[netip.AddrPort]time.Time),
 		changed: make(chan struct{}, 1),
 	}
 	j.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -67,13 +74,27 @@ func newJoiner(m *Members, places []string) *joiner {
 	}
 	j.join = func(at netip.AddrPort) error {
 		_, err := m.list.Join([]string{at.String()})
-		// It is a list of errors, with line breaks.
-		if all, ok := err.(interface{ WrappedErrors() []error }); ok && len(all.WrappedErrors()) > 0 {
-			return all.WrappedErrors()[0]
-		}
-		return err
+		return joinError(at, err)
 	}
 	return j
+}
+
+// joinError has an error of memberlist's tell what it is about once. It is a list of errors as text, with line breaks.
+func joinError(at netip.AddrPort, err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if all, ok := err.(interface{ WrappedErrors() []error }); ok && len(all.WrappedErrors()) > 0 {
+		text = all.WrappedErrors()[0].Error()
+	}
+	text = strings.TrimPrefix(text, fmt.Sprintf("failed to join %v: ", at))
+	if strings.HasPrefix(text, "dial tcp ") { // from where, and to where
+		if _, why, ok := strings.Cut(text, at.String()+": "); ok {
+			text = strings.TrimPrefix(why, "connect: ")
+		}
+	}
+	return errors.New(text)
 }
 
 func (j *joiner) start() {
@@ -118,7 +139,11 @@ func (j *joiner) report() []Joined {
 	defer j.mu.Unlock()
 	var all []Joined
 	for _, place := range j.places {
-		all = append(all, Joined{place, j.results[place]})
+		r := j.results[place]
+		if slices.ContainsFunc(r.at, j.members.transport.members.isAt) {
+			r.err = nil // somebody there has joined this replica meanwhile
+		}
+		all = append(all, Joined{place, r.err})
 	}
 	return all
 }
@@ -255,7 +280,7 @@ func oneOf(errs []error) error {
 // judge notes what came of each place, and tells what is new about that. A place has worked if one of its addresses has.
 func (j *joiner) judge(places []string, found map[string][]netip.AddrPort, failed map[string]error, joined map[netip.AddrPort]error) {
 	alone := true
-	results := make(map[string]error)
+	results := make(map[string]result)
 	for _, place := range places {
 		err := failed[place]
 		if err != nil {
@@ -267,12 +292,16 @@ func (j *joiner) judge(places []string, found map[string][]netip.AddrPort, faile
 				continue
 			}
 			alone = false
-			errs = append(errs, joined[at])
+			err := joined[at]
+			if about := at.String(); err != nil && place != about && !strings.Contains(err.Error(), about) {
+				err = fmt.Errorf("%s: %w", about, err)
+			}
+			errs = append(errs, err)
 		}
 		if len(errs) > 0 && !slices.Contains(errs, nil) {
 			err = oneOf(errs)
 		}
-		results[place] = err
+		results[place] = result{err, found[place]}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -280,11 +309,11 @@ func (j *joiner) judge(places []string, found map[string][]netip.AddrPort, faile
 	j.results = results
 	before := j.failed
 	j.failed = make(map[string]int)
-	for place, err := range results {
-		if err != nil {
+	for place, r := range results {
+		if r.err != nil {
 			j.failed[place] = before[place] + 1
 		}
-		j.tellOf(place, err, before[place])
+		j.tellOf(place, r.err, before[place])
 	}
 }
 

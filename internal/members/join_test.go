@@ -97,6 +97,12 @@ func TestJoin(t *testing.T) {
 		if got := lines.drain(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "Warning: Peers: late.example:7946 cannot be joined, which is tried again every 15s: no such host") {
 			t.Errorf("told %q", got)
 		}
+		// Who has joined this replica meanwhile is no failure any more, also before the next time.
+		j.members.transport.members.put("six", netip.MustParseAddrPort("[2001:db8::1]:7946"))
+		if r := j.report()[1]; r.Err != nil {
+			t.Errorf("%s has %v, where a member is", r.Place, r.Err)
+		}
+		j.members.transport.members.remove("six")
 		// A name that has failed at first is there by now. Where a member is, nobody is joined again.
 		v.mu.Lock()
 		v.names["late.example"], v.there["192.0.2.9:7946"] = []string{"192.0.2.9"}, true
@@ -190,4 +196,29 @@ func TestRejoin(t *testing.T) {
 			t.Error("who is found is still gone")
 		}
 	})
+}
+
+// An error tells where and why, once each.
+func TestJoinErrors(t *testing.T) {
+	for _, tt := range []struct {
+		place, want string
+	}{
+		{"127.0.0.1:1", "connection refused"},
+		{"closed.example:1", "127.0.0.1:1: connection refused"},
+		{"both.example:1", "none of 2 addresses, the first because of: 127.0.0.1:1: connection refused"},
+	} {
+		r := begin(t, Config{Name: "r", Join: []string{tt.place}}, func(r *replica) {
+			r.joiner.resolve = func(_ context.Context, host string) ([]netip.Addr, error) {
+				all := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")}
+				if host == "both.example" {
+					return all, nil
+				}
+				return all[:1], nil
+			}
+		})
+		until(t, 5*time.Second, func() bool { return r.Joins()[0].Err != nil })
+		if got := fmt.Sprint(r.Joins()[0].Err); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.place, got, tt.want)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -36,15 +37,17 @@ const (
 // makeKey tells people how to make a key.
 const makeKey = `such as a line that "openssl rand -base64 32" writes`
 
-// keyring seals what goes to other replicas, and opens what comes from them. Its octets are those of AES-256-GCM (NIST SP
-// 800-38D): a nonce of 12 that are drawn at random, what is sealed, and a tag of 16.
+// keyring has the secrets of a key file, one of each line. By HKDF (RFC 5869) each gives a key for the packets to each replica,
+// and one for each direction of each connection, so that what is sealed for one purpose is of no use for another. They are keys
+// of AES-256-GCM (NIST SP 800-38D). Frames are numbered, and nonces of packets are drawn at random, which may be done 2^32
+// times with one key: 1000 packets a second to one replica take 50 days for that, and it has other keys after each start.
 type keyring struct {
-	lines   []string // that the keys are from, to tell what has changed
-	ciphers []cipher.AEAD
-}
+	lines   []string // that the secrets are from, to tell what has changed
+	secrets [][]byte
 
-// sealed is how many octets sealing adds.
-const sealed = 12 + 16
+	mu      sync.RWMutex
+	packets map[string][]cipher.AEAD // by the name of the receiver, the first seals
+}
 
 // parseKeys reads a key file: a key on each line, without the blanks around it. Empty lines and those that begin with # are
 // for people.
@@ -78,51 +81,86 @@ func parseKeys(path, content string) (*keyring, error) {
 	return k, nil
 }
 
-// add derives a key from all of a line, by HKDF (RFC 5869). Two lines that have the same beginning are two keys.
+// add takes the secret out of all of a line. Two lines that have the same beginning are two secrets.
 func (k *keyring) add(line string) error {
-	key, err := hkdf.Key(sha256.New, []byte(line), nil, label, 32)
+	secret, err := hkdf.Extract(sha256.New, []byte(line), nil)
 	if err != nil {
 		return err
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return err
-	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return err
-	}
-	k.lines, k.ciphers = append(k.lines, line), append(k.ciphers, aead)
+	k.lines, k.secrets = append(k.lines, line), append(k.secrets, secret)
 	return nil
 }
 
-// seal appends to dst what only the holders of the key can read, and change. Who opens it has to know what it is about.
-func (k *keyring) seal(dst, plain, about []byte) []byte {
-	return k.ciphers[0].Seal(dst, nil, plain, about)
+// block returns the cipher for a purpose that a secret has.
+func block(secret []byte, purpose string) cipher.Block {
+	key, err := hkdf.Expand(sha256.New, secret, label+" "+purpose, 32)
+	if err != nil {
+		panic(err) // only for keys that are longer
+	}
+	b, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // only for keys of other sizes
+	}
+	return b
 }
 
-// open appends to dst what was sealed with any of the keys, or tells that none fits.
-func (k *keyring) open(dst, sealed, about []byte) (plain []byte, ok bool) {
-	for _, c := range k.ciphers {
-		if plain, err := c.Open(dst, nil, sealed, about); err == nil {
-			return plain, true
-		}
+// maxCiphers bounds how many receivers have ciphers that are kept.
+const maxCiphers = 2 * maxMembers
+
+// forPackets returns what packets to a replica are sealed with: the first of them seals, and all open. They draw nonces
+// themselves.
+func (k *keyring) forPackets(to string) []cipher.AEAD {
+	k.mu.RLock()
+	all := k.packets[to]
+	k.mu.RUnlock()
+	if all != nil {
+		return all
 	}
-	return nil, false
+	for _, secret := range k.secrets {
+		aead, err := cipher.NewGCMWithRandomNonce(block(secret, "packets to "+to))
+		if err != nil {
+			panic(err) // only for blocks of other sizes
+		}
+		all = append(all, aead)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.packets == nil || len(k.packets) >= maxCiphers {
+		k.packets = make(map[string][]cipher.AEAD)
+	}
+	k.packets[to] = all
+	return all
 }
 
-// first returns the key that seals.
-func (k *keyring) first() *keyring { return &keyring{ciphers: k.ciphers[:1]} }
-
-// which opens like open, and returns the one key that fits.
-func (k *keyring) which(sealed, about []byte) (one *keyring, plain []byte, ok bool) {
-	for i := range k.ciphers {
-		one = &keyring{ciphers: k.ciphers[i : i+1]}
-		if plain, ok = one.open(nil, sealed, about); ok {
-			return one, plain, true
-		}
+// forConnection returns what one direction of a connection is sealed with, for which both ends have drawn octets. The number of
+// a frame is its nonce.
+func forConnection(secret, drawn []byte, way string) direction {
+	aead, err := cipher.NewGCM(block(secret, "connection, "+way+" "+string(drawn)))
+	if err != nil {
+		panic(err) // only for blocks of other sizes
 	}
-	return nil, nil, false
+	return direction{aead: aead}
+}
+
+// direction seals or opens the frames that go one way, one after the other.
+type direction struct {
+	aead  cipher.AEAD
+	count uint64
+	nonce [12]byte
+}
+
+func (d *direction) next() []byte {
+	binary.BigEndian.PutUint64(d.nonce[4:], d.count)
+	d.count++
+	return d.nonce[:]
+}
+
+// seal appends the next frame to dst.
+func (d *direction) seal(dst, plain []byte) []byte { return d.aead.Seal(dst, d.next(), plain, nil) }
+
+// open appends to dst what is in the next frame.
+func (d *direction) open(dst, sealed []byte) ([]byte, error) {
+	return d.aead.Open(dst, d.next(), sealed, nil)
 }
 
 // change tells what is different from the keys before, "" where nothing is.
@@ -139,6 +177,7 @@ func (k *keyring) change(before *keyring) string {
 // keyReading is what a look at a key file has found.
 type keyReading struct {
 	content string
+	mode    os.FileMode // who may do what with it
 	err     error
 }
 
@@ -167,7 +206,7 @@ func readKeys(path string) keyReading {
 	if len(content) > maxKeyFile {
 		return keyReading{err: fmt.Errorf("%s is larger than %d octets", path, maxKeyFile)}
 	}
-	return keyReading{content: string(content)}
+	return keyReading{content: string(content), mode: info.Mode().Perm()}
 }
 
 // keyFile is a key file, which is read again and again. That finds every way to change it, also those of a Kubernetes

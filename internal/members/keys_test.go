@@ -72,14 +72,15 @@ func ring(t testing.TB, lines ...string) *keyring {
 // A key is all of its line, and not only what fits into so many octets at its beginning.
 func TestKeysDifferInAnyPlace(t *testing.T) {
 	long := strings.Repeat("0123456789", 20)
-	sealed := ring(t, long+"a").seal(nil, []byte("hello"), nil)
+	me := receiverOf("me")
+	packet := sealPacket(nil, ring(t, long+"a"), me, newCourse(), forUser, []byte("hello"))
 	for _, other := range []string{long + "b", long, long + "a.", long[1:] + "a"} {
-		if _, ok := ring(t, other).open(nil, sealed, nil); ok {
+		if _, _, why := openPacket(nil, ring(t, other), me, new(copies), packet); why != key {
 			t.Errorf("%q opens what %q has sealed", other, long+"a")
 		}
 	}
-	if plain, ok := ring(t, keyA, "  "+long+"a  ").open(nil, sealed, nil); !ok || string(plain) != "hello" {
-		t.Errorf("opened %q, %v", plain, ok)
+	if _, plain, why := openPacket(nil, ring(t, keyA, "  "+long+"a  "), me, new(copies), packet); why != taken || string(plain) != "hello" {
+		t.Errorf("opened %q, %v", plain, why)
 	}
 }
 
@@ -223,12 +224,12 @@ func FuzzParseKeys(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(k.lines) < 1 || len(k.lines) > maxKeys || len(k.ciphers) != len(k.lines) {
-			t.Fatalf("%d keys of %d lines", len(k.ciphers), len(k.lines))
+		if len(k.lines) < 1 || len(k.lines) > maxKeys || len(k.secrets) != len(k.lines) {
+			t.Fatalf("%d keys of %d lines", len(k.secrets), len(k.lines))
 		}
-		sealed := k.seal(nil, []byte("hello"), nil)
-		if plain, ok := ring(t, strings.Join(k.lines, "\n")).open(nil, sealed, nil); !ok || string(plain) != "hello" {
-			t.Fatalf("opened %q, %v", plain, ok)
+		packet := sealPacket(nil, k, receiverOf("me"), newCourse(), forUser, []byte("hello"))
+		if _, plain, why := openPacket(nil, ring(t, strings.Join(k.lines, "\n")), receiverOf("me"), new(copies), packet); why != taken || string(plain) != "hello" {
+			t.Fatalf("opened %q, %v", plain, why)
 		}
 	})
 }

@@ -18,12 +18,19 @@ func settings(m *Members) *memberlist.Config {
 	c.Name = m.name
 	c.Transport = m.transport
 	c.Delegate, c.Events, c.Alive = hooks{m}, hooks{m}, hooks{m}
-	c.Logger = log.New(&memberlistLog{warnf: m.tell.Warningf, now: time.Now}, "", 0)
+	c.Logger = log.New(&memberlistLog{warnf: m.warnf, now: time.Now}, "", 0)
 	c.TCPTimeout = 5 * time.Second
 	c.UDPBufferSize = maxPacket - packetOverhead
 	c.HandoffQueueDepth = 8192
 	c.EnableCompression = false // it costs three times the CPU
 	return c
+}
+
+// warnf tells what memberlist has to tell, which goes on for a while after Close.
+func (m *Members) warnf(format string, args ...any) {
+	if !m.gone.Load() {
+		m.tell.Warningf(format, args...)
+	}
 }
 
 // errPredecessor is that somebody has heard of the replica that was at our address before. It is no problem.

@@ -2,6 +2,7 @@ package members
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -9,16 +10,18 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
 
 // What goes over the network is sealed as a whole: packets one by one, and connections in frames. Nobody without a key can
-// read it, make it, or change it. It is bound to whom it is for: a packet to the name of the receiver, which is another one
-// after each start, and a connection to random octets of both ends. Packets are numbered. So what was recorded is of no
-// use: not with another receiver, not with the same one after a restart, and not with the same one before that.
+// read it, make it, or change it. It is bound to whom it is for by its key: that of a packet is made with the name of the
+// receiver, which is another one after each start, and those of a connection with random octets of both ends. Packets are
+// numbered. So what was recorded is of no use: not with another receiver, not with the same one after a restart, and not
+// with the same one before that.
 
-// label keeps apart what else is sealed with the same key, and goes into all that is.
+// label keeps apart what else may have the same secret, and goes into all keys.
 const label = "shaker peers 1"
 
 // mark begins each packet and each connection, so that nearly all else is told from them at a glance: the version of this
@@ -30,7 +33,9 @@ const (
 	maxPacket = 1400
 	// packetOverhead is what a packet has around what is in it: the mark, for whom it is, a stamp, what kind it is, and the
 	// seal.
-	packetOverhead = len(mark) + 4 + stampSize + 1 + sealed
+	packetOverhead = len(mark) + 4 + stampSize + 1 + nonceSize + tagSize
+	nonceSize      = 12
+	tagSize        = 16
 	// maxFrame bounds what is in a frame of a connection, in octets.
 	maxFrame = 64 << 10
 	// patience is how long the beginning of a connection may take on either side.
@@ -47,13 +52,13 @@ const (
 
 // receiver is for whom packets are: who has the name.
 type receiver struct {
-	tag   [4]byte // begins the hash of the name
-	about []byte
+	tag  [4]byte // begins the hash of the name
+	name string
 }
 
 func receiverOf(name string) receiver {
 	sum := sha256.Sum256([]byte(name))
-	r := receiver{about: []byte(label + " packet " + name)}
+	r := receiver{name: name}
 	copy(r.tag[:], sum[:])
 	return r
 }
@@ -65,7 +70,7 @@ func sealPacket(dst []byte, k *keyring, to receiver, c *course, what kind, conte
 	plain := scratch.Get().(*[]byte)
 	defer scratch.Put(plain)
 	*plain = append(append(c.append((*plain)[:0]), byte(what)), content...)
-	return k.seal(dst, *plain, to.about)
+	return k.forPackets(to.name)[0].Seal(dst, nil, *plain, nil)
 }
 
 // scratch has slices with room for a packet.
@@ -97,9 +102,9 @@ func openPacket(dst []byte, k *keyring, me receiver, known *copies, packet []byt
 	if [4]byte(packet[4:8]) != me.tag {
 		return 0, nil, misled
 	}
-	plain, ok := k.open(dst, packet[8:], me.about)
+	plain := openAny(dst, k.forPackets(me.name), packet[8:])
 	switch {
-	case !ok:
+	case plain == nil:
 		return 0, nil, key
 	case !known.isNew([stampSize]byte(plain)):
 		return 0, nil, replay
@@ -108,6 +113,16 @@ func openPacket(dst []byte, k *keyring, me receiver, known *copies, packet []byt
 		return 0, nil, format
 	}
 	return what, plain[stampSize+1:], taken
+}
+
+// openAny appends to dst what was sealed with one of several ciphers, or returns nil if it was not.
+func openAny(dst []byte, with []cipher.AEAD, sealed []byte) []byte {
+	for _, c := range with {
+		if plain, err := c.Open(dst, nil, sealed, nil); err == nil {
+			return plain
+		}
+	}
+	return nil
 }
 
 // Who accepts a connection sends the mark and random octets. Who has dialed sends the same, then what the connection is for,
@@ -120,7 +135,11 @@ const (
 	strangeWay = 'n' // the name is that of another replica
 )
 
-const challengeSize = 16
+const (
+	challengeSize = 16
+	// helloSize is that of what a connection is for, and the hash of whom it is for, sealed.
+	helloSize = 1 + sha256.Size + tagSize
+)
 
 // beginning returns the mark and random octets.
 func beginning() []byte {
@@ -130,29 +149,19 @@ func beginning() []byte {
 	return b
 }
 
-// sealedConn is a connection whose content is sealed.
+// sealedConn is a connection whose content is sealed. Each direction has a key of its own.
 type sealedConn struct {
 	net.Conn
-	keys  *keyring
-	about []byte // the label, and the random octets of both ends
-	// in and out tell the directions apart.
 	in, out       direction
 	rest          []byte // read, and not taken yet
 	buffer, plain []byte
 }
 
-// direction counts what goes one way, so that frames cannot change places.
-type direction struct {
-	way   byte
-	count uint64
-}
-
-func (c *sealedConn) next(d *direction) []byte {
-	about := append(c.about[:len(c.about):len(c.about)], d.way)
-	about = binary.BigEndian.AppendUint64(about, d.count)
-	d.count++
-	return about
-}
+// The directions.
+const (
+	toAccepts = "to who accepts"
+	toDials   = "to who dials"
+)
 
 // dialed begins a connection that this end has dialed. name is whom it is for, or "".
 func dialed(conn net.Conn, k *keyring, what kind, name string, within time.Duration) (*sealedConn, error) {
@@ -170,10 +179,10 @@ func dialed(conn net.Conn, k *keyring, what kind, name string, within time.Durat
 		return nil, fmt.Errorf("%v is no replica that speaks this version of the protocol", conn.RemoteAddr())
 	}
 	ours := beginning()
-	c := newSealedConn(conn, k.first(), theirs[len(mark):], ours[len(mark):])
-	c.in.way, c.out.way = 'a', 'd'
+	drawn := slices.Concat(theirs[len(mark):], ours[len(mark):])
+	c := &sealedConn{Conn: conn, in: forConnection(k.secrets[0], drawn, toDials), out: forConnection(k.secrets[0], drawn, toAccepts)}
 	hash := sha256.Sum256([]byte(name))
-	ours = k.seal(ours, append([]byte{byte(what)}, hash[:]...), c.next(&c.out))
+	ours = c.out.seal(ours, append([]byte{byte(what)}, hash[:]...))
 	if _, err := conn.Write(ours); err != nil {
 		return nil, err
 	}
@@ -206,22 +215,26 @@ func accepted(conn net.Conn, k *keyring, me string) (c *sealedConn, what kind, w
 	if _, err := conn.Write(ours); err != nil {
 		return nil, 0, format
 	}
-	var theirs [len(mark) + challengeSize + sealed + 1 + sha256.Size]byte
+	var theirs [len(mark) + challengeSize + helloSize]byte
 	if _, err := io.ReadFull(conn, theirs[:len(mark)]); err != nil || !bytes.HasPrefix(theirs[:], mark[:]) {
 		return nil, 0, format
 	}
 	if _, err := io.ReadFull(conn, theirs[len(mark):]); err != nil {
 		return nil, 0, format
 	}
-	c = newSealedConn(conn, k, ours[len(mark):], theirs[len(mark):len(mark)+challengeSize])
-	c.in.way, c.out.way = 'd', 'a'
+	hello := theirs[len(mark)+challengeSize:]
+	drawn := slices.Concat(ours[len(mark):], theirs[len(mark):len(mark)+challengeSize])
 	var plain []byte
-	var ok bool
-	// The same key is for both directions, whichever is the first here.
-	c.keys, plain, ok = k.which(theirs[len(mark)+challengeSize:], c.next(&c.in))
+	for _, secret := range k.secrets { // who dials uses its first, whichever that is here
+		in := forConnection(secret, drawn, toAccepts)
+		if opened, err := in.open(nil, hello); err == nil {
+			plain, c = opened, &sealedConn{Conn: conn, in: in, out: forConnection(secret, drawn, toDials)}
+			break
+		}
+	}
 	answer := byte(welcome)
 	switch {
-	case !ok:
+	case c == nil:
 		answer, why = strangeKey, key
 	case kind(plain[0]) > forUser:
 		return nil, 0, format
@@ -235,11 +248,6 @@ func accepted(conn net.Conn, k *keyring, me string) (c *sealedConn, what kind, w
 		return nil, 0, why
 	}
 	return c, kind(plain[0]), taken
-}
-
-func newSealedConn(conn net.Conn, k *keyring, accepts, dials []byte) *sealedConn {
-	about := append([]byte(label+" connection "), accepts...)
-	return &sealedConn{Conn: conn, keys: k, about: append(about, dials...)}
 }
 
 // Read returns what was in frames.
@@ -263,8 +271,8 @@ func (c *sealedConn) readFrame() error {
 		return err // io.EOF between two frames is the end
 	}
 	size := binary.BigEndian.Uint32(head[:])
-	if size < sealed || size > sealed+maxFrame {
-		return fmt.Errorf("a frame has %d octets, want %d to %d", size, sealed, sealed+maxFrame)
+	if size < tagSize || size > tagSize+maxFrame {
+		return fmt.Errorf("a frame has %d octets, want %d to %d", size, tagSize, tagSize+maxFrame)
 	}
 	if cap(c.buffer) < int(size) {
 		c.buffer = make([]byte, size)
@@ -273,8 +281,8 @@ func (c *sealedConn) readFrame() error {
 	if _, err := io.ReadFull(c.Conn, frame); err != nil {
 		return noEOF(err)
 	}
-	plain, ok := c.keys.open(c.plain[:0], frame, c.next(&c.in))
-	if !ok {
+	plain, err := c.in.open(c.plain[:0], frame)
+	if err != nil {
 		return fmt.Errorf("a frame of %v is not what it has sent", c.RemoteAddr())
 	}
 	c.plain, c.rest = plain, plain
@@ -294,8 +302,8 @@ func (c *sealedConn) Write(b []byte) (int, error) {
 	sent := 0
 	for sent < len(b) {
 		part := b[sent:min(len(b), sent+maxFrame)]
-		frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+sealed+len(part)), uint32(sealed+len(part)))
-		if _, err := c.Conn.Write(c.keys.seal(frame, part, c.next(&c.out))); err != nil {
+		frame := binary.BigEndian.AppendUint32(make([]byte, 0, 4+tagSize+len(part)), uint32(tagSize+len(part)))
+		if _, err := c.Conn.Write(c.out.seal(frame, part)); err != nil {
 			return sent, err
 		}
 		sent += len(part)

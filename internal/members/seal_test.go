@@ -2,7 +2,7 @@ package members
 
 import (
 	"bytes"
-	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net"
@@ -24,6 +24,23 @@ func TestOpenPacket(t *testing.T) {
 			if what != forUser || string(got) != content || why != taken {
 				t.Errorf("%.10q: %v, %.10q, %v", content, what, got, why)
 			}
+		}
+	}
+}
+
+// What was sealed by the first version with peers is understood for ever, or is of another version by its mark.
+func TestSealedAsEver(t *testing.T) {
+	packet, err := hex.DecodeString("f57368012744ccd15f98dea66e3acb61d505e833978361cebbb4c274f2a72b74918336a8e84198c4a99294e1ae8ceb9d4095c6b2469f4649d2a6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if what, got, why := openPacket(nil, ring(t, keyA), receiverOf("me"), new(copies), packet); what != forUser || string(got) != "hello" || why != taken {
+		t.Errorf("%v, %q, %v", what, got, why)
+	}
+	c := forConnection(ring(t, keyA).secrets[0], bytes.Repeat([]byte{7}, 2*challengeSize), toDials)
+	for _, want := range []string{"654c9a55c0fc4c6a2313f1b4ecf235614b875e65a6", "ecd2b97dd54a924cc1672e81545dc3746d0531e03c"} {
+		if got := hex.EncodeToString(c.seal(nil, []byte("hello"))); got != want {
+			t.Errorf("a frame is %s, want %s", got, want)
 		}
 	}
 }
@@ -144,7 +161,7 @@ func TestFramesKeepTheirPlace(t *testing.T) {
 		{"changed", func(m, _, _ [][]byte) []byte { m[0][20] ^= 1; return m[0] }, 0},
 		{"cut off", func(m, _, _ [][]byte) []byte { return m[0][:len(m[0])-1] }, 0},
 		{"too long", func(m, _, _ [][]byte) []byte { m[0][0] = 1; return m[0] }, 0},
-		{"too short", func(m, _, _ [][]byte) []byte { m[0][3] = sealed - 1; return m[0] }, 0},
+		{"too short", func(m, _, _ [][]byte) []byte { m[0][3] = tagSize - 1; return m[0] }, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d, a, _, _, err := meet(t, ring(t, keyA), ring(t, keyA), forUser, "me")
@@ -204,7 +221,7 @@ func FuzzOpenPacket(f *testing.F) {
 func FuzzAccepted(f *testing.F) {
 	k := ring(f, keyA)
 	f.Add(mark[:])
-	f.Add(append(beginning(), make([]byte, sealed+1+sha256.Size)...))
+	f.Add(append(beginning(), make([]byte, helloSize)...))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, said []byte) {
 		if _, _, why := accepted(reading{discard{}, bytes.NewReader(said)}, k, "me"); why == taken {

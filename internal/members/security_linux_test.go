@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync"
@@ -138,6 +139,10 @@ func TestWrongPackets(t *testing.T) {
 	}
 	flipped := good(ring(t, keyA), "replica-b", forUser, "evil")
 	flipped[len(flipped)-3] ^= 1
+	readdressed := good(ring(t, keyA), "replica-a", forUser, "evil")
+	copy(readdressed[len(mark):], good(ring(t, keyA), "replica-b", forUser, "")[len(mark):][:4])
+	newer := good(ring(t, keyA), "replica-b", forUser, "evil")
+	newer[len(mark)-1]++
 	vanilla := append([]byte{244, 1, 'x', 1}, make([]byte, 100)...)
 	for _, tt := range []struct {
 		packet []byte
@@ -145,6 +150,8 @@ func TestWrongPackets(t *testing.T) {
 	}{
 		{good(ring(t, keyB), "replica-b", forUser, "evil"), "key"},
 		{flipped, "key"},
+		{readdressed, "key"},
+		{newer, "format"},
 		{good(ring(t, keyA), "replica-b", 7, "evil"), "format"},
 		{good(ring(t, keyA), "replica-a", forUser, "evil"), "misled"},
 		{good(ring(t, keyA), "replica-b", forUser, "evil")[:packetOverhead-1], "format"},
@@ -234,9 +241,9 @@ func TestStrangers(t *testing.T) {
 		told    string // by whom it wants to join
 	}{
 		{"127.0.0.9:0", keyA, "closes connections from here, want this replica among those that it allows",
-			"Warning: Peers: 1 packets or connections were refused (source 1). The last was from 127.0.0.9"},
+			"Warning: Peers: 1 packet or connection was refused (source 1). The last was from 127.0.0.9"},
 		{"127.0.0.4:0", keyB, "has other keys, want the first line of the key file here in its key file, too",
-			"Warning: Peers: 1 packets or connections were refused (key 1). The last was from 127.0.0.4"},
+			"Warning: Peers: 1 packet or connection was refused (key 1). The last was from 127.0.0.4"},
 	} {
 		a.transport.complain.due.Store(0) // the pause is over
 		a.drain()
@@ -251,6 +258,40 @@ func TestStrangers(t *testing.T) {
 	if a.names() != "replica-b" || b.names() != "replica-a" {
 		t.Errorf("the members are %q and %q", a.names(), b.names())
 	}
+}
+
+// The key is not enough: who is not among those that may speak gets through with no packet and no connection of any kind.
+func TestAllowCoversAll(t *testing.T) {
+	a, _, _ := pair(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/31")}})
+	evil := stranger(t, "127.0.0.9:0")
+	k, course := ring(t, keyA), newCourse()
+	for n, what := range []kind{forMemberlist, forUser} {
+		if _, err := evil.WriteToUDPAddrPort(sealPacket(nil, k, receiverOf("replica-a"), course, what, []byte("evil")), a.Self()); err != nil {
+			t.Fatal(err)
+		}
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).Dial("tcp", a.Self().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := dialed(conn, k, what, "replica-a", time.Second); err == nil {
+			t.Errorf("a connection for %d is taken", what)
+		}
+		conn.Close()
+		until(t, time.Second, func() bool { return a.Counts().Rejected["source"] == uint64(2*(n+1)) })
+	}
+	if a.got("") > 0 || a.names() != "replica-b" {
+		t.Errorf("%d messages were taken, and the members are %q", a.got(""), a.names())
+	}
+}
+
+// Prometheus at the wrong port is told from a replica, and costs nothing but its connection.
+func TestScrape(t *testing.T) {
+	a, _, _ := pair(t, Config{})
+	if r, err := http.Get("http://" + a.Self().String() + "/metrics"); err == nil {
+		r.Body.Close()
+		t.Error("it is answered by HTTP")
+	}
+	until(t, time.Second, func() bool { return a.Counts().Rejected["format"] == 1 })
 }
 
 // memberlist itself, with the key that ours derive from the same line, is no member either.

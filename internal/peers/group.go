@@ -290,8 +290,8 @@ type Member struct {
 	// Heard is how long ago it was heard of, and Alive whether that is recent enough.
 	Heard time.Duration
 	Alive bool
-	// Frozen and InDoubt are why its words do not count; Stuck is that its checks do not end.
-	Frozen, InDoubt, Stuck bool
+	// Frozen and InDoubt are why its words do not count; Behind is that they do not arrive, and Stuck that its checks do not end.
+	Frozen, InDoubt, Behind, Stuck bool
 	// Strange tells that none of its settings are ours, and Newer that it speaks a version of the protocol that is not known here.
 	Strange, Newer bool
 	// Lag is how many of its changes are not known here yet.

@@ -11,6 +11,9 @@ import (
 const (
 	// silentAfter is how long a member may be silent, which tells something each second, until its words do not count.
 	silentAfter = 3 * time.Second
+	// behindAfter is for how long nothing of what is missing may arrive from a member that is heard of, until its words do not
+	// count: they may be old. It is asked each second.
+	behindAfter = 5 * time.Second
 	// keepWords is for how long what a lost member has said is kept, so that it need not be told all anew when it is back.
 	keepWords = 2 * time.Minute
 	// keepMember is for how long a lost member is shown.
@@ -54,7 +57,10 @@ type member struct {
 
 	// What follows is found out from that each time something passes, see appraise.
 	alive, stuck, inDoubt bool
-	doubtful              int // hosts where it is contradicted, as of when it came in doubt
+	behind                bool   // what it says does not arrive, though it is heard of
+	level                 uint64 // of have
+	levelMoved            int64  // when that was last another one, or nothing was missing
+	doubtful              int    // hosts where it is contradicted, as of when it came in doubt
 	told                  teller
 }
 
@@ -68,12 +74,12 @@ type claim struct {
 const never = -1 << 62
 
 func newMember(name string, now int64) *member {
-	return &member{name: name, hash: health.HashMember(name), since: now, heard: never, advanced: now,
+	return &member{name: name, hash: health.HashMember(name), since: now, heard: never, advanced: now, levelMoved: now,
 		offers: make(map[uint64]claim), notes: make(map[string]uint64), downs: make(map[host]int), told: teller{spent: never}}
 }
 
 // isCandidate tells whether it takes part in checking what it offers.
-func (m *member) isCandidate() bool { return m.alive && !m.stuck }
+func (m *member) isCandidate() bool { return m.alive && !m.stuck && !m.behind }
 
 // mayVote tells whether a word of a candidate counts. Who is in doubt is so for what it does not reach: that a target answers it
 // is true all the same.
@@ -148,8 +154,12 @@ func (m *member) ask(now int64) {
 func (m *member) appraise(now int64) bool {
 	alive := m.self || m.heard != never && now-m.heard <= int64(silentAfter)
 	stuck := !m.self && health.IsStuck(int(min(m.pending, math.MaxInt32)), time.Duration(now-m.advanced), m.longest)
-	changed := alive != m.alive || stuck != m.stuck
-	m.alive, m.stuck = alive, stuck
+	if level := m.have.level(); !alive || level != m.level || level >= m.newest {
+		m.level, m.levelMoved = level, now
+	}
+	behind := !m.self && now-m.levelMoved > int64(behindAfter)
+	changed := alive != m.alive || stuck != m.stuck || behind != m.behind
+	m.alive, m.stuck, m.behind = alive, stuck, behind
 	return changed
 }
 
@@ -158,5 +168,5 @@ func (m *member) pause(d, now int64) {
 	if m.heard != never {
 		m.heard = min(m.heard+d, now)
 	}
-	m.advanced = min(m.advanced+d, now)
+	m.advanced, m.levelMoved = min(m.advanced+d, now), min(m.levelMoved+d, now)
 }

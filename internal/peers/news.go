@@ -18,9 +18,9 @@ const (
 
 // teller is what was told of a member.
 type teller struct {
-	joined, lost, frozen, inDoubt, stuck, newer, overfull, otherRule bool
-	strange                                                          int // for how many targets its settings were others
-	spent                                                            int64
+	joined, lost, frozen, inDoubt, stuck, behind, newer, overfull, otherRule bool
+	strange                                                                  int // for how many targets its settings were others
+	spent                                                                    int64
 }
 
 // may tells whether there may be one more line, and takes account of it.
@@ -82,6 +82,12 @@ func (c *core) tellMember(m *member, now int64) {
 		line = fmt.Sprintf("Peer %s finishes no checks: its verdicts do not count", m.describe())
 		if !m.stuck {
 			line = fmt.Sprintf("Peer %s finishes checks again", m.describe())
+		}
+	case is.behind != m.behind && m.alive:
+		is.behind, warning = m.behind, m.behind
+		line = fmt.Sprintf("Peer %s is heard of, but what it says does not arrive: its verdicts do not count", m.describe())
+		if !m.behind {
+			line = fmt.Sprintf("Peer %s: what it says arrives again", m.describe())
 		}
 	}
 	if line == "" && is.inDoubt != m.inDoubt {

@@ -30,7 +30,7 @@ func (c *core) describe(m *member, now int64) Member {
 	x := Member{
 		Name: m.name, Host: m.host, Address: m.at, Site: m.site, Quorum: m.quorum, Shaker: m.shaker, Self: m.self,
 		Since: time.Duration(now - m.since), Heard: time.Duration(now - max(m.heard, m.since)), Alive: m.alive,
-		Frozen: m.frozen, InDoubt: m.inDoubt, Stuck: m.stuck, Strange: c.isStrange(m), Newer: m.isNewer(),
+		Frozen: m.frozen, InDoubt: m.inDoubt, Behind: m.behind, Stuck: m.stuck, Strange: c.isStrange(m), Newer: m.isNewer(),
 		Lag: m.lag(), Observed: m.observed, Finished: m.finished,
 	}
 	if m.self {

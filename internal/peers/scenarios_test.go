@@ -643,3 +643,32 @@ func TestIdleOctets(t *testing.T) {
 		})
 	}
 }
+
+// Where heartbeats arrive and all else is lost, such as what is larger than a link carries or what somebody on the way picks out,
+// old words do not go on deciding.
+func TestOldWordsDoNotDecide(t *testing.T) {
+	simulate(t, 3, 1, func(w *town) {
+		w.answers(func(*house, int) checker.Result { return checker.Refused })
+		time.Sleep(time.Second)
+		w.want(20)
+		time.Sleep(5 * time.Second)
+		w.expectStates(t, 20, health.Down)
+		w.set(func() {
+			w.drop = func(to *house, message []byte) bool {
+				e, _, _ := openEnvelope(message)
+				return to.number == 0 && e.kind == kindChanges
+			}
+		})
+		w.answers(func(*house, int) checker.Result { return checker.Answered })
+		time.Sleep(20 * time.Second)
+		w.expectStates(t, 20, health.Up)
+		w.houses[0].expectLine(t, 2, "^! .* is heard of, but what it says does not arrive: its verdicts do not count")
+		w.set(func() { w.drop = nil })
+		time.Sleep(5 * time.Second)
+		w.houses[0].expectLine(t, 2, "arrives again")
+		w.expectStates(t, 20, health.Up)
+		for _, h := range w.houses[1:] {
+			h.expectLine(t, 0, "does not arrive")
+		}
+	})
+}

@@ -67,6 +67,7 @@ type member struct {
 	Alive   bool           `json:"alive"`
 	Frozen  bool           `json:"frozen"`
 	InDoubt bool           `json:"in_doubt"`
+	Behind  bool           `json:"behind"`
 	Stuck   bool           `json:"stuck"`
 	Strange bool           `json:"strange"`
 	Newer   bool           `json:"newer"`
@@ -128,7 +129,7 @@ func newMember(m peers.Member) member {
 	return member{
 		Name: m.Name, Host: m.Host, Address: m.Address, Site: m.Site, Quorum: m.Quorum, Shaker: m.Shaker, Self: m.Self,
 		Known: seconds(m.Since), Heard: seconds(m.Heard), Alive: m.Alive,
-		Frozen: m.Frozen, InDoubt: m.InDoubt, Stuck: m.Stuck, Strange: m.Strange, Newer: m.Newer,
+		Frozen: m.Frozen, InDoubt: m.InDoubt, Behind: m.Behind, Stuck: m.Stuck, Strange: m.Strange, Newer: m.Newer,
 		Lag: m.Lag, Observed: m.Observed, Finished: m.Finished,
 	}
 }

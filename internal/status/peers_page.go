@@ -69,6 +69,7 @@ var meanings = []struct{ Words, Means string }{
 	{"other site", "It decides for its own site, and says nothing about the targets of this one."},
 	{"frozen", "Nearly all of its targets fell silent together, so it may be cut off. Its words do not count until they are heard of again."},
 	{"in doubt", "It says down where all others who check the same say up, on at least 10 hosts. That it says down does not count until that ends."},
+	{"behind", "It lives, but what it says does not arrive, so that what is known of it may be old. Others observe in its place."},
 	{"stuck", "It lives, but its checks do not end. Others observe in its place."},
 	{"other settings", "None of its stanzas checks as those of this replica do, so it observes none of the same targets. Compare the Corefiles."},
 	{"newer", "It speaks a version of the protocol that is not known here. Upgrade this replica."},
@@ -96,6 +97,8 @@ func (g *group) condition(m *member) string {
 		return "frozen"
 	case m.InDoubt:
 		return "in doubt"
+	case m.Behind:
+		return "behind"
 	case m.Stuck:
 		return "stuck"
 	case m.Strange:

@@ -72,10 +72,10 @@ func TestPeersJSON(t *testing.T) {
 			return `{"name":"` + host + `-c0ffee","host":"` + host + `","address":"` + address + `:7946","site":"east","quorum":false,"shaker":"` + shaker + `",` + rest + `}`
 		}
 		want := `{"version":1,"time":"2000-01-01T00:00:00Z","self":"dns1-c0ffee","ready":true,"observers":3,"quorum":false,"disagreeing":2,"members":[` +
-			row("dns1", "192.0.2.1", "v1.2.3", `"self":true,"known_seconds":3600,"heard_seconds":0,"alive":true,"frozen":false,"in_doubt":false,"stuck":false,"strange":false,"newer":false,"condition":"counts","lag":0,"observed":1200,"finished":98765`) + "," +
-			row("dns2", "192.0.2.2", "v1.2.3", `"self":false,"known_seconds":3540,"heard_seconds":0.4,"alive":true,"frozen":false,"in_doubt":false,"stuck":false,"strange":false,"newer":false,"condition":"counts","lag":0,"observed":1,"finished":1`) + "," +
-			row("dns3", "192.0.2.3", "v1.2.2", `"self":false,"known_seconds":3000,"heard_seconds":1.5,"alive":true,"frozen":true,"in_doubt":false,"stuck":false,"strange":false,"newer":false,"condition":"frozen","lag":12,"observed":1200,"finished":5`) + "," +
-			row("dns4", "192.0.2.4", "v1.2.3", `"self":false,"known_seconds":2400,"heard_seconds":12.345,"alive":false,"frozen":false,"in_doubt":false,"stuck":false,"strange":false,"newer":false,"condition":"silent","lag":0,"observed":0,"finished":0`) +
+			row("dns1", "192.0.2.1", "v1.2.3", `"self":true,"known_seconds":3600,"heard_seconds":0,"alive":true,"frozen":false,"in_doubt":false,"behind":false,"stuck":false,"strange":false,"newer":false,"condition":"counts","lag":0,"observed":1200,"finished":98765`) + "," +
+			row("dns2", "192.0.2.2", "v1.2.3", `"self":false,"known_seconds":3540,"heard_seconds":0.4,"alive":true,"frozen":false,"in_doubt":false,"behind":false,"stuck":false,"strange":false,"newer":false,"condition":"counts","lag":0,"observed":1,"finished":1`) + "," +
+			row("dns3", "192.0.2.3", "v1.2.2", `"self":false,"known_seconds":3000,"heard_seconds":1.5,"alive":true,"frozen":true,"in_doubt":false,"behind":false,"stuck":false,"strange":false,"newer":false,"condition":"frozen","lag":12,"observed":1200,"finished":5`) + "," +
+			row("dns4", "192.0.2.4", "v1.2.3", `"self":false,"known_seconds":2400,"heard_seconds":12.345,"alive":false,"frozen":false,"in_doubt":false,"behind":false,"stuck":false,"strange":false,"newer":false,"condition":"silent","lag":0,"observed":0,"finished":0`) +
 			`],"join":[{"place":"192.0.2.2:7946"},{"place":"dns4.example.org:7946","error":"dns4.example.org: no such host"}],` +
 			`"counts":{"sent_messages":1000,"sent_octets":123456,"received_messages":1,"received_octets":999,"rejected":{"flood":0,"key":3,"source":20000}}}` + "\n"
 		w := n.do("GET", "/peers.json")
@@ -209,6 +209,7 @@ func TestConditions(t *testing.T) {
 		{member{}, member{Frozen: true}, "silent", "down"},
 		{member{}, member{Alive: true, Frozen: true, InDoubt: true, Stuck: true}, "frozen", "unknown"},
 		{member{}, member{Alive: true, InDoubt: true, Stuck: true}, "in doubt", "unknown"},
+		{member{}, member{Alive: true, Behind: true, Stuck: true}, "behind", "unknown"},
 		{member{}, member{Alive: true, Stuck: true, Strange: true}, "stuck", "unknown"},
 		{member{}, member{Alive: true, Strange: true}, "other settings", "unknown"},
 		{member{}, member{Alive: true, Strange: true, Newer: true}, "newer", "unknown"},
