@@ -165,17 +165,16 @@ func TestGroupSharesOverrides(t *testing.T) {
 		r.dir = t.TempDir() // so the file has the same path in both Corefiles
 		files[i] = lab.FileIn(t, r.dir, "overrides", "")
 	}
-	start := func(i int) {
-		processes[i] = replicas[i].start(t, "overrides overrides")
-		untilReady(t, replicas[i].ready)
-	}
+	start := func(i int) { processes[i] = replicas[i].start(t, "overrides overrides") }
 	again := func(i int) {
 		processes[i].Signal(os.Kill)
 		start(i)
+		untilReady(t, replicas[i].ready)
 	}
 	start(0)
 	start(1)
 	for _, r := range replicas {
+		untilReady(t, r.ready)
 		r.until(t, `coredns_shaker_peers{state="alive"}`, 1)
 	}
 	drained := f.addrs[:2]
