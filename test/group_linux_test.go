@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,6 +28,7 @@ type replica struct {
 
 	peers, page, metrics, ready string
 	port                        int
+	dir                         string // where it runs
 	// plugins has the metrics and ready served.
 	plugins string
 }
@@ -72,7 +75,7 @@ func (r *replica) corefile(properties string) string {
 // start starts the replica in a process of its own.
 func (r *replica) start(t testing.TB, properties string) *process {
 	t.Helper()
-	return startProcess(t, "", fmt.Sprintf("127.0.0.1:%d", r.port), r.corefile(properties))
+	return startProcessIn(t, r.dir, "", fmt.Sprintf("127.0.0.1:%d", r.port), r.corefile(properties))
 }
 
 // number returns the value of a series, as a scrape has it. It is -1 where there is none, or nobody who could be asked.
@@ -150,6 +153,55 @@ func TestGroupOfTwo(t *testing.T) {
 	}
 	processes[0].until("www.example.org.", dns.TypeA, f.addrs[:4])
 	t.Log(strings.Join(replicas[0].news(t), "\n"))
+}
+
+// A drain on one replica is one on both, outlives the replica where it was written, and is ended by the other for good: what is
+// started again has it right with its first answer, whatever its own file says.
+func TestGroupSharesOverrides(t *testing.T) {
+	t.Parallel()
+	f := newFarm(t, "127.0.38.1", "127.0.38.2", "127.0.38.3")
+	replicas, processes, files := newReplicas(t, f, 2), make([]*process, 2), make([]string, 2)
+	for i, r := range replicas {
+		r.dir = t.TempDir() // so the file has the same path in both Corefiles
+		files[i] = lab.FileIn(t, r.dir, "overrides", "")
+	}
+	start := func(i int) { processes[i] = replicas[i].start(t, "overrides overrides") }
+	again := func(i int) {
+		processes[i].Signal(os.Kill)
+		start(i)
+		untilReady(t, replicas[i].ready)
+	}
+	start(0)
+	start(1)
+	for _, r := range replicas {
+		untilReady(t, r.ready)
+		r.until(t, `coredns_shaker_peers{state="alive"}`, 1)
+	}
+	drained := f.addrs[:2]
+	for _, step := range []struct {
+		name string
+		do   func()
+		want []netip.Addr
+	}{
+		{"a drain", func() { lab.AppendFile(t, files[0], "127.0.38.3 down # kernel\n") }, drained},
+		{"the other one starts again", func() { again(1) }, drained},
+		{"the one who said it starts again", func() { again(0) }, drained},
+		{"the other one ends it", func() { lab.AppendFile(t, files[1], "127.0.38.3 auto\n") }, f.addrs},
+		{"whose file has the drain starts again", func() { again(0) }, f.addrs},
+		{"the same drain once more", func() { lab.AppendFile(t, files[0], "127.0.38.3 down # kernel\n") }, drained},
+		{"whose file has the end of the first starts again", func() { again(1) }, drained},
+		{"its lines are removed", func() { lab.FileIn(t, replicas[0].dir, "overrides", "") }, f.addrs},
+	} {
+		step.do()
+		for i, p := range processes {
+			if strings.HasSuffix(step.name, "again") {
+				if got := addresses(p.ask("www.example.org.", dns.TypeA)); !slices.Equal(got, step.want) {
+					t.Errorf("%s: replica %d answers with %v at first, want %v", step.name, i+1, got, step.want)
+				}
+			}
+			p.until("www.example.org.", dns.TypeA, step.want)
+		}
+	}
 }
 
 // The other replicas do not notice reloads, whether those work or fail, as long as the address stays. One that comes back

@@ -20,6 +20,12 @@ type process struct {
 // where binary is empty.
 func startProcess(t testing.TB, binary, address, text string, environment ...string) *process {
 	t.Helper()
+	return startProcessIn(t, "", binary, address, text, environment...)
+}
+
+// startProcessIn does so in a directory, in that of the test where it is empty.
+func startProcessIn(t testing.TB, dir, binary, address, text string, environment ...string) *process {
+	t.Helper()
 	if binary == "" {
 		var err error
 		if binary, err = os.Executable(); err != nil {
@@ -27,6 +33,7 @@ func startProcess(t testing.TB, binary, address, text string, environment ...str
 		}
 	}
 	cmd := exec.Command(binary, "-conf", lab.File(t, "Corefile", text))
+	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), asCoreDNS+"=1"), environment...)
 	p := &process{server{t: t, addr: address, tcp: address}, lab.Start(t, cmd)}
 	p.UntilNil(func() error {

@@ -37,16 +37,16 @@ type File struct {
 	rules atomic.Pointer[Rules]     // in force, never nil
 	group *sharedFile               // what there is in common with other replicas, nil for nothing
 
-	mu       sync.Mutex // protects what follows
-	last     reading    // the newest one
-	judged   reading    // the newest one that was put into force or rejected
-	content  string     // that the rules in force are from
-	modified time.Time  // when that was written
-	problem  string     // why what was judged is not in force, "" where it is
-	restless restless
-	settled  bool      // a reading came twice
-	followed uint64    // how many changes of the group are in force; it is written with that locked, too
-	glanced  time.Time // when that was
+	mu         sync.Mutex // protects what follows
+	last       reading    // the newest one
+	judged     reading    // the newest one that was put into force or rejected
+	content    string     // that the rules in force are from
+	modified   time.Time  // when that was written
+	problem    string     // why what was judged is not in force, "" where it is
+	restless   restless
+	settled    bool      // a reading came twice
+	followed   uint64    // how many changes of the group are in force; it is written with that locked, too
+	followedAt time.Time // when that was done last
 
 	end   context.CancelFunc // nil while nothing reads
 	ended sync.WaitGroup
@@ -183,7 +183,8 @@ func (f *File) Stop() {
 func (f *File) follow(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
-	var look <-chan reading // of the look under way, nil between two
+	var look <-chan reading        // of the look under way, nil between two
+	var collected <-chan time.Time // when what others say is to be put into force, nil where they are silent
 	var began time.Time
 	for {
 		select {
@@ -193,6 +194,8 @@ func (f *File) follow(ctx context.Context) {
 			look = nil
 			f.takeSafely(r)
 		case <-f.wakes():
+			collected = time.After(collectFor)
+		case <-collected:
 			f.glance()
 		case now := <-ticks.C:
 			f.turnSafely()

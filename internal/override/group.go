@@ -2,8 +2,12 @@ package override
 
 import "time"
 
-// glanceEvery is how often what others say may be put into force at once. The rest waits for the next look at the file.
-const glanceEvery = lookEvery / 4
+// What others say is put into force together with what follows within collectFor, and no more often than followEvery. So an edit
+// takes effect as a whole, and what many say, or many lines, is few changes to tell.
+const (
+	collectFor  = lookEvery / 5
+	followEvery = 2 * lookEvery
+)
 
 // Share has the file share its rules with those of other replicas that have the same name, which is its path as the Corefile has
 // it. It is to be called before Start, and not for a file that is kept to itself.
@@ -11,6 +15,7 @@ func (f *File) Share(s *Sharing, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f.group = s.file(sumOf(name))
+	f.group.isHere = true
 	f.group.origin = numberOf(s.host, s.place, f.AbsPath())
 }
 
@@ -103,15 +108,12 @@ func (f *File) wakes() <-chan struct{} {
 	return f.group.wake
 }
 
-// glance puts into force what others have said, unless that was done just before.
+// glance puts into force what others have said.
 func (f *File) glance() {
 	defer f.recover()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.glanced) >= glanceEvery {
-		f.glanced = now
-		f.followGroup()
-	}
+	f.followGroup()
 }
 
 // turnGroup does what is due about what is shared. The caller holds mu.
@@ -129,7 +131,7 @@ func (f *File) turnGroup() {
 	f.followGroup()
 }
 
-// followGroup puts into force what others have said, and tells it. The caller holds mu.
+// followGroup puts into force what others have said, unless that was done just before, and tells it. The caller holds mu.
 func (f *File) followGroup() {
 	if f.group == nil {
 		return
@@ -137,9 +139,10 @@ func (f *File) followGroup() {
 	f.group.mu.Lock()
 	isNew := f.group.seen != f.followed
 	f.group.mu.Unlock()
-	if !isNew {
+	if !isNew || f.now().Sub(f.followedAt).Abs() < followEvery {
 		return
 	}
+	f.followedAt = f.now()
 	now := f.turn() // what has run out is told as such
 	rules, _ := f.inForce(f.content, now)
 	if before := f.rules.Swap(rules); !rules.equal(before) {

@@ -47,13 +47,18 @@ func (f *sharedFile) feed(content string, modified time.Time) {
 	for i, l := range lines {
 		f.ownOf[l.about] = append(f.ownOf[l.about], i)
 	}
+	var fresh, gone []int
+	if !f.isYoung {
+		fresh, gone = f.compare(before, from, again)
+	}
+	taken := f.takeBack(before)
 	if f.isYoung {
-		f.takeBack(before)
 		f.begin(before, from, modified)
 	} else {
-		fresh, gone := f.compare(before, from, again)
-		f.takeBack(before)
 		f.add(fresh, gone)
+	}
+	for _, about := range taken { // what is said instead is told with it
+		f.tellOthers(about)
 	}
 	f.changed()
 }
@@ -75,7 +80,7 @@ func (f *sharedFile) begin(before []ownLine, from []int, modified time.Time) {
 	f.written = min(momentOf(modified), momentOf(f.now()))
 	for i := range f.own {
 		l := &f.own[i]
-		if l.said = 0; from[i] >= 0 && before[from[i]].id == l.id {
+		if l.said = 0; from[i] >= 0 && before[from[i]].id == l.id && !before[from[i]].alone {
 			l.said = before[from[i]].said
 			continue
 		}
@@ -102,9 +107,10 @@ func (f *sharedFile) say(i int, said moment, seen bool) {
 	line := &sharedLine{Rule: l.rule, origin: f.origin}
 	line.From, line.Since = f.host, since.time()
 	said = min(said, maxMoment)
-	if !f.change(l.about, func(known claims) claims {
+	l.alone = !f.change(l.about, func(known claims) claims {
 		return known.with(claim{id: l.id, said: said, seen: seen, sharedLine: line})
-	}) {
+	})
+	if l.alone {
 		l.said = said
 		f.ignore("room", "Overrides of this replica that are not shared: there are more than "+strconv.Itoa(f.most)+
 			" of all files and replicas, or "+strconv.Itoa(maxSharedSize>>20)+" MiB. The further ones hold here only")
@@ -216,8 +222,8 @@ func (f *sharedFile) saidAt(l *ownLine) moment {
 	return 1
 }
 
-// takeBack takes back those of the lines before that the file has no longer. The caller holds mu.
-func (f *sharedFile) takeBack(before []ownLine) {
+// takeBack takes back those of the lines before that the file has no longer, and returns what they were about. The caller holds mu.
+func (f *sharedFile) takeBack(before []ownLine) (taken []subject) {
 	now := moment(0)
 	for i := range before {
 		l := &before[i]
@@ -230,8 +236,9 @@ func (f *sharedFile) takeBack(before []ownLine) {
 		}
 		said := f.saidAt(l)
 		f.change(l.about, func(known claims) claims { return known.without(l.id, said, now, f.origin) })
-		f.tellOthers(l.about)
+		taken = append(taken, l.about)
 	}
+	return taken
 }
 
 // has tells whether the file here has a line. The caller holds mu.
@@ -249,7 +256,7 @@ func (f *sharedFile) compare(before []ownLine, from, again []int) (fresh, gone [
 		case isAgain:
 			l.said = 0
 		case from[i] < 0:
-		case f.topics[l.about] != nil && before[from[i]].id == l.id:
+		case !before[from[i]].alone && before[from[i]].id == l.id:
 			continue
 		case f.isTakenBack(&before[from[i]]):
 			gone = append(gone, i)
@@ -306,6 +313,7 @@ func (f *sharedFile) settle(about subject) {
 	for _, i := range slices.Backward(f.ownOf[about]) {
 		l := &f.own[i]
 		c := f.topics[about].find(l.id)
+		l.alone = l.alone && c == nil
 		switch {
 		case c != nil && l.said == 0 && c.isGone() && c.by == f.origin:
 			// It was not in the file then, so it was written since.
@@ -342,7 +350,7 @@ func (f *sharedFile) rules(now time.Time) *Rules {
 		}
 	}
 	for i := range f.own {
-		if l := &f.own[i]; f.topics[l.about] == nil {
+		if l := &f.own[i]; l.alone {
 			line := &sharedLine{Rule: l.rule}
 			line.From, line.Since = f.host, l.said.time()
 			all = append(all, spoken{l.about, &claim{id: uint64(i), said: l.said, sharedLine: line}})

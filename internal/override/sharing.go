@@ -40,6 +40,7 @@ type Sharing struct {
 	tell  SharingListener
 	now   func() time.Time
 	most  int // maxShared
+	room  int // maxSharedSize
 
 	mu       sync.Mutex // protects what follows, also in what is shared of each file; it is taken while a File has its own
 	publish  func(key string, value []byte)
@@ -48,9 +49,10 @@ type Sharing struct {
 	count    int    // of topics
 	size     int    // octets of their notes
 	fullAt   time.Time
-	waiting  []passing // in the order of their time
-	ignored  map[string]uint64
-	told     map[string]time.Time // when it was told that they are
+	waiting  []passing            // in the order of their time
+	told     map[string]time.Time // when it was told that notes and lines are ignored, by reason
+	early    map[string]earlyNote // those that were too far ahead, by key
+	earlies  int                  // octets of them
 	cleaned  time.Time
 	complain []string // to be told once mu is free
 }
@@ -85,6 +87,7 @@ type sharedFile struct {
 	seen   uint64        // how many changes there were
 
 	// What follows is of the file here, if there is one.
+	isHere  bool // it was, at least
 	origin  uint64
 	readers []*File // the newest is last, and is whose readings count
 	content string  // of the newest reading that counts
@@ -101,6 +104,7 @@ type ownLine struct {
 	rule  Rule
 	said  moment // when it was seen here first; 0 where other replicas do not tell, and it was there at the start
 	id    uint64
+	alone bool // there is no room to share it, so it holds here only
 }
 
 // NewSharing returns a sharing without files, of the replica at a place on a host. No other one has the same of both. Where it
@@ -110,12 +114,9 @@ func NewSharing(host, place string, tell SharingListener) *Sharing {
 }
 
 func newSharing(host, place string, tell SharingListener, now func() time.Time) *Sharing {
-	return &Sharing{host: cutOff(harmless(host), maxFrom), place: place, tell: tell, now: now, most: maxShared, files: make(map[pathSum]*sharedFile),
-		ignored: make(map[string]uint64), told: make(map[string]time.Time)}
+	return &Sharing{host: cutOff(harmless(host), maxFrom), place: place, tell: tell, now: now, most: maxShared, room: maxSharedSize, files: make(map[pathSum]*sharedFile),
+		told: make(map[string]time.Time), early: make(map[string]earlyNote)}
 }
-
-// Host returns that of this replica, as the rules of its files have it.
-func (s *Sharing) Host() string { return s.host }
 
 // Publish has notes told to others from now on, or not where it is nil: first all that there are. A key has up to 400 octets,
 // and a value 700. One without a value is to be forgotten. It must not call back.
@@ -131,7 +132,7 @@ func (s *Sharing) Publish(publish func(key string, value []byte)) {
 	}
 }
 
-// Take takes in a note of another replica. What it cannot use is counted. Nothing of it is kept.
+// Take takes in a note of another replica, whose value it does not keep. What it cannot use is told.
 func (s *Sharing) Take(key string, value []byte) {
 	s.mu.Lock()
 	s.take(key, value)
@@ -148,26 +149,14 @@ func (s *Sharing) unlock() {
 	}
 }
 
-// ignore counts what cannot be used. The caller holds mu.
+// ignore has it told, now and then, that something cannot be used: its "format", "version", "clock" or "room". The caller holds mu.
 func (s *Sharing) ignore(reason, sentence string) {
-	s.ignored[reason]++
 	now := s.now()
 	if last, told := s.told[reason]; told && now.Sub(last).Abs() < complainEvery {
 		return
 	}
 	s.told[reason] = now
 	s.complain = append(s.complain, sentence)
-}
-
-// Ignored returns how many notes and lines were not taken, by reason: "format", "version", "clock" or "room".
-func (s *Sharing) Ignored() map[string]uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	counts := make(map[string]uint64)
-	for reason, n := range s.ignored {
-		counts[reason] = n
-	}
-	return counts
 }
 
 // IsInForce tells whether all that was taken is in force in the files that are there.
@@ -183,6 +172,7 @@ func (s *Sharing) IsInForce() bool {
 }
 
 func (s *Sharing) take(key string, value []byte) {
+	s.dropEarly(key)
 	path, about, err := decodeKey(key)
 	all, valueErr := decodeNote(value)
 	switch {
@@ -196,6 +186,7 @@ func (s *Sharing) take(key string, value []byte) {
 	if latest := momentOf(s.now().Add(maxAhead)); all.last() > latest {
 		s.ignore("clock", fmt.Sprintf("An override of another replica for %s is from %s, more than %v ahead, and is not taken over: want its clock "+
 			"or that of this machine set right", about, timeString(all.last().time()), maxAhead))
+		s.keepEarly(key, value, all.last())
 		return
 	}
 	if len(all) == 0 {
@@ -203,6 +194,7 @@ func (s *Sharing) take(key string, value []byte) {
 	}
 	f := s.file(path)
 	if !f.change(about, func(known claims) claims { return known.with(all...) }) {
+		f.dropEmpty()
 		s.ignore("room", fmt.Sprintf("Overrides of other replicas are not taken over: there are more than %d, or %d MiB", s.most, maxSharedSize>>20))
 		return
 	}
@@ -218,6 +210,54 @@ func (s *Sharing) file(path pathSum) *sharedFile {
 		s.files[path] = f
 	}
 	return f
+}
+
+// earlyNote is one that is not taken in because of its time.
+type earlyNote struct {
+	value []byte
+	last  moment
+}
+
+// keepEarly keeps a note, as far as there is room, until a clock is set right or there is another one with its key. The caller holds mu.
+func (s *Sharing) keepEarly(key string, value []byte, last moment) {
+	if size := len(key) + len(value); s.earlies+size <= s.room/2 {
+		s.early[key] = earlyNote{slices.Clone(value), last}
+		s.earlies += size
+	}
+}
+
+func (s *Sharing) dropEarly(key string) {
+	if n, kept := s.early[key]; kept {
+		delete(s.early, key)
+		s.earlies -= len(key) + len(n.value)
+	}
+}
+
+// minds has what is not too far ahead any more taken in, and, once the clock was set back, what is too far ahead forgotten: the lines
+// of the files here are as new then as if it were a start. The caller holds mu.
+func (s *Sharing) minds(now time.Time) {
+	latest := momentOf(now.Add(maxAhead))
+	for key, n := range s.early {
+		if n.last <= latest {
+			s.take(key, n.value)
+		}
+	}
+	if s.newest <= momentOf(now.Add(maxAhead+time.Minute)) {
+		return
+	}
+	s.newest = 0
+	for _, f := range s.files {
+		for about, t := range f.topics {
+			if t.last() > latest {
+				f.forget(about)
+			}
+			s.newest = max(s.newest, min(t.last(), latest))
+		}
+		if f.isRead {
+			f.own, f.isRead = nil, false
+			f.feed(f.content, now)
+		}
+	}
 }
 
 // moment returns one that is later than all others. The caller holds mu.
@@ -262,7 +302,11 @@ func (f *sharedFile) changed() {
 
 // hasRoom makes room for more topics and octets, as far as that goes. The caller holds mu.
 func (s *Sharing) hasRoom(topics, octets int) bool {
-	fits := func() bool { return s.count+topics <= s.most && s.size+octets <= maxSharedSize }
+	room := s.room
+	if topics == 0 {
+		room += room / 8 // so that a drain can be taken back when there is no room for more of them
+	}
+	fits := func() bool { return s.count+topics <= s.most && s.size+octets <= room }
 	if fits() {
 		return true
 	}
@@ -317,15 +361,20 @@ func (s *Sharing) clean(now time.Time) {
 	}
 	s.cleaned = now
 	old := momentOf(now.Add(-forgetAfter))
-	for path, f := range s.files {
+	for _, f := range s.files {
 		for about, t := range f.topics {
 			if !f.isOwn(about) && t.isSpent(now) && t.end() < old {
 				f.forget(about)
 			}
 		}
-		if len(f.topics) == 0 && len(f.readers) == 0 && !f.isRead {
-			delete(s.files, path)
-		}
+		f.dropEmpty()
+	}
+}
+
+// dropEmpty drops what is shared of a file that is not here, where that is nothing. The caller holds mu.
+func (f *sharedFile) dropEmpty() {
+	if len(f.topics) == 0 && !f.isHere {
+		delete(f.files, f.sum)
 	}
 }
 
@@ -385,6 +434,7 @@ func (s *Sharing) turn() {
 	if s.waiting = s.waiting[due:]; len(s.waiting) == 0 {
 		s.waiting = nil
 	}
+	s.minds(now)
 	s.clean(now)
 }
 

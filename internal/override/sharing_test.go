@@ -502,20 +502,51 @@ func TestSharingClocks(t *testing.T) {
 	// Beyond that nothing is taken, and it is told once.
 	w := newWorld(t, "", "")
 	a, b := w.replicas[0], w.replicas[1]
-	a.s.now = func() time.Time { return w.now.Add(maxAhead + time.Minute) }
+	a.s.now = func() time.Time { return w.now.Add(maxAhead + time.Hour) }
 	a.write("192.0.2.7 down\n192.0.2.8 down\n")
 	w.settle()
 	b.write("192.0.2.7 up\n")
 	w.settle()
-	if got := b.inForce(false); got != "192.0.2.7 up" || b.s.Ignored()["clock"] < 2 {
-		t.Errorf("%q is in force, %v ignored", got, b.s.Ignored())
+	if got := b.inForce(false); got != "192.0.2.7 up" {
+		t.Errorf("%q is in force", got)
 	}
 	if logged := strings.Join(b.log.take(), "\n"); strings.Count(logged, "more than 24h0m0s ahead, and is not taken over") != 1 {
 		t.Errorf("logged %s", logged)
 	}
+	// Once it is set right, what it has said counts, and what was said in knowledge of it does.
+	a.s.now = b.s.now
+	w.settle()
+	w.settle()
+	if got := w.agree("a clock that was set back"); got != "192.0.2.7 down; 192.0.2.8 down" {
+		t.Errorf("a clock that was set back: %q", got)
+	}
+	b.write(b.content + "192.0.2.7 auto\n")
+	w.settle()
+	if got := w.agree("after that"); got != "192.0.2.7 auto; 192.0.2.8 down" {
+		t.Errorf("after that: %q", got)
+	}
+	w.now = w.now.Add(2 * time.Hour)
+	w.settle()
+	if got := w.agree("later"); got != "192.0.2.7 auto; 192.0.2.8 down" {
+		t.Errorf("later: %q", got)
+	}
+	// A machine whose clock is late has everything once that is set right.
+	b.stop()
+	b.write("")
+	b.start()
+	b.s.now = func() time.Time { return w.now.Add(-2 * maxAhead) }
+	w.settle()
+	if got := b.inForce(false); got != "" {
+		t.Errorf("with a clock that is late: %q", got)
+	}
+	b.s.now = a.s.now
+	w.settle()
+	if got := w.agree("a clock that was late"); got != "192.0.2.7 down; 192.0.2.8 down" || len(b.s.early) != 0 || b.s.earlies != 0 {
+		t.Errorf("a clock that was late: %q, %d notes of %d octets are kept", got, len(b.s.early), b.s.earlies)
+	}
 }
 
-// Notes that cannot be used do nothing, are counted by their reason, and told once in an hour.
+// Notes that cannot be used do nothing, and are told once in an hour.
 func TestSharingIgnores(t *testing.T) {
 	w := newWorld(t, "192.0.2.7 down\n")
 	a := w.replicas[0]
@@ -533,9 +564,6 @@ func TestSharingIgnores(t *testing.T) {
 			t.Errorf("logged %q", logged)
 		}
 		w.pass(int(complainEvery / time.Second))
-	}
-	if got, want := a.s.Ignored(), map[string]uint64{"format": 4000, "version": 2000}; !maps.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 	if got := a.inForce(false); got != "192.0.2.7 down" {
 		t.Errorf("%q is in force", got)
@@ -593,6 +621,91 @@ func TestSharingBounds(t *testing.T) {
 		if r.s.count != 0 || r.s.size != 0 || len(r.notes) != 0 {
 			t.Errorf("%d topics of %d octets, %d notes are left", r.s.count, r.s.size, len(r.notes))
 		}
+	}
+}
+
+// Where there is no room for more, what is drained can be taken back everywhere, and what is beyond that holds where it is written,
+// also of what others tell of. It is shared once there is room.
+func TestSharingFull(t *testing.T) {
+	var drained strings.Builder
+	for i := range 50 {
+		fmt.Fprintf(&drained, "192.0.2.%d down\n", i)
+	}
+	w := newWorld(t, "", "")
+	a, b := w.replicas[0], w.replicas[1]
+	says := func(r *replica, addr string) string {
+		rule, _ := r.f.Rules().Find(netip.MustParseAddr(addr), 80)
+		return rule.Says.String()
+	}
+	a.write(drained.String())
+	w.settle()
+	a.s.room, b.s.room = a.s.size, b.s.size
+	b.write("192.0.2.200 down\n192.0.2.7 auto\n")
+	w.settle()
+	if says(a, "192.0.2.7") != "auto" || says(b, "192.0.2.7") != "auto" || says(a, "192.0.2.200") != "auto" || says(b, "192.0.2.200") != "down" {
+		t.Errorf("%s\nand %s", a.inForce(true), b.inForce(true))
+	}
+	a.s.room, b.s.room = 0, 0
+	b.write("192.0.2.200 down\n192.0.2.7 auto\n192.0.2.8 auto\n")
+	w.settle()
+	if says(a, "192.0.2.8") != "down" || says(b, "192.0.2.8") != "auto" || says(b, "192.0.2.200") != "down" {
+		t.Errorf("%s\nand %s", a.inForce(true), b.inForce(true))
+	}
+	a.s.room, b.s.room = maxSharedSize, maxSharedSize
+	b.write("# again\n" + b.content)
+	w.settle()
+	w.agree("with room again")
+	if says(a, "192.0.2.8") != "auto" || says(a, "192.0.2.200") != "down" {
+		t.Errorf("with room again: %s", a.inForce(true))
+	}
+}
+
+// Notes about any number of other files take up no room where there is none.
+func TestSharingOtherFiles(t *testing.T) {
+	w := newWorld(t, "")
+	a := w.replicas[0]
+	a.s.most = 10
+	told := claims{{said: momentOf(w.now), seen: true, sharedLine: &sharedLine{Rule: Rule{Says: Down, Since: w.now}}}}
+	for i := range 1000 {
+		a.s.Take(encodeKey(sumOf(fmt.Sprint(i)), subject{prefix: single(netip.MustParseAddr("192.0.2.7"))}), told.encode())
+	}
+	if files := len(a.s.files); files != 11 {
+		t.Errorf("%d files are known, want one here and 10 of others", files)
+	}
+}
+
+// What comes from others within a while is few changes to tell.
+func TestSharingFlood(t *testing.T) {
+	w := newWorld(t, "", "")
+	a, b := w.replicas[0], w.replicas[1]
+	a.write("192.0.2.7 down\n192.0.2.8 down\n192.0.2.9 down\n")
+	b.log.take()
+	w.now = w.now.Add(time.Minute)
+	follow := func() string {
+		b.f.glance()
+		return fmt.Sprint(len(b.f.Rules().Sorted()), " rules, ", len(b.log.take()), " lines")
+	}
+	keys := slices.Sorted(maps.Keys(a.notes))
+	for i, want := range []string{"1 rules, 2 lines", "1 rules, 0 lines", "1 rules, 0 lines"} {
+		b.s.Take(keys[i], a.notes[keys[i]])
+		if got := follow(); got != want {
+			t.Errorf("note %d: %s, want %s", i+1, got, want)
+		}
+	}
+	w.now = w.now.Add(followEvery)
+	if got, want := follow(), "3 rules, 3 lines"; got != want {
+		t.Errorf("then: %s, want %s", got, want)
+	}
+}
+
+// Who edits a line, or says the same in other words, does not have others see it gone meanwhile.
+func TestSharingEdit(t *testing.T) {
+	w := newWorld(t, "192.0.2.7 down # kernel\n")
+	a, told := w.replicas[0], 0
+	a.s.Publish(func(string, []byte) { told++ })
+	a.write("192.0.2.7 down # kernel update\n")
+	if told != 2 {
+		t.Errorf("%d notes, want one of what there was and one of the edit", told)
 	}
 }
 

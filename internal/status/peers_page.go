@@ -49,11 +49,6 @@ func (g *group) Rule() string {
 	return rule + ", all of the site of this replica."
 }
 
-// Sites tells whether a site has a name.
-func (g *group) Sites() bool {
-	return slices.ContainsFunc(g.Members, func(m member) bool { return m.Site != "" })
-}
-
 // Differ tells what replicas should have in common and do not, empty where there is nothing.
 func (g *group) Differ() string {
 	self := g.self()
