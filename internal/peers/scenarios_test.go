@@ -322,6 +322,43 @@ func TestCrashAndPause(t *testing.T) {
 	}
 }
 
+// Who finds out last that a member is in doubt already hears those who check in its place for others. They change nothing.
+func TestDoubtLate(t *testing.T) {
+	const notice = 5 * time.Second
+	for _, tt := range []struct {
+		name   string
+		others []voice
+		want   bool
+	}{
+		{"one has said up for long", []voice{{opinion: opinion{word: health.SaysUp}}}, true},
+		{"and another one says so now", []voice{{opinion: opinion{word: health.SaysUp}}, {opinion: opinion{word: health.SaysUp}, said: int64(9 * time.Second)}}, true},
+		{"none but now", []voice{{opinion: opinion{word: health.SaysUp}, said: int64(9 * time.Second)}}, false},
+		{"one says down, too", []voice{{opinion: opinion{word: health.SaysUp}}, {opinion: opinion{word: health.SaysDown}}}, false},
+	} {
+		r := &record{voices: append([]voice{{opinion: opinion{word: health.SaysDown}}}, tt.others...)}
+		for i := range r.voices {
+			r.voices[i].member = newMember(string(rune('a'+i)), 0)
+			r.voices[i].member.alive = true
+		}
+		if got := new(core).isContradicted(r, &r.voices[0], notice, int64(10*time.Second)); got != tt.want {
+			t.Errorf("%s: contradicted %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
+// That a member is silent is told. That it finishes no checks either follows from that.
+func TestSilentIsNotStuck(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		c := &core{self: newMember("a", 0), linesLeft: maxLines}
+		m := newMember("b", 0)
+		m.greeted, m.alive, m.stuck, m.told.joined, m.told.lost = true, alive, true, true, !alive
+		c.tellMember(m, 1)
+		if told := len(c.news) > 0; told != alive {
+			t.Errorf("alive %t: told %t", alive, told)
+		}
+	}
+}
+
 // deaf is a prober from which nothing ever comes back.
 type deaf struct{}
 
