@@ -99,7 +99,7 @@ func TestComplaints(t *testing.T) {
 	}
 	c.refuse(misled, at)
 	c.refuse(replay, at)
-	if got, want := lines.drain(), "Warning: Peers: 1 packets or connections were refused (key 1). The last was from 192.0.2.1:7946: it is not sealed with a key in the key file here"; got != want {
+	if got, want := lines.drain(), "Warning: Peers: 1 packet or connection was refused (key 1). The last was from 192.0.2.1:7946: it is not sealed with a key in the key file here"; got != want {
 		t.Errorf("told %q, want %q", got, want)
 	}
 	c.due.Store(0)

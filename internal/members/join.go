@@ -34,7 +34,7 @@ const (
 // Joined is what came of joining a place.
 type Joined struct {
 	Place string
-	Err   error // of the last time, nil where it worked
+	Err   error // of the last time, nil where it worked or a member is there by now
 }
 
 // joiner joins places, and the addresses of members that are gone.
@@ -118,7 +118,11 @@ func (j *joiner) report() []Joined {
 	defer j.mu.Unlock()
 	var all []Joined
 	for _, place := range j.places {
-		all = append(all, Joined{place, j.results[place]})
+		err := j.results[place]
+		if at, isName := netip.ParseAddrPort(place); isName == nil && j.members.transport.members.isAt(netip.AddrPortFrom(at.Addr().Unmap(), at.Port())) {
+			err = nil // it has joined us meanwhile
+		}
+		all = append(all, Joined{place, err})
 	}
 	return all
 }

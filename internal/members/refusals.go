@@ -106,7 +106,11 @@ func (c *complaints) news() string {
 		}
 		c.told[why] = n
 	}
-	return fmt.Sprintf("%d packets or connections were refused (%s)", sum, strings.Join(parts, ", "))
+	what := "packets or connections were"
+	if sum == 1 {
+		what = "packet or connection was"
+	}
+	return fmt.Sprintf("%d %s refused (%s)", sum, what, strings.Join(parts, ", "))
 }
 
 // meaning tells people what a reason is.

@@ -234,9 +234,9 @@ func TestStrangers(t *testing.T) {
 		told    string // by whom it wants to join
 	}{
 		{"127.0.0.9:0", keyA, "closes connections from here, want this replica among those that it allows",
-			"Warning: Peers: 1 packets or connections were refused (source 1). The last was from 127.0.0.9"},
+			"Warning: Peers: 1 packet or connection was refused (source 1). The last was from 127.0.0.9"},
 		{"127.0.0.4:0", keyB, "has other keys, want the first line of the key file here in its key file, too",
-			"Warning: Peers: 1 packets or connections were refused (key 1). The last was from 127.0.0.4"},
+			"Warning: Peers: 1 packet or connection was refused (key 1). The last was from 127.0.0.4"},
 	} {
 		a.transport.complain.due.Store(0) // the pause is over
 		a.drain()
