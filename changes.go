@@ -102,12 +102,12 @@ func reasonOf(err error) string {
 func (e *change) String() string {
 	target := titleOf(e.target.Endpoint, e.target.Answered)
 	switch {
-	case e.tally.Of > 0:
+	case e.tally.Of > 1 || e.tally.Of == 1 && (e.run == 0 || e.bySites):
 		return fmt.Sprintf("%s is %s: %s%s", target, e.to, countOf(e.tally, e.to, e.bySites), e.here())
-	case e.to != health.Down && e.run == 0:
-		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, e.to)
+	case e.run == 0 && (e.to == health.Down || e.own == health.Checking || e.own == health.Unable):
+		return fmt.Sprintf("%s is %s: nobody else observes it any more, so that the own checks decide", target, e.to)
 	case e.run == 0:
-		return fmt.Sprintf("%s is down: nobody else observes it any more, so that the own checks decide", target)
+		return fmt.Sprintf("%s is %s: it went down just before verdicts were frozen", target, e.to)
 	default:
 		line := fmt.Sprintf("%s is %s: %s", target, e.to, e.row("this machine has"))
 		if e.damping > 0 {
@@ -157,27 +157,32 @@ func (e *change) here() string {
 
 // countOf tells how many of those who are counted say that a target is in a state.
 func countOf(t health.Tally, state health.State, bySites bool) string {
-	who, say := counted(t.Of, bySites)
 	switch state {
 	case health.Down:
-		return fmt.Sprintf("%d of %d %s %s so", t.Down, t.Of, who, say)
+		return counted(t.Down, t.Of, bySites) + " so"
 	case health.Up:
-		return fmt.Sprintf("%d of %d %s %s so", t.Up, t.Of, who, say)
+		return counted(t.Up, t.Of, bySites) + " so"
 	default:
-		return fmt.Sprintf("%d of %d %s %s down, and none says up", t.Down, t.Of, who, say)
+		return counted(t.Down, t.Of, bySites) + " down, and none says up"
 	}
 }
 
-// counted returns the noun and the verb for so many who are counted.
-func counted(of int, bySites bool) (who, say string) {
-	who, say = "observer", "says"
+// counted says of so many of those who are counted that they say something.
+func counted(n, of int, bySites bool) string {
+	who, say := "observer", "say"
 	if bySites {
 		who = "site"
 	}
-	if of != 1 {
-		who, say = who+"s", "say"
+	if n == 1 {
+		say = "says"
 	}
-	return who, say
+	if n == 1 && of == 1 {
+		return fmt.Sprintf("the only %s %s", who, say)
+	}
+	if of != 1 {
+		who += "s"
+	}
+	return fmt.Sprintf("%d of %d %s %s", n, of, who, say)
 }
 
 // titleOf names a target, and the addresses that are answered instead of its own.

@@ -34,7 +34,6 @@ func (e *dispute) String() string {
 	if d.Own == health.SaysDown {
 		own = health.Down
 	}
-	who, say := counted(d.Tally.Of, e.bySites)
-	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %d of %d %s %s down", target, own, d.InForce,
-		d.Tally.Down, d.Tally.Of, who, say)
+	return fmt.Sprintf("This replica disagrees about %s: by its own checks it is %s, but in force is %s, since %s down", target, own, d.InForce,
+		counted(d.Tally.Down, d.Tally.Of, e.bySites))
 }

@@ -34,10 +34,10 @@ func TestDisputes(t *testing.T) {
 	const agrees = "This replica no longer disagrees about 10.0.0.1:443 (answered as 192.0.2.7), which is "
 	lines := journalTake(logged)
 	journalExpect(t, lines,
-		"[WARNING] "+disagrees+"down, but in force is up, since 1 of 3 observers say down",
+		"[WARNING] "+disagrees+"down, but in force is up, since 1 of 3 observers says down",
 		"[INFO] "+agrees+"up",
 		"[WARNING] "+disagrees+"up, but in force is down, since 2 of 3 observers say down",
-		"[WARNING] "+disagrees+"down, but in force is unknown, since 1 of 2 observers say down",
+		"[WARNING] "+disagrees+"down, but in force is unknown, since 1 of 2 observers says down",
 		"[INFO] "+agrees+"down")
 	for i, state := range []string{"up", "up", "down", "unknown", "down"} {
 		e := j.events.All()[i]

@@ -117,17 +117,21 @@ func TestJournalOfReplicas(t *testing.T) {
 		{health.Change{From: health.Down, To: health.Up, Own: health.Unable, Tally: three(2, 1)}, false,
 			"is up: 2 of 3 observers say so; here checks lead to no verdict", "inconclusive"},
 		{health.Change{From: health.Down, To: health.Up, Own: health.SaysUp, Tally: health.Tally{Up: 1, Down: 1, Of: 2}, Run: 2, Result: checker.Answered}, false,
-			"is up: 1 of 2 observers say so; here 2 of 2 checks answered", "answered"},
+			"is up: 1 of 2 observers says so; here 2 of 2 checks answered", "answered"},
 		{health.Change{From: health.Down, To: health.Up, Own: health.SaysDown, Tally: three(2, 1), Result: checker.Timeout}, true,
 			"is up: 2 of 3 sites say so; here it is down", "timeout"},
 		{health.Change{From: health.Down, To: health.Unknown, Own: health.SaysDown, Tally: health.Tally{Down: 1, Of: 2}, Result: checker.Timeout}, false,
-			"is unknown: 1 of 2 observers say down, and none says up; here it is down", "timeout"},
+			"is unknown: 1 of 2 observers says down, and none says up; here it is down", "timeout"},
 		{health.Change{From: health.Up, To: health.Down, Own: health.SaysUp, Tally: health.Tally{Down: 1, Of: 1}, Result: checker.Answered}, false,
-			"is down: 1 of 1 observer says so; here it is up", "answered"},
+			"is down: the only observer says so; here it is up", "answered"},
+		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Tally: health.Tally{Down: 1, Of: 1}, Run: 3, Result: checker.Timeout}, false,
+			"is down: 3 of 3 checks failed: timeout", "timeout"},
 		// Nobody else observes it.
 		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Run: 3, Result: checker.Timeout}, true, "is down: 3 of 3 checks failed: timeout", "timeout"},
 		{health.Change{From: health.Up, To: health.Down, Own: health.SaysDown, Result: checker.Timeout}, false,
 			"is down: nobody else observes it any more, so that the own checks decide", "timeout"},
+		{health.Change{From: health.Down, To: health.Up, Own: health.Checking, Result: checker.Timeout}, false,
+			"is up: nobody else observes it any more, so that the own checks decide", "timeout"},
 	} {
 		logged := lab.CaptureLog(t)
 		j := newJournal(events.New())

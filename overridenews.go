@@ -76,11 +76,13 @@ func (n *overrideNews) changed(path string) {
 	}
 }
 
-// inForce tells that a file is in force, if there was a change or a problem.
-func (n *overrideNews) inForce(path string) {
+// inForce tells that a file is in force, if there was a change or a problem. Until the instance takes over, that of another
+// one says nothing of the rules in force: these may be those before the problem still.
+func (n *overrideNews) inForce(file *override.File) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if rules := n.rules(path); rules != nil {
+	path := file.Path()
+	if rules := n.rules(path); rules != nil && n.of.settings.overrides[path] == file {
 		n.tellInForce(path, rules)
 	}
 }
@@ -141,13 +143,14 @@ func (n *overrideNews) tellInForce(path string, rules *override.Rules) {
 }
 
 // open opens a file of overrides, and has what happens to it told by the log and by events.
-func (n *overrideNews) open(path string) (*override.File, error) {
-	return override.Open(path, override.Listener{
+func (n *overrideNews) open(path string) (file *override.File, err error) {
+	file, err = override.Open(path, override.Listener{
 		Infof:     log.Infof,
 		Errorf:    log.Errorf,
 		Recovered: reportPanic,
 		Changed:   func(string, override.Change) { n.changed(path) },
-		InForce:   func(string) { n.inForce(path) },
+		InForce:   func(string) { n.inForce(file) },
 		Rejected:  func(line string) { n.rejected(path, line) },
 	})
+	return file, err
 }

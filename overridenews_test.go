@@ -157,6 +157,40 @@ func TestOverrideNews(t *testing.T) {
 	}
 }
 
+// During a reload the new instance may see first that a mistake is gone. What is in force then is what was before it.
+func TestOverrideNewsMended(t *testing.T) {
+	lab.CaptureLog(t)
+	path := lab.File(t, "rules", "192.0.2.1 down\n192.0.2.2 down\n")
+	n := &overrideNews{events: events.New()}
+	old := overrideInstance(t, n, path)
+	n.follow(old)
+	next := overrideInstance(t, n, path).settings.overrides[path]
+	next.Start()
+	before := eventsNewest(n.events)
+	for _, step := range []struct {
+		content string
+		rules   int // that the new instance has in force at last
+		failed  bool
+	}{{"nonsense\n", 2, true}, {"192.0.2.2 down\n", 1, false}} {
+		lab.FileIn(t, filepath.Dir(path), "rules", step.content)
+		lab.Until(t, "the new instance to see it", func() bool {
+			rules, _, failed := next.Report()
+			return failed == step.failed && rules == step.rules
+		})
+	}
+	next.Stop() // nothing is told any more
+	got := eventsSince(n.events, before)
+	if len(got) != 1 || !strings.Contains(got[0], "Overrides stay as they were") {
+		t.Errorf("got %q, want that the file has a mistake, and nothing of what the old instance has in force", got)
+	}
+	old.settings.overrides[path].Start()
+	lab.Until(t, "the old instance to see it", func() bool { return eventsNewest(n.events) > before+2 })
+	want := []string{"override: Override: 192.0.2.1 is auto, was down", "overrides: Overrides in force from " + path + ": 1"}
+	if got := eventsSince(n.events, before+1); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // Rules that end by themselves are told when they do. No event of their file follows, neither then nor with the next reload.
 func TestOverrideNewsEnd(t *testing.T) {
 	lab.CaptureLog(t)

@@ -222,3 +222,15 @@ func TestJoinErrors(t *testing.T) {
 		}
 	}
 }
+
+// Who could not be joined and has joined us meanwhile is no problem any more, before the next time that it is tried.
+func TestJoinedMeanwhile(t *testing.T) {
+	_, j, _ := newVillage("192.0.2.2:7946", "192.0.2.3:7946")
+	j.round(t.Context())
+	j.members.transport.members.byName["b"] = place{at: netip.MustParseAddrPort("192.0.2.2:7946")}
+	for i, r := range j.report() {
+		if isThere := i == 0; (r.Err == nil) != isThere {
+			t.Errorf("%s: %v", r.Place, r.Err)
+		}
+	}
+}

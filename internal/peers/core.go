@@ -38,6 +38,8 @@ const (
 	// piece is how many records or topics are looked at before the lock is given up for a moment.
 	piece = 512
 
+	// maxRecheck bounds for how long what was said before an absence does not count.
+	maxRecheck = 10 * time.Second
 	// maxInbox bounds what has arrived and was not looked at yet.
 	maxInbox = 16 << 20
 )
@@ -72,6 +74,9 @@ type core struct {
 	byTarget   map[*health.Target]*topic
 	refused    map[key]int64 // subjects that this replica said it cannot check, and until when that holds
 
+	// recheck is for how long the words do not count that a replica said before it was lost or stopped. By then it has checked
+	// all targets anew, since they are all due, if their timeouts are not too long.
+	recheck    time.Duration
 	notices    map[uint64]time.Duration // of settings: how long it takes to notice that a target has changed
 	topicsWith map[uint64]int           // how many have certain settings
 
@@ -160,12 +165,13 @@ func (c *core) configure(config Config) {
 	c.self.site, c.self.quorum, c.self.shaker, c.self.observers = config.Site, config.Quorum, config.Shaker, byte(c.observers)
 	c.self.longest = 0
 	offered := make(map[uint64]claim)
-	c.notices = make(map[uint64]time.Duration)
+	c.notices, c.recheck = make(map[uint64]time.Duration), time.Second
 	for _, k := range config.Offers {
 		s := health.SettingsOf(k)
 		settings := health.Fingerprint(k)
 		offered[settings] = claim{offered: true}
 		c.notices[settings] = s.Notices()
+		c.recheck = max(c.recheck, min(s.Notices()-s.Interval, maxRecheck))
 		c.self.longest = max(c.self.longest, s.Timeout)
 	}
 	for settings := range c.self.offers {
@@ -497,6 +503,10 @@ func (c *core) passTime() {
 		for _, m := range c.members {
 			m.pause(late, now)
 		}
+		if late > int64(silentAfter) {
+			c.self.outdate(c.ledger.newest, now+int64(c.recheck))
+			c.reseat()
+		}
 	}
 	c.tickAt = now + int64(tick)
 	c.appraise(now)
@@ -533,14 +543,25 @@ func (c *core) passSecond(now int64) {
 func (c *core) appraise(now int64) {
 	were, are := 0, 0
 	for _, m := range c.members {
+		if m.stale > 0 && now >= m.freshAt {
+			m.outdate(0, 0)
+			c.reseat()
+		}
 		if m.self {
 			continue
 		}
 		if m.alive {
 			were++
 		}
+		was := m.alive
 		if m.appraise(now) {
 			c.reseat()
+		}
+		switch {
+		case was && !m.alive:
+			m.outdate(m.newest, math.MaxInt64)
+		case !was && m.alive && m.stale > 0:
+			m.outdate(m.stale, now+int64(c.recheck))
 		}
 		if m.alive {
 			are++

@@ -15,6 +15,7 @@ type topic struct {
 	targets []*health.Target
 	spoken  *health.Target // the first, also when it has left
 	own     opinion        // by own checks; InForce is that of the monitor
+	wordAt  uint64         // the number that an entry would have had when the own word was said first
 	inForce health.State
 	decided health.Decision // last
 	// notice is how long it takes to notice that the target has changed.
@@ -63,6 +64,9 @@ func (c *core) Decide(t *health.Target, own health.Opinion) health.Decision {
 	}
 	now := c.now()
 	if t == x.targets[0] {
+		if own.Word != x.own.word {
+			x.wordAt = c.ledger.newest + 1
+		}
 		x.own = opinion{own.Word, own.InForce, own.Result, shortTrip(own.RTT)}
 		x.queued = false
 	}
@@ -106,8 +110,8 @@ func (c *core) conclude(x *topic, d health.Decision, now int64) {
 		said = opinion{word: health.Unable}
 	case !d.Observes:
 		said = c.hint(x)
-	case said.word == health.NoWord:
-		said.word = health.Checking
+	default:
+		said.word = c.ownWord(x)
 	}
 	c.say(x.record, said, now)
 	c.compare(x, d, now)

@@ -82,8 +82,8 @@ func (c *core) isContradicted(r *record, x *voice, notice time.Duration, now int
 		if v.member == x.member || !v.member.isCandidate() || !v.member.mayVote(v.word) || v.member.site != x.member.site {
 			continue
 		}
-		if x.member.inDoubt && v.word == health.SaysUp && time.Duration(now-v.said) <= notice {
-			continue // one that checks in its place
+		if v.word == health.SaysUp && time.Duration(now-v.said) <= notice {
+			continue // one that checks in its place, for those who found out first that it is in doubt
 		}
 		others = append(others, health.Opinion{Word: v.word, Age: time.Duration(now - v.said)})
 	}

@@ -61,7 +61,11 @@ type member struct {
 	level                 uint64 // of have
 	levelMoved            int64  // when that was last another one, or nothing was missing
 	doubtful              int    // hosts where it is contradicted, as of when it came in doubt
-	told                  teller
+	// stale is the number of the newest entry that it had told when it was lost, or stopped. Until freshAt it may not have
+	// checked since what it said by then.
+	stale   uint64
+	freshAt int64
+	told    teller
 }
 
 // claim is whether settings are offered, by the entry with a number.
@@ -161,6 +165,14 @@ func (m *member) appraise(now int64) bool {
 	changed := alive != m.alive || stuck != m.stuck || behind != m.behind
 	m.alive, m.stuck, m.behind = alive, stuck, behind
 	return changed
+}
+
+// outdate has what it has said up to an entry count as [health.Checking] until then, see core.recheck.
+func (m *member) outdate(number uint64, until int64) { m.stale, m.freshAt = number, until }
+
+// isStale tells whether a word, told by an entry with this number, may be one that it has not checked since it was away.
+func (m *member) isStale(w health.Word, number uint64) bool {
+	return number <= m.stale && (w == health.SaysUp || w == health.SaysDown)
 }
 
 // pause takes the time out that this process was stopped, up to now. What has arrived since is not moved into the future.

@@ -77,7 +77,7 @@ func (c *core) tellMember(m *member, now int64) {
 		if !m.frozen {
 			line = fmt.Sprintf("Peer %s: verdicts are not frozen there any more", m.describe())
 		}
-	case is.stuck != m.stuck:
+	case is.stuck != m.stuck && m.alive:
 		is.stuck, warning = m.stuck, m.stuck
 		line = fmt.Sprintf("Peer %s finishes no checks: its verdicts do not count", m.describe())
 		if !m.stuck {

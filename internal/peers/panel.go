@@ -124,10 +124,22 @@ func (c *core) convene(t *topic, candidates []*member, now int64) (p panel) {
 
 // wordOf returns what a member says of a topic. This replica is never silent.
 func (c *core) wordOf(t *topic, m *member) health.Word {
-	if !m.self {
-		return t.record.opinionOf(m).word
+	if m.self {
+		return c.ownWord(t)
 	}
-	if t.own.word == health.NoWord {
+	v := t.record.voice(m)
+	switch {
+	case v == nil:
+		return health.NoWord
+	case m.isStale(v.word, v.number):
+		return health.Checking
+	}
+	return v.word
+}
+
+// ownWord returns what this replica says of a topic.
+func (c *core) ownWord(t *topic) health.Word {
+	if t.own.word == health.NoWord || c.self.isStale(t.own.word, t.wordAt) {
 		return health.Checking
 	}
 	return t.own.word
@@ -172,8 +184,10 @@ func (c *core) decide(t *topic, now int64) health.Decision {
 		return health.Decision{Alone: true, Observes: true}
 	}
 	inForce := t.own.inForce
-	if inForce == health.Unknown {
-		inForce = c.inForceElsewhere(t)
+	if inForce == health.Unknown || c.self.stale > 0 {
+		if elsewhere := c.inForceElsewhere(t); elsewhere != health.Unknown {
+			inForce = elsewhere
+		}
 	}
 	d := health.Decision{Observes: own.checks, RTT: c.shortestTrip(t)}
 	d.State, d.Tally = c.count(t, own.all(), inForce)
@@ -216,6 +230,9 @@ func (c *core) signature(checks bool) uint64 {
 	}
 	for _, m := range c.voters {
 		x = health.Weight(x, m.hash)
+		if m.stale > 0 {
+			x++
+		}
 	}
 	return x
 }

@@ -360,6 +360,43 @@ func TestCrashAndPause(t *testing.T) {
 	}
 }
 
+// Who finds out last that a member is in doubt already hears those who check in its place for others. They change nothing.
+func TestDoubtLate(t *testing.T) {
+	const notice = 5 * time.Second
+	for _, tt := range []struct {
+		name   string
+		others []voice
+		want   bool
+	}{
+		{"one has said up for long", []voice{{opinion: opinion{word: health.SaysUp}}}, true},
+		{"and another one says so now", []voice{{opinion: opinion{word: health.SaysUp}}, {opinion: opinion{word: health.SaysUp}, said: int64(9 * time.Second)}}, true},
+		{"none but now", []voice{{opinion: opinion{word: health.SaysUp}, said: int64(9 * time.Second)}}, false},
+		{"one says down, too", []voice{{opinion: opinion{word: health.SaysUp}}, {opinion: opinion{word: health.SaysDown}}}, false},
+	} {
+		r := &record{voices: append([]voice{{opinion: opinion{word: health.SaysDown}}}, tt.others...)}
+		for i := range r.voices {
+			r.voices[i].member = newMember(string(rune('a'+i)), 0)
+			r.voices[i].member.alive = true
+		}
+		if got := new(core).isContradicted(r, &r.voices[0], notice, int64(10*time.Second)); got != tt.want {
+			t.Errorf("%s: contradicted %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}
+
+// That a member is silent is told. That it finishes no checks either follows from that.
+func TestSilentIsNotStuck(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		c := &core{self: newMember("a", 0), linesLeft: maxLines}
+		m := newMember("b", 0)
+		m.greeted, m.alive, m.stuck, m.told.joined, m.told.lost = true, alive, true, true, !alive
+		c.tellMember(m, 1)
+		if told := len(c.news) > 0; told != alive {
+			t.Errorf("alive %t: told %t", alive, told)
+		}
+	}
+}
+
 // deaf is a prober from which nothing ever comes back.
 type deaf struct{}
 
@@ -671,4 +708,48 @@ func TestOldWordsDoNotDecide(t *testing.T) {
 			h.expectLine(t, 0, "does not arrive")
 		}
 	})
+}
+
+// What a replica said before it was stopped, or lost, does not bring a target back that has died since. It says it again when
+// it has checked.
+func TestReturn(t *testing.T) {
+	const targets = 5
+	for _, away := range []struct {
+		name        string
+		leave, back func(h *house)
+	}{
+		{"stopped", (*house).pause, (*house).proceed},
+		{"cut off", func(h *house) { h.town.cutOff(1) }, func(h *house) { h.town.set(func() { clear(h.town.cut) }) }},
+	} {
+		t.Run(away.name, func(t *testing.T) {
+			simulate(t, 2, 1, func(w *town) {
+				time.Sleep(time.Second)
+				w.want(targets)
+				time.Sleep(3 * time.Second)
+				away.leave(w.houses[1])
+				w.answers(func(h *house, _ int) checker.Result {
+					if h == w.houses[1] && away.name == "cut off" {
+						return checker.Answered
+					}
+					return checker.Refused
+				})
+				time.Sleep(10 * time.Second)
+				if got, want := w.houses[0].states(targets), strings.Repeat("d", targets); got != want {
+					t.Fatalf("%s, want %s", got, want)
+				}
+				w.houses[0].takeChanges()
+				away.back(w.houses[1])
+				time.Sleep(500 * time.Millisecond)
+				for i, h := range w.houses {
+					if changes := h.takeChanges(); i == 0 && len(changes) > 0 {
+						t.Errorf("the one that stayed: %v", changes[0])
+					}
+				}
+				time.Sleep(20 * time.Second)
+				if a, b := w.houses[0].states(targets), w.houses[1].states(targets); a != b {
+					t.Errorf("%s and %s", a, b)
+				}
+			})
+		})
+	}
 }
