@@ -504,7 +504,7 @@ func (c *core) passTime() {
 			m.pause(late, now)
 		}
 		if late > int64(silentAfter) {
-			c.self.outdate(c.ledger.newest, now+int64(c.recheck))
+			c.self.stale, c.self.freshAt = c.ledger.newest, now+int64(c.recheck)
 			c.reseat()
 		}
 	}
@@ -543,8 +543,8 @@ func (c *core) passSecond(now int64) {
 func (c *core) appraise(now int64) {
 	were, are := 0, 0
 	for _, m := range c.members {
-		if m.stale > 0 && now >= m.freshAt {
-			m.outdate(0, 0)
+		if m.stale > 0 && m.alive && now >= m.freshAt {
+			m.stale = 0
 			c.reseat()
 		}
 		if m.self {
@@ -553,15 +553,8 @@ func (c *core) appraise(now int64) {
 		if m.alive {
 			were++
 		}
-		was := m.alive
-		if m.appraise(now) {
+		if m.appraise(now, c.recheck) {
 			c.reseat()
-		}
-		switch {
-		case was && !m.alive:
-			m.outdate(m.newest, math.MaxInt64)
-		case !was && m.alive && m.stale > 0:
-			m.outdate(m.stale, now+int64(c.recheck))
 		}
 		if m.alive {
 			are++

@@ -52,6 +52,7 @@ type house struct {
 	done    chan struct{}
 	// While it is paused, what arrives waits. The goroutine of the core stops at its next turn.
 	paused  bool
+	resumed bool // it was paused once
 	goOn    chan struct{}
 	waiting []func()
 	lines   []string
@@ -194,7 +195,7 @@ func (h *house) proceed() {
 		h.town.mu.Unlock()
 		return
 	}
-	h.paused = false
+	h.paused, h.resumed = false, true
 	waiting := h.waiting
 	h.waiting = nil
 	close(h.goOn)

@@ -154,21 +154,25 @@ func (m *member) ask(now int64) {
 	}
 }
 
-// appraise finds out whether its words may count. It reports whether that has changed.
-func (m *member) appraise(now int64) bool {
+// appraise finds out whether its words may count. It reports whether that has changed. What it said before it was away counts
+// for less until it has had the time to recheck.
+func (m *member) appraise(now int64, recheck time.Duration) bool {
 	alive := m.self || m.heard != never && now-m.heard <= int64(silentAfter)
 	stuck := !m.self && health.IsStuck(int(min(m.pending, math.MaxInt32)), time.Duration(now-m.advanced), m.longest)
 	if level := m.have.level(); !alive || level != m.level || level >= m.newest {
 		m.level, m.levelMoved = level, now
 	}
 	behind := !m.self && now-m.levelMoved > int64(behindAfter)
+	switch {
+	case m.alive && !alive:
+		m.stale = m.newest
+	case alive && !m.alive:
+		m.freshAt = now + int64(recheck)
+	}
 	changed := alive != m.alive || stuck != m.stuck || behind != m.behind
 	m.alive, m.stuck, m.behind = alive, stuck, behind
 	return changed
 }
-
-// outdate has what it has said up to an entry count as [health.Checking] until then, see core.recheck.
-func (m *member) outdate(number uint64, until int64) { m.stale, m.freshAt = number, until }
 
 // isStale tells whether a word, told by an entry with this number, may be one that it has not checked since it was away.
 func (m *member) isStale(w health.Word, number uint64) bool {

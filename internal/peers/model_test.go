@@ -262,10 +262,14 @@ func (m *model) explain(h *house, i int) {
 	}
 }
 
-// rightChanges checks that nothing left an answer unless more than half of those who decide said so.
+// rightChanges checks that nothing left an answer unless more than half of those who decide said so. Who was stopped may go
+// along with the verdict that is in force elsewhere, until it has checked, as has who says nothing yet.
 func (m *model) rightChanges() {
 	for _, h := range m.houses {
 		for _, c := range h.takeChanges() {
+			if goesAlong := h.resumed && 2*(c.Tally.Of-c.Tally.Up) > c.Tally.Of; goesAlong {
+				continue
+			}
 			if c.From == health.Up && c.To == health.Down && c.Tally.Of > 0 && 2*c.Tally.Down <= c.Tally.Of {
 				m.errorf("%d: %v is down by %+v", h.number, c.Target.Addr(), c.Tally)
 			}

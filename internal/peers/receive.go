@@ -94,7 +94,7 @@ func (c *core) hearFrom(name []byte, now int64) *member {
 		c.succeed(m)
 	}
 	m.heard = now
-	if !m.alive && m.appraise(now) {
+	if !m.alive && m.appraise(now, c.recheck) {
 		c.reseat()
 		if c.alone {
 			c.alone = false
@@ -114,7 +114,7 @@ func (c *core) receiveBeat(from []byte, x beat) {
 	}
 	frozen := m.frozen
 	m.takeBeat(x, now)
-	if m.appraise(now) || frozen != m.frozen {
+	if m.appraise(now, c.recheck) || frozen != m.frozen {
 		c.reseat()
 	}
 }
