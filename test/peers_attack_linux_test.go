@@ -184,7 +184,6 @@ func TestLabPeersFlood(t *testing.T) {
 	overFamilies(t, plan{replicas: 3, six: true}, func(t *testing.T, g *group) {
 		victim := g.replicas[0]
 		stranger := g.l.Host("stranger")
-		began := time.Now()
 		quiet := g.queriesFor(lasting(2*time.Second, 10*time.Second), victim)
 
 		conns := g.connect(stranger, victim, 500)
@@ -211,7 +210,7 @@ func TestLabPeersFlood(t *testing.T) {
 		g.replicas[2].start()
 		g.untilKnown()
 		g.untilRight()
-		began = time.Now()
+		began := time.Now()
 
 		before := len(victim.peerLines(0))
 		ends := g.flood(stranger, victim, 20_000)
