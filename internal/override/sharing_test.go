@@ -698,6 +698,18 @@ func TestSharingFlood(t *testing.T) {
 	}
 }
 
+// Files that have the same lines in another order, from before they were shared, come to one view, and then are silent.
+func TestSharingOrders(t *testing.T) {
+	w := newWorld(t, "192.0.2.7 up\n192.0.2.7 auto\n", "192.0.2.7 auto\n192.0.2.7 up\n", "")
+	w.pass(60)
+	w.agree("two orders")
+	sent := w.sent
+	w.pass(600)
+	if w.sent != sent {
+		t.Errorf("%d notes of nothing", w.sent-sent)
+	}
+}
+
 // Who edits a line, or says the same in other words, does not have others see it gone meanwhile.
 func TestSharingEdit(t *testing.T) {
 	w := newWorld(t, "192.0.2.7 down # kernel\n")
