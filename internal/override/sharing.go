@@ -19,7 +19,7 @@ const (
 	// forgetAfter is how long it is remembered that something was said and has ended, or was taken back.
 	forgetAfter = 30 * 24 * time.Hour
 	// maxLowered bounds how often a line is made older for the order of a file.
-	maxLowered = 4
+	maxLowered = 2
 	// maxAhead is how far ahead a moment may be. Clocks that show the time of another zone are less wrong than that.
 	maxAhead = 24 * time.Hour
 	// passOnAfter is how long, at least, what comes from others is kept until the own note tells it, too: by then all of

@@ -339,7 +339,7 @@ func TestSharingModel(t *testing.T) {
 		histories = 50
 	}
 	for seed := range histories {
-		random := rand.New(rand.NewPCG(uint64(seed), 1))
+		random := rand.New(rand.NewPCG(uint64(seed), 77))
 		w := newWorld(t, make([]string, 2+seed%4)...)
 		naive := naive{same: seed/4%4 == 3}
 		for range 40 {
