@@ -324,7 +324,8 @@ func (f *sharedFile) settle(about subject) {
 			continue
 		case c.seen && l.said == 0:
 			l.said = c.said
-		case !c.seen && below != 0 && c.said >= below:
+		case !c.seen && below != 0 && c.said >= below && l.lowered < maxLowered:
+			l.lowered++
 			older := *c
 			older.said = max(below-1, 1)
 			f.change(about, func(known claims) claims { return known.with(older) })

@@ -18,6 +18,8 @@ const (
 	maxSharedSize = 3 << 20
 	// forgetAfter is how long it is remembered that something was said and has ended, or was taken back.
 	forgetAfter = 30 * 24 * time.Hour
+	// maxLowered bounds how often a line is made older for the order of a file.
+	maxLowered = 2
 	// maxAhead is how far ahead a moment may be. Clocks that show the time of another zone are less wrong than that.
 	maxAhead = 24 * time.Hour
 	// passOnAfter is how long, at least, what comes from others is kept until the own note tells it, too: by then all of
@@ -105,6 +107,8 @@ type ownLine struct {
 	said  moment // when it was seen here first; 0 where other replicas do not tell, and it was there at the start
 	id    uint64
 	alone bool // there is no room to share it, so it holds here only
+	// lowered is how often the line was made older than those below it. It ends where another replica has them the other way round.
+	lowered int
 }
 
 // NewSharing returns a sharing without files, of the replica at a place on a host. No other one has the same of both. Where it
