@@ -216,7 +216,7 @@ func TestJoinErrors(t *testing.T) {
 				return all[:1], nil
 			}
 		})
-		until(t, 5*time.Second, func() bool { return r.Joins()[0].Err != nil })
+		until(t, 20*time.Second, func() bool { return r.Joins()[0].Err != nil })
 		if got := fmt.Sprint(r.Joins()[0].Err); got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.place, got, tt.want)
 		}

@@ -153,7 +153,7 @@ func three(t testing.TB) []*replica {
 		}
 		all = append(all, begin(t, c, nil))
 	}
-	together(t, 5*time.Second, all...)
+	together(t, 20*time.Second, all...)
 	return all
 }
 
@@ -168,7 +168,7 @@ func TestMembersFindEachOtherAndTalk(t *testing.T) {
 	all[2].SendTo("r0", all[0].Self(), []byte("answer"))
 	all[0].Send("nobody", []byte("hello"), false)
 	all[0].Send("nobody", []byte("hello"), true)
-	until(t, 5*time.Second, func() bool {
+	until(t, 20*time.Second, func() bool {
 		return all[1].got("hello") == 1 && all[2].got("long") == 1 && all[0].got("answer") == 1
 	})
 	if !bytes.Equal(all[2].messages[0], long) {
@@ -195,14 +195,14 @@ func TestLeave(t *testing.T) {
 	if !said {
 		t.Error("nobody said goodbye")
 	}
-	until(t, time.Second, func() bool { return all[0].got("goodbye") == 1 })
+	until(t, 20*time.Second, func() bool { return all[0].got("goodbye") == 1 })
 	all[1].drain()
 	all[1].warnf("memberlist goes on for a while")
 	if lines := all[1].drain(); lines != "" {
 		t.Errorf("it tells %q after Close", lines)
 	}
 	again := begin(t, Config{Name: "r1 again", Address: all[1].Self(), KeyFile: all[0].config.KeyFile, Join: []string{all[0].Self().String()}}, nil)
-	together(t, 3*time.Second, all[0], again, all[2])
+	together(t, 20*time.Second, all[0], again, all[2])
 }
 
 func TestOpenAgainAndAgain(t *testing.T) {
@@ -227,7 +227,7 @@ func TestOpenAgainAndAgain(t *testing.T) {
 		m.wait()
 	}
 	// What others have begun with them ends a little later.
-	until(t, 5*time.Second, func() bool { return descriptors() <= before })
+	until(t, 20*time.Second, func() bool { return descriptors() <= before })
 }
 
 // descriptors returns how many are open, where the system tells.
@@ -247,10 +247,10 @@ func TestIPv6(t *testing.T) {
 	a := begin(t, c, nil)
 	c.Name, c.Join = "b", []string{a.Self().String()}
 	b := begin(t, c, nil)
-	together(t, 5*time.Second, a, b)
+	together(t, 20*time.Second, a, b)
 	a.Send("b", []byte("packet"), false)
 	b.Send("a", []byte("reliable"), true)
-	until(t, 2*time.Second, func() bool { return b.got("packet") == 1 && a.got("reliable") == 1 })
+	until(t, 20*time.Second, func() bool { return b.got("packet") == 1 && a.got("reliable") == 1 })
 }
 
 func TestOpenErrors(t *testing.T) {
@@ -289,7 +289,7 @@ func TestHangingMember(t *testing.T) {
 	big := bytes.Repeat([]byte("."), 1<<20)
 	all[0].Send("hanging", big, true)
 	c := &all[0].transport.couriers
-	until(t, time.Second, func() bool { // that one is on its way
+	until(t, 20*time.Second, func() bool { // that one is on its way
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return len(c.queues["hanging"].messages) == 0
@@ -308,7 +308,7 @@ func TestHangingMember(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("sending takes %v", took)
 	}
-	until(t, 2*time.Second, func() bool { return all[1].got("hello") == 100 && all[1].got("packet") == 100 })
+	until(t, 20*time.Second, func() bool { return all[1].got("hello") == 100 && all[1].got("packet") == 100 })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.octets > maxQueue {
@@ -327,13 +327,13 @@ func TestRotation(t *testing.T) {
 		}
 		all = append(all, begin(t, c, nil))
 	}
-	together(t, 5*time.Second, all...)
+	together(t, 20*time.Second, all...)
 	for _, lines := range []string{keyA + "\n" + keyB, keyB + "\n" + keyA, keyB} {
 		for _, r := range all { // one after the other: the others still have the keys before
 			if err := os.WriteFile(r.config.KeyFile, []byte(lines), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			until(t, 5*time.Second, func() bool {
+			until(t, 20*time.Second, func() bool {
 				return slices.ContainsFunc(r.all(), func(line string) bool { return strings.Contains(line, "keys in force") })
 			})
 			r.drain()
@@ -347,7 +347,7 @@ func TestRotation(t *testing.T) {
 	}
 	rounds := 9
 	for _, r := range all {
-		until(t, 3*time.Second, func() bool { return r.got("packet") == 2*rounds && r.got("reliable") == 2*rounds })
+		until(t, 20*time.Second, func() bool { return r.got("packet") == 2*rounds && r.got("reliable") == 2*rounds })
 		if rejected := r.Counts().Rejected; rejected["key"] > 0 || r.drain() != "" {
 			t.Errorf("%s has refused %v", r.name, rejected)
 		}
