@@ -144,7 +144,7 @@ func openAll(t testing.TB, n int, wire func([]byte) bool) []*real {
 func TestGroupsFindEachOther(t *testing.T) {
 	all := openAll(t, 3, nil)
 	for i, r := range all {
-		waitFor(t, 5*time.Second, "being ready", r.Ready)
+		waitFor(t, 20*time.Second, "being ready", r.Ready)
 		r.Note("key", fmt.Appendf(nil, "value %d", i))
 		report := r.Report()
 		if m := report.Members[0]; !m.Self || m.Address != r.members.Self() || m.Site != "s" || m.Shaker != "v1" {
@@ -157,11 +157,11 @@ func TestGroupsFindEachOther(t *testing.T) {
 			t.Errorf("counts: %+v", report.Counts)
 		}
 	}
-	waitFor(t, 5*time.Second, "a note", func() bool { return all[0].noted() == 1 && all[1].noted() == 1 && all[2].noted() == 1 })
+	waitFor(t, 20*time.Second, "a note", func() bool { return all[0].noted() == 1 && all[1].noted() == 1 && all[2].noted() == 1 })
 	// A goodbye is heard at once, and the member is forgotten.
 	all[2].Close()
 	all[2].Close()
-	waitFor(t, time.Second, "a goodbye", func() bool { return len(all[0].Report().Members) == 2 && len(all[1].Report().Members) == 2 })
+	waitFor(t, 20*time.Second, "a goodbye", func() bool { return len(all[0].Report().Members) == 2 && len(all[1].Report().Members) == 2 })
 	if err := all[2].Configure(all[2].config); err == nil {
 		t.Error("a closed group can be configured")
 	}
@@ -176,8 +176,8 @@ func TestGroupConfigure(t *testing.T) {
 	if err := a.Configure(c); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, 5*time.Second, "a new site", func() bool { return b.Report().Members[1].Site == "other" && b.Report().Members[1].Quorum })
-	waitFor(t, 5*time.Second, "joining", func() bool {
+	waitFor(t, 20*time.Second, "a new site", func() bool { return b.Report().Members[1].Site == "other" && b.Report().Members[1].Quorum })
+	waitFor(t, 20*time.Second, "joining", func() bool {
 		j := a.Report().Join
 		return len(j) == 2 && j[0].Err == nil && j[1].Err != nil && strings.Contains(j[1].Err.Error(), "refused")
 	})
@@ -239,7 +239,7 @@ func TestOpenAndClose(t *testing.T) {
 		at = g.members.Self()
 		g.Close()
 	}
-	waitFor(t, 10*time.Second, "hearing that they are gone", func() bool { return other.alive() == 0 && len(other.Report().Members) <= 2 })
+	waitFor(t, time.Minute, "hearing that they are gone", func() bool { return other.alive() == 0 && len(other.Report().Members) <= 2 })
 }
 
 // Who is to join somebody that cannot be reached is ready after 30 seconds, and others at once.
@@ -253,9 +253,9 @@ func TestGroupReady(t *testing.T) {
 	c := Config{KeyFile: key, Address: netip.MustParseAddrPort(alone.at()), Join: []string{alone.at()}}
 	alone.Close()
 	self := openReal(t, c, nil)
-	waitFor(t, time.Second, "finding out that a place is this replica itself", self.Ready)
+	waitFor(t, 20*time.Second, "finding out that a place is this replica itself", self.Ready)
 	lost := openReal(t, Config{KeyFile: key, Join: []string{"127.0.0.1:1"}}, nil)
-	waitFor(t, 5*time.Second, "joining", func() bool { return lost.Report().Join[0].Err != nil })
+	waitFor(t, 20*time.Second, "joining", func() bool { return lost.Report().Join[0].Err != nil })
 	if lost.Ready() {
 		t.Error("who could not join anybody is ready at once")
 	}
