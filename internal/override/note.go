@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 	"unicode/utf8"
+
+	"github.com/coredns-shaker/shaker/internal/octets"
 )
 
 // A note tells the other replicas what is known of an address, port or prefix. Its key is
@@ -131,10 +133,10 @@ func decodeNote(value []byte) (claims, error) {
 		return nil, errors.New("it is too long")
 	}
 	var all claims
-	for r := (&noteReader{rest: value[noteHead:]}); len(r.rest) > 0; {
+	for r := (&noteReader{octets.Reader{Left: value[noteHead:]}}); len(r.Left) > 0; {
 		c := r.claim()
 		switch {
-		case r.failed:
+		case r.Failed:
 			return nil, errors.New("it is cut off, or has numbers that are not possible")
 		case len(all) == maxClaims, all.find(c.id) != nil:
 			return nil, errors.New("it has too many lines")
@@ -144,40 +146,14 @@ func decodeNote(value []byte) (claims, error) {
 	return all, nil
 }
 
-// noteReader reads from what is left of a value.
-type noteReader struct {
-	rest   []byte
-	failed bool
-}
-
-func (r *noteReader) take(n uint64) []byte {
-	if r.failed = r.failed || n > uint64(len(r.rest)); r.failed {
-		return nil
-	}
-	taken := r.rest[:n]
-	r.rest = r.rest[n:]
-	return taken
-}
-
-func (r *noteReader) uint64() uint64 {
-	if b := r.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *noteReader) octet() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
+// noteReader reads from a value.
+type noteReader struct{ octets.Reader }
 
 // number reads one from 0 to a most.
 func (r *noteReader) number(most uint64) uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if r.take(uint64(max(n, 1))); n <= 0 || v > most {
-		r.failed = true
+	v := r.Number()
+	if v > most {
+		r.Fail()
 		return 0
 	}
 	return v
@@ -185,9 +161,9 @@ func (r *noteReader) number(most uint64) uint64 {
 
 // signed reads a number whose amount is no more than a most.
 func (r *noteReader) signed(most int64) int64 {
-	v, n := binary.Varint(r.rest)
-	if r.take(uint64(max(n, 1))); n <= 0 || v > most || v < -most {
-		r.failed = true
+	v := r.Signed()
+	if v > most || v < -most {
+		r.Fail()
 		return 0
 	}
 	return v
@@ -196,12 +172,11 @@ func (r *noteReader) signed(most int64) int64 {
 // text reads one of so many octets, which no one has to be afraid of.
 func (r *noteReader) text(length, most uint64) string {
 	if length > most {
-		r.failed = true
+		r.Fail()
+		return ""
 	}
-	text := string(r.take(length))
-	if text != cutOff(harmless(text), int(most)) {
-		r.failed = true
-	}
+	text := string(r.Octets(int(length)))
+	r.Expect(text == cutOff(harmless(text), int(most)))
 	return text
 }
 
@@ -209,33 +184,33 @@ func (r *noteReader) text(length, most uint64) string {
 var maxMoment = momentOf(time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC))
 
 func (r *noteReader) claim() (c claim) {
-	c.id = r.uint64()
-	flags := r.octet()
+	c.id = r.Uint64()
+	flags := r.Octet()
 	says := Decision(flags & sayingMask)
-	r.failed = r.failed || flags&^allFlags != 0 || says > Down
+	r.Expect(flags&^allFlags == 0 && says <= Down)
 	c.seen = flags&flagSeen != 0
 	c.said = moment(r.number(uint64(maxMoment)))
 	if flags&flagGone != 0 {
 		c.gone = moment(r.number(uint64(maxMoment)))
-		c.by = r.uint64()
-		r.failed = r.failed || c.gone == 0
+		c.by = r.Uint64()
+		r.Expect(c.gone != 0)
 	}
 	if flags&flagLine == 0 {
-		r.failed = r.failed || !c.isGone() || flags&(flagUntil|sayingMask) != 0
+		r.Expect(c.isGone() && flags&(flagUntil|sayingMask) == 0)
 		return c
 	}
 	c.sharedLine = &sharedLine{Rule: Rule{Says: says}}
 	if flags&flagUntil != 0 {
 		c.Until = time.Unix(r.signed(math.MaxInt64/2), int64(r.number(1e9-1))).UTC()
-		r.failed = r.failed || c.Until.Year() < 0 || c.Until.Year() > 9999 || c.Until.IsZero()
+		r.Expect(c.Until.Year() >= 0 && c.Until.Year() <= 9999 && !c.Until.IsZero())
 	}
 	since := c.said - moment(r.signed(int64(maxMoment)))
-	r.failed = r.failed || since < 0 || since > maxMoment
+	r.Expect(since >= 0 && since <= maxMoment)
 	c.Since = since.time()
-	c.origin = r.uint64()
-	c.From = r.text(uint64(r.octet()), maxFrom)
+	c.origin = r.Uint64()
+	c.From = r.text(uint64(r.Octet()), maxFrom)
 	c.Reason = r.text(r.number(maxSharedText), maxSharedText)
-	r.failed = r.failed || c.isGone()
+	r.Expect(!c.isGone())
 	return c
 }
 

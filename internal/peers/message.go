@@ -8,6 +8,7 @@ import (
 
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/octets"
 )
 
 // A message is
@@ -62,72 +63,20 @@ func appendEnvelope(b []byte, k kind, name string) []byte {
 
 // openEnvelope returns the envelope and what follows it.
 func openEnvelope(message []byte) (e envelope, body reader, ok bool) {
-	r := reader{left: message}
-	e.version, e.kind = r.octet(), kind(r.octet())
-	e.from = r.octets(int(r.octet()))
-	return e, r, !r.failed && len(e.from) > 0 && len(e.from) <= maxName
+	r := reader{octets.Reader{Left: message}}
+	e.version, e.kind = r.Octet(), kind(r.Octet())
+	e.from = r.Octets(int(r.Octet()))
+	return e, r, !r.Failed && len(e.from) > 0 && len(e.from) <= maxName
 }
 
-// reader takes a message apart. Once something is not there it has failed, and all that it returns is zero.
-type reader struct {
-	left   []byte
-	failed bool
-}
-
-func (r *reader) fail() {
-	r.failed, r.left = true, nil
-}
-
-// octets returns the next n, which stay part of the message.
-func (r *reader) octets(n int) []byte {
-	if n > len(r.left) {
-		r.fail()
-		return nil
-	}
-	b := r.left[:n:n]
-	r.left = r.left[n:]
-	return b
-}
-
-func (r *reader) octet() byte {
-	if len(r.left) == 0 {
-		r.fail()
-		return 0
-	}
-	b := r.left[0]
-	r.left = r.left[1:]
-	return b
-}
-
-func (r *reader) uint16() uint16 {
-	if b := r.octets(2); b != nil {
-		return binary.BigEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if b := r.octets(8); b != nil {
-		return binary.BigEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (r *reader) number() uint64 {
-	x, n := binary.Uvarint(r.left)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.left = r.left[n:]
-	return x
-}
+// reader takes a message apart.
+type reader struct{ octets.Reader }
 
 // sum returns a number that is told as its distance from another one.
 func (r *reader) sum(from uint64) uint64 {
-	x := r.number()
+	x := r.Number()
 	if x > math.MaxUint64-from {
-		r.fail()
+		r.Fail()
 		return 0
 	}
 	return from + x
@@ -135,16 +84,16 @@ func (r *reader) sum(from uint64) uint64 {
 
 // text returns octets behind their number, up to most.
 func (r *reader) text(most int) []byte {
-	n := r.number()
+	n := r.Number()
 	if n > uint64(most) {
-		r.fail()
+		r.Fail()
 		return nil
 	}
-	return r.octets(int(n))
+	return r.Octets(int(n))
 }
 
 // isDone tells whether all was understood, to the last octet.
-func (r *reader) isDone() bool { return !r.failed && len(r.left) == 0 }
+func (r *reader) isDone() bool { return !r.Failed && len(r.Left) == 0 }
 
 func appendText[T string | []byte](b []byte, s T) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
@@ -176,10 +125,10 @@ func appendBeat(b []byte, x *beat) []byte {
 }
 
 func readBeat(r reader) (x beat, ok bool) {
-	x.frozen = r.octet()&beatFrozen != 0
-	x.newest, x.finished, x.pending = r.number(), r.number(), r.number()
-	x.longest = milliseconds(r.number())
-	x.observed = r.number()
+	x.frozen = r.Octet()&beatFrozen != 0
+	x.newest, x.finished, x.pending = r.Number(), r.Number(), r.Number()
+	x.longest = milliseconds(r.Number())
+	x.observed = r.Number()
 	return x, r.isDone()
 }
 
@@ -389,38 +338,38 @@ func (c *changes) appendWord(b []byte, e *entry) []byte {
 
 // readChanges reads what comes before the entries.
 func readChanges(r *reader) (c changes, ok bool) {
-	if r.octet()&changesWhole != 0 {
-		c.whole = r.number()
+	if r.Octet()&changesWhole != 0 {
+		c.whole = r.Number()
 	}
-	c.first = r.number()
-	c.last = r.uint64()
+	c.first = r.Number()
+	c.last = r.Uint64()
 	c.number = c.first
-	return c, !r.failed && c.first > 0 && c.last >= c.first && (c.whole == 0 || c.last <= c.whole)
+	return c, !r.Failed && c.first > 0 && c.last >= c.first && (c.whole == 0 || c.last <= c.whole)
 }
 
 // next reads an entry. It is false behind the last, and if there is something wrong: then r has failed. What is of a sort
 // that is not known here is passed over.
 func (c *changes) next(r *reader, e *entry, begun *bool) bool {
-	for len(r.left) > 0 {
+	for len(r.Left) > 0 {
 		number := r.sum(c.number)
 		if number > c.last || *begun && number == c.number {
-			r.fail()
+			r.Fail()
 		}
 		c.number, *begun = number, true
-		tag := r.octet()
+		tag := r.Octet()
 		*e = entry{number: number, sort: sort(tag & tagSort)}
 		switch {
 		case e.sort >= unknownSorts:
-			r.text(len(r.left))
+			r.text(len(r.Left))
 			continue
 		case e.sort == sortOffer, e.sort == sortNoOffer:
-			e.offer = r.uint64()
+			e.offer = r.Uint64()
 		case e.sort == sortNote:
 			e.note.key, e.note.value = r.text(maxNoteKey), r.text(maxNoteValue)
 		default:
 			c.readWord(r, e, tag)
 		}
-		return !r.failed
+		return !r.Failed
 	}
 	return false
 }
@@ -428,29 +377,29 @@ func (c *changes) next(r *reader, e *entry, begun *bool) bool {
 func (c *changes) readWord(r *reader, e *entry, tag byte) {
 	k := &e.key
 	if e.sort == sortWord4 {
-		if b := r.octets(4); b != nil {
+		if b := r.Octets(4); b != nil {
 			k.low = mapped4 | uint64(binary.BigEndian.Uint32(b))
 		}
 	} else {
-		k.high, k.low = r.uint64(), r.uint64()
+		k.high, k.low = r.Uint64(), r.Uint64()
 	}
 	if k.port = c.port; tag&tagPort == 0 {
-		k.port = r.uint16()
+		k.port = r.Uint16()
 	}
 	if k.settings = c.fprint; tag&tagSettings == 0 {
-		k.settings = r.uint64()
+		k.settings = r.Uint64()
 	}
 	c.port, c.fprint = k.port, k.settings
-	rest := r.octet()
+	rest := r.Octet()
 	e.opinion = opinion{word: health.Word(tag >> tagWord), inForce: health.State(rest & 3), result: checker.Result(rest >> opinionResult & 7)}
 	if rest&opinionAged != 0 {
-		e.age = milliseconds(r.number())
+		e.age = milliseconds(r.Number())
 	}
 	if rest&opinionTimed != 0 {
-		e.opinion.rtt = uint32(min(r.number(), math.MaxUint32))
+		e.opinion.rtt = uint32(min(r.Number(), math.MaxUint32))
 	}
 	if rest>>7 != 0 || e.opinion.word > health.SaysDown || e.opinion.inForce > health.Down || e.opinion.result > checker.Unreachable {
-		r.fail()
+		r.Fail()
 	}
 }
 
@@ -474,13 +423,13 @@ func appendAsk(b []byte, a *ask) []byte {
 }
 
 func readAsk(r reader) (a ask, ok bool) {
-	a.base, a.at = r.number(), readAddr(&r)
+	a.base, a.at = r.Number(), readAddr(&r)
 	before := uint64(0)
-	for len(r.left) > 0 && !r.failed {
+	for len(r.Left) > 0 && !r.Failed {
 		first := r.sum(before)
 		last := r.sum(first)
 		if first == before || len(a.spans) == maxGaps {
-			r.fail()
+			r.Fail()
 		}
 		a.spans = append(a.spans, span{first, last})
 		before = last
@@ -496,12 +445,12 @@ func appendAddr(b []byte, a netip.AddrPort) []byte {
 }
 
 func readAddr(r *reader) netip.AddrPort {
-	n := r.octet()
-	addr, ok := netip.AddrFromSlice(r.octets(int(n)))
+	n := r.Octet()
+	addr, ok := netip.AddrFromSlice(r.Octets(int(n)))
 	if !ok {
-		r.fail()
+		r.Fail()
 	}
-	return netip.AddrPortFrom(addr.Unmap(), r.uint16())
+	return netip.AddrPortFrom(addr.Unmap(), r.Uint16())
 }
 
 // The body of wants is, any number of times: settings, 8 octets; how many targets; these as addresses.
@@ -546,17 +495,17 @@ type wantsReader struct {
 // next is false behind the last, and if there is something wrong: then r has failed.
 func (w *wantsReader) next(r *reader) (k key, ok bool) {
 	for w.left == 0 {
-		if len(r.left) == 0 {
+		if len(r.Left) == 0 {
 			return key{}, false
 		}
-		w.group, w.left = r.uint64(), r.number()
-		if r.failed {
+		w.group, w.left = r.Uint64(), r.Number()
+		if r.Failed {
 			return key{}, false
 		}
 	}
 	w.left--
 	addr := readAddr(r)
-	if r.failed {
+	if r.Failed {
 		return key{}, false
 	}
 	return keyOf(health.Subject{Addr: addr, Settings: w.group}), true
@@ -591,13 +540,13 @@ func appendMeta(b []byte, m *meta) []byte {
 }
 
 // readMeta reads that of any version: later ones may only add to it.
-func readMeta(octets []byte) (m meta, ok bool) {
-	r := reader{left: octets}
-	m.protocol = r.octet()
-	m.quorum = r.octet()&metaQuorum != 0
-	m.observers = r.octet()
+func readMeta(message []byte) (m meta, ok bool) {
+	r := reader{octets.Reader{Left: message}}
+	m.protocol = r.Octet()
+	m.quorum = r.Octet()&metaQuorum != 0
+	m.observers = r.Octet()
 	m.site, m.host, m.shaker = string(r.text(maxSite)), string(r.text(maxHost)), string(r.text(maxShaker))
-	return m, !r.failed
+	return m, !r.Failed
 }
 
 func cut(s string, most int) string { return s[:min(len(s), most)] }
