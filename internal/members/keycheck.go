@@ -12,7 +12,7 @@ func CheckKeyFile(path string) (doubt string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if mode := f.last.mode; runtime.GOOS != "windows" && mode&0o004 != 0 {
+	if mode := f.last.Mode; runtime.GOOS != "windows" && mode&0o004 != 0 {
 		doubt = fmt.Sprintf("%s has the mode %#o, with which every user of this machine can read it; 0400 or 0440 would do", path, mode)
 	}
 	return doubt, nil

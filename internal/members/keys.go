@@ -8,16 +8,15 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
-	"os"
 	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/coredns-shaker/shaker/internal/reread"
 )
 
 const (
@@ -30,8 +29,6 @@ const (
 	// lookEvery is how often the file is read. What is new is in force once two readings in a row agree on it: after the
 	// first, somebody may still be writing.
 	lookEvery = time.Second
-	// hangs is how long a look at the file may take.
-	hangs = 5 * time.Second
 )
 
 // makeKey tells people how to make a key.
@@ -174,69 +171,30 @@ func (k *keyring) change(before *keyring) string {
 	return "the same one encrypts"
 }
 
-// keyReading is what a look at a key file has found.
-type keyReading struct {
-	content string
-	mode    os.FileMode // who may do what with it
-	err     error
-}
+// readKeys reads a key file.
+func readKeys(path string) reread.Reading { return reread.Read(path, maxKeyFile) }
 
-func (r keyReading) same(other keyReading) bool {
-	return r.content == other.content && fmt.Sprint(r.err) == fmt.Sprint(other.err)
-}
-
-// readKeys reads regular files only. Opening a pipe that nobody writes to could take forever (open(2)).
-func readKeys(path string) keyReading {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return keyReading{err: err}
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return keyReading{err: err}
-	}
-	if !info.Mode().IsRegular() {
-		return keyReading{err: fmt.Errorf("%s is not a regular file", path)}
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxKeyFile+1))
-	if err != nil {
-		return keyReading{err: err}
-	}
-	if len(content) > maxKeyFile {
-		return keyReading{err: fmt.Errorf("%s is larger than %d octets", path, maxKeyFile)}
-	}
-	return keyReading{content: string(content), mode: info.Mode().Perm()}
-}
-
-// keyFile is a key file, which is read again and again. That finds every way to change it, also those of a Kubernetes
-// Secret. A mistake leaves the keys as they were.
+// keyFile is a key file, which is read again and again. A mistake leaves the keys as they were.
 type keyFile struct {
-	path   string
+	looks  reread.Looks
 	tell   Listener
-	use    func(*keyring)               // puts keys into force
-	read   func(path string) keyReading // may take for ever
-	keys   *keyring                     // in force
-	last   keyReading                   // the newest one
-	judged keyReading                   // the newest one that was put into force or rejected
+	use    func(*keyring) // puts keys into force
+	keys   *keyring       // in force
+	last   reread.Reading // the newest one
+	judged reread.Reading // the newest one that was put into force or rejected
 
 	end   context.CancelFunc // nil while nothing reads
 	ended sync.WaitGroup
 }
 
 // openKeyFile reads the file for the first time, when any mistake is an error. It takes no longer than five seconds.
-func openKeyFile(path string, read func(string) keyReading) (*keyFile, error) {
-	f := &keyFile{path: path, read: read}
-	var r keyReading
-	select {
-	case r = <-f.look():
-	case <-time.After(hangs):
-		r.err = f.hanging()
+func openKeyFile(path string, read func(string) reread.Reading) (*keyFile, error) {
+	f := &keyFile{looks: reread.Looks{Path: path, Read: read, Label: "peers"}}
+	r := f.looks.First()
+	if r.Err != nil {
+		return nil, fmt.Errorf("%w, want a file with a key, %s", r.Err, makeKey)
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("%w, want a file with a key, %s", r.err, makeKey)
-	}
-	keys, err := parseKeys(path, r.content)
+	keys, err := parseKeys(path, r.Content)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +204,7 @@ func openKeyFile(path string, read func(string) keyReading) (*keyFile, error) {
 
 // start puts the keys into force, and has the file read again and again until stop is called.
 func (f *keyFile) start(tell Listener, use func(*keyring)) {
-	f.tell, f.use = tell, use
+	f.tell, f.use, f.looks.Recovered = tell, use, tell.Recovered
 	use(f.keys)
 	ctx, cancel := context.WithCancel(context.Background())
 	f.end = cancel
@@ -261,45 +219,28 @@ func (f *keyFile) stop() {
 	}
 }
 
-// follow has one look at the file after the other. While one hangs there is no other, or there would be ever more of them.
+// follow has one look at the file after the other.
 func (f *keyFile) follow(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
-	var look <-chan keyReading // of the look under way, nil between two
-	var began time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case r := <-look:
-			look = nil
+		case r := <-f.looks.Under():
+			f.looks.End()
 			f.take(r)
 		case now := <-ticks.C:
-			switch {
-			case look == nil:
-				look, began = f.look(), now
-			case now.Sub(began) >= hangs:
-				f.judge(keyReading{err: f.hanging()})
+			if f.looks.Begin(now) {
+				f.judge(reread.Reading{Err: f.looks.Hanging()})
 			}
 		}
 	}
 }
 
-// look reads the file in a goroutine of its own, and returns where the reading will be. open(2) and read(2) may take for
-// ever where the file system is on another machine, or is a program, and nothing ends them.
-func (f *keyFile) look() <-chan keyReading {
-	result := make(chan keyReading, 1)
-	go pprof.Do(context.Background(), pprof.Labels("shaker", "peers"), func(context.Context) { result <- f.read(f.path) })
-	return result
-}
-
-func (f *keyFile) hanging() error {
-	return fmt.Errorf("%s has not been read within %v, so its file system hangs", f.path, hangs)
-}
-
 // take judges a reading, if it is the second in a row that has found this.
-func (f *keyFile) take(r keyReading) {
-	if !r.same(f.last) {
+func (f *keyFile) take(r reread.Reading) {
+	if !r.Same(f.last) {
 		f.last = r
 		return
 	}
@@ -307,14 +248,14 @@ func (f *keyFile) take(r keyReading) {
 }
 
 // judge puts a reading into force, or rejects it.
-func (f *keyFile) judge(r keyReading) {
-	if r.same(f.judged) {
+func (f *keyFile) judge(r reread.Reading) {
+	if r.Same(f.judged) {
 		return
 	}
 	f.judged = r
-	keys, err := (*keyring)(nil), r.err
+	keys, err := (*keyring)(nil), r.Err
 	if err == nil {
-		keys, err = parseKeys(f.path, r.content)
+		keys, err = parseKeys(f.looks.Path, r.Content)
 	}
 	if err != nil {
 		f.tell.Warningf("Peers: the keys stay as they were: %v", err)
@@ -326,5 +267,5 @@ func (f *keyFile) judge(r keyReading) {
 	if change == "" {
 		change = "nothing has changed"
 	}
-	f.tell.Infof("Peers: keys in force from %s: %d, %s", f.path, len(keys.lines), change)
+	f.tell.Infof("Peers: keys in force from %s: %d, %s", f.looks.Path, len(keys.lines), change)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/reread"
 )
 
 const (
@@ -113,14 +115,14 @@ func (l *told) drain() string {
 
 func TestKeyFileFollowsChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		reading := keyReading{content: keyA}
+		reading := reread.Reading{Content: keyA}
 		var mu sync.Mutex
-		set := func(r keyReading) {
+		set := func(r reread.Reading) {
 			mu.Lock()
 			defer mu.Unlock()
 			reading = r
 		}
-		f, err := openKeyFile("keys", func(string) keyReading {
+		f, err := openKeyFile("keys", func(string) reread.Reading {
 			mu.Lock()
 			defer mu.Unlock()
 			return reading
@@ -133,29 +135,29 @@ func TestKeyFileFollowsChanges(t *testing.T) {
 		f.start(lines.listener(), func(k *keyring) { force = strings.Join(k.lines, "|") })
 		defer f.stop()
 		for _, tt := range []struct {
-			reading keyReading
+			reading reread.Reading
 			after   time.Duration
 			force   string
 			told    string
 		}{
-			{keyReading{content: keyA}, 5 * time.Second, keyA, ""},
-			{keyReading{content: keyA + "\n" + keyB}, 1100 * time.Millisecond, keyA, ""},
-			{keyReading{content: keyA + "\n" + keyB}, time.Second, keyA + "|" + keyB, "Peers: keys in force from keys: 2, the same one encrypts"},
-			{keyReading{content: ""}, 1100 * time.Millisecond, keyA + "|" + keyB, ""}, // somebody writes it anew
-			{keyReading{content: keyB + "\n" + keyA}, 2 * time.Second, keyB + "|" + keyA, "Peers: keys in force from keys: 2, another one encrypts now"},
-			{keyReading{content: "short"}, 3 * time.Second, keyB + "|" + keyA, "Warning: Peers: the keys stay as they were: keys: line 1 is a key of 5 characters, want 16 or more, " + makeKey},
-			{keyReading{content: "short"}, time.Minute, keyB + "|" + keyA, ""},
-			{keyReading{err: errors.New("gone")}, 3 * time.Second, keyB + "|" + keyA, "Warning: Peers: the keys stay as they were: gone"},
-			{keyReading{content: keyB}, 3 * time.Second, keyB, "Peers: keys in force from keys: 1, the same one encrypts"},
+			{reread.Reading{Content: keyA}, 5 * time.Second, keyA, ""},
+			{reread.Reading{Content: keyA + "\n" + keyB}, 1100 * time.Millisecond, keyA, ""},
+			{reread.Reading{Content: keyA + "\n" + keyB}, time.Second, keyA + "|" + keyB, "Peers: keys in force from keys: 2, the same one encrypts"},
+			{reread.Reading{Content: ""}, 1100 * time.Millisecond, keyA + "|" + keyB, ""}, // somebody writes it anew
+			{reread.Reading{Content: keyB + "\n" + keyA}, 2 * time.Second, keyB + "|" + keyA, "Peers: keys in force from keys: 2, another one encrypts now"},
+			{reread.Reading{Content: "short"}, 3 * time.Second, keyB + "|" + keyA, "Warning: Peers: the keys stay as they were: keys: line 1 is a key of 5 characters, want 16 or more, " + makeKey},
+			{reread.Reading{Content: "short"}, time.Minute, keyB + "|" + keyA, ""},
+			{reread.Reading{Err: errors.New("gone")}, 3 * time.Second, keyB + "|" + keyA, "Warning: Peers: the keys stay as they were: gone"},
+			{reread.Reading{Content: keyB}, 3 * time.Second, keyB, "Peers: keys in force from keys: 1, the same one encrypts"},
 		} {
 			set(tt.reading)
 			time.Sleep(tt.after)
 			synctest.Wait()
 			if force != tt.force {
-				t.Errorf("%q: in force %q, want %q", tt.reading.content, force, tt.force)
+				t.Errorf("%q: in force %q, want %q", tt.reading.Content, force, tt.force)
 			}
 			if got := lines.drain(); got != tt.told {
-				t.Errorf("%q: told %q, want %q", tt.reading.content, got, tt.told)
+				t.Errorf("%q: told %q, want %q", tt.reading.Content, got, tt.told)
 			}
 		}
 	})
@@ -167,15 +169,15 @@ func TestKeyFileHangs(t *testing.T) {
 		hang := make(chan struct{})
 		defer close(hang)
 		reads := 0
-		_, err := openKeyFile("keys", func(string) keyReading { <-hang; return keyReading{} })
+		_, err := openKeyFile("keys", func(string) reread.Reading { <-hang; return reread.Reading{} })
 		if err == nil || !strings.HasPrefix(err.Error(), "keys has not been read within 5s, so its file system hangs, want a file with a key") {
 			t.Errorf("open: %v", err)
 		}
-		f, err := openKeyFile("keys", func(string) keyReading {
+		f, err := openKeyFile("keys", func(string) reread.Reading {
 			if reads++; reads > 1 {
 				<-hang
 			}
-			return keyReading{content: keyA}
+			return reread.Reading{Content: keyA}
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -210,8 +212,8 @@ func TestReadKeys(t *testing.T) {
 		filepath.Join(dir, "nobody"): "no such file",
 	} {
 		r := readKeys(path)
-		if (r.err == nil) != (want == "") || r.err != nil && !strings.Contains(r.err.Error(), want) {
-			t.Errorf("%s: %v, want %q", path, r.err, want)
+		if (r.Err == nil) != (want == "") || r.Err != nil && !strings.Contains(r.Err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, r.Err, want)
 		}
 	}
 }

@@ -211,10 +211,10 @@ func edit(path string, now time.Time, decide func(content string, rules *Rules) 
 
 func editOnce(path string, now time.Time, decide func(content string, rules *Rules) ([]Rule, []string), complete func(content string, e *Edit)) (Edit, error) {
 	r := read(path)
-	if r.failure != "" {
-		return Edit{}, fmt.Errorf("%s, want the file that the property overrides names", r.failure)
+	if r.Err != nil {
+		return Edit{}, fmt.Errorf("%v, want the file that the property overrides names", r.Err)
 	}
-	p, err := planFor(path, r.content, now, decide)
+	p, err := planFor(path, r.Content, now, decide)
 	if err != nil || len(p.Rules) == 0 {
 		return editOf(p), err
 	}
@@ -232,10 +232,10 @@ func editOnce(path string, now time.Time, decide func(content string, rules *Rul
 	}
 	defer file.Close()
 	// Only now nobody else who asks for the lock changes it.
-	if r = read(path); r.failure != "" {
-		return Edit{}, errors.New(r.failure)
+	if r = read(path); r.Err != nil {
+		return Edit{}, r.Err
 	}
-	if p, err = planFor(path, r.content, now, decide); err != nil || len(p.Rules) == 0 {
+	if p, err = planFor(path, r.Content, now, decide); err != nil || len(p.Rules) == 0 {
 		return editOf(p), err
 	}
 	after, err := p.carryOut(path, file, now)

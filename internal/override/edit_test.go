@@ -463,8 +463,8 @@ func TestConcurrentWriters(t *testing.T) {
 	go func() { ended.Wait(); close(done) }()
 	for reads := 0; ; reads++ {
 		r := read(path)
-		if _, err := Parse(r.content, noon); err != nil || r.failure != "" {
-			t.Errorf("reading %d: %v %s", reads, err, r.failure)
+		if _, err := Parse(r.Content, noon); err != nil || r.Err != nil {
+			t.Errorf("reading %d: %v %v", reads, err, r.Err)
 		}
 		select {
 		case <-done:

@@ -3,14 +3,13 @@ package override
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"runtime/pprof"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
+
+	"github.com/coredns-shaker/shaker/internal/reread"
 )
 
 const (
@@ -20,7 +19,7 @@ const (
 	// patience is how long two readings in a row may differ until the newest is taken as it is.
 	patience = 2 * time.Second
 	// hangs is how long a look at a file may take until people are told. Nobody waits longer for the first one.
-	hangs = 5 * time.Second
+	hangs = reread.Hangs
 	// maxSize bounds a file, in octets.
 	maxSize = 1 << 20
 	// maxLines bounds how many changed rules are told one by one.
@@ -32,10 +31,10 @@ const (
 type File struct {
 	path  string
 	tell  Listener
-	read  func(path string) reading // may take for ever
-	now   func() time.Time          // by the clock on the wall, which may be set
-	rules atomic.Pointer[Rules]     // in force, never nil
-	group *sharedFile               // what there is in common with other replicas, nil for nothing
+	looks reread.Looks
+	now   func() time.Time      // by the clock on the wall, which may be set
+	rules atomic.Pointer[Rules] // in force, never nil
+	group *sharedFile           // what there is in common with other replicas, nil for nothing
 
 	mu         sync.Mutex // protects what follows
 	last       reading    // the newest one
@@ -68,16 +67,7 @@ type Listener struct {
 }
 
 // reading is what a look at the file has found.
-type reading struct {
-	content  string
-	failure  string // "" where it could be read
-	modified time.Time
-}
-
-// same tells whether two readings have found the same. Who writes a file anew, as it was, has not changed it.
-func (r reading) same(other reading) bool {
-	return r.content == other.content && r.failure == other.failure
-}
+type reading = reread.Reading
 
 // restless is a time in which each reading has found something else than the one before.
 type restless struct {
@@ -92,49 +82,23 @@ type restless struct {
 func Open(path string, tell Listener) (*File, error) { return open(path, tell, read, time.Now) }
 
 func open(path string, tell Listener, read func(path string) reading, now func() time.Time) (*File, error) {
-	f := &File{path: path, tell: tell, read: read, now: now}
-	var r reading
-	select {
-	case r = <-f.look():
-	case <-time.After(hangs):
-		r.failure = f.hanging()
+	f := &File{path: path, tell: tell, now: now}
+	f.looks = reread.Looks{Path: path, Read: read, Label: "overrides", Recovered: tell.Recovered}
+	r := f.looks.First()
+	if r.Err != nil {
+		return nil, fmt.Errorf("%w, want a file of rules, which may be empty", r.Err)
 	}
-	if r.failure != "" {
-		return nil, fmt.Errorf("%s, want a file of rules, which may be empty", r.failure)
-	}
-	rules, err := Parse(r.content, f.now())
+	rules, err := Parse(r.Content, f.now())
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	f.last, f.judged, f.content, f.modified = r, r, r.content, r.modified
+	f.last, f.judged, f.content, f.modified = r, r, r.Content, r.Modified
 	f.rules.Store(rules)
 	return f, nil
 }
 
-// read reads regular files only. Opening a pipe that nobody writes to could take forever (open(2)), and a look at what
-// is to be opened would not help: it may be something else by then.
-func read(path string) reading {
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return reading{failure: err.Error()}
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return reading{failure: err.Error()}
-	}
-	if !info.Mode().IsRegular() {
-		return reading{failure: path + " is not a regular file"}
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxSize+1))
-	if err != nil {
-		return reading{failure: err.Error()}
-	}
-	if len(content) > maxSize {
-		return reading{failure: fmt.Sprintf("%s is larger than %d octets", path, maxSize)}
-	}
-	return reading{content: string(content), modified: info.ModTime()}
-}
+// read reads a file of rules.
+func read(path string) reading { return reread.Read(path, maxSize) }
 
 // Path returns where the file is, as it was opened.
 func (f *File) Path() string { return f.path }
@@ -179,19 +143,17 @@ func (f *File) Stop() {
 	f.leave()
 }
 
-// follow has one look at the file after the other. While one hangs there is no other, or there would be ever more of them.
+// follow has one look at the file after the other.
 func (f *File) follow(ctx context.Context) {
 	ticks := time.NewTicker(lookEvery)
 	defer ticks.Stop()
-	var look <-chan reading        // of the look under way, nil between two
 	var collected <-chan time.Time // when what others say is to be put into force, nil where they are silent
-	var began time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case r := <-look:
-			look = nil
+		case r := <-f.looks.Under():
+			f.looks.End()
 			f.takeSafely(r)
 		case <-f.wakes():
 			collected = time.After(collectFor)
@@ -199,27 +161,11 @@ func (f *File) follow(ctx context.Context) {
 			f.glance()
 		case now := <-ticks.C:
 			f.turnSafely()
-			switch {
-			case look == nil:
-				look, began = f.look(), now
-			case now.Sub(began) >= hangs:
+			if f.looks.Begin(now) {
 				f.hang()
 			}
 		}
 	}
-}
-
-// look reads the file in a goroutine of its own, and returns where the reading will be. open(2) and read(2) may take for
-// ever where the file system is on another machine, or is a program, and nothing ends them.
-func (f *File) look() <-chan reading {
-	result := make(chan reading, 1)
-	go pprof.Do(context.Background(), pprof.Labels("shaker", "overrides"), func(context.Context) {
-		r := reading{failure: f.path + " could not be read because of a fault in shaker"}
-		defer func() { result <- r }()
-		defer f.recover()
-		r = f.read(f.path)
-	})
-	return result
 }
 
 // recover ends a panic, which costs one look only. It is to be deferred.
@@ -276,25 +222,21 @@ func (f *File) takeSafely(r reading) {
 func (f *File) hang() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.judge(reading{failure: f.hanging()})
-}
-
-func (f *File) hanging() string {
-	return fmt.Sprintf("%s has not been read within %v, so its file system hangs", f.path, hangs)
+	f.judge(reading{Err: f.looks.Hanging()})
 }
 
 // take puts a reading into force, if it is the second in a row that has found this, and without a mistake.
 func (f *File) take(r reading) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !r.same(f.last) {
+	if !r.Same(f.last) {
 		f.last = r
 		f.takeRestless(r)
 		return
 	}
 	f.restless = restless{}
 	f.judge(r)
-	if r.failure == "" {
+	if r.Err == nil {
 		f.settle()
 	}
 }
@@ -307,10 +249,10 @@ func (f *File) takeRestless(r reading) {
 	if f.restless.since.IsZero() {
 		f.restless.since = now
 	}
-	switch _, err := Parse(r.content, f.now()); {
-	case r.failure != "" || err != nil:
+	switch _, err := Parse(r.Content, f.now()); {
+	case r.Err != nil || err != nil:
 		f.restless.broken = r
-	case r.content != "":
+	case r.Content != "":
 		f.restless.usable = r
 	}
 	if now.Sub(f.restless.since) < patience {
@@ -323,7 +265,7 @@ func (f *File) takeRestless(r reading) {
 			"have no mistake are taken every %v", f.path, 2*lookEvery, patience)
 	}
 	switch {
-	case was.usable.content != "":
+	case was.usable.Content != "":
 		f.judge(was.usable)
 	case f.problem == "": // or each mistake would be told
 		f.judge(was.broken)
@@ -332,15 +274,15 @@ func (f *File) takeRestless(r reading) {
 
 // judge puts a reading into force, or rejects it. The caller holds mu.
 func (f *File) judge(r reading) {
-	if r.same(f.judged) {
+	if r.Same(f.judged) {
 		if f.problem == "" {
-			f.modified = r.modified
+			f.modified = r.Modified
 		}
 		return
 	}
 	f.judged = r
-	if r.failure != "" {
-		f.reject(r.failure)
+	if r.Err != nil {
+		f.reject(r.Err.Error())
 		return
 	}
 	now := f.turn() // what has run out is told as such
@@ -351,7 +293,7 @@ func (f *File) judge(r reading) {
 		return
 	}
 	before, problem := f.rules.Swap(rules), f.problem
-	f.content, f.modified, f.problem = r.content, r.modified, ""
+	f.content, f.modified, f.problem = r.Content, r.Modified, ""
 	if rules.equal(before) && problem == "" {
 		return
 	}

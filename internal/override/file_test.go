@@ -1,6 +1,7 @@
 package override
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,19 +87,19 @@ func TestFileTake(t *testing.T) {
 		logged string // one line of the log for this step; "" for none
 	}{
 		{"the same", first, 1, false, ""},
-		{"half written", reading{content: "192.0.2.1 down\n192.0.2.2 do"}, 1, false, ""},
-		{"written", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 1, false, ""},
-		{"written, again", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "192.0.2.2 is down, was auto"},
+		{"half written", reading{Content: "192.0.2.1 down\n192.0.2.2 do"}, 1, false, ""},
+		{"written", reading{Content: "192.0.2.1 down\n192.0.2.2 down\n"}, 1, false, ""},
+		{"written, again", reading{Content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "192.0.2.2 is down, was auto"},
 		{"truncated for a moment", reading{}, 2, false, ""},
-		{"a mistake", reading{content: "x down"}, 2, false, ""},
-		{"the mistake again", reading{content: "x down"}, 2, true, `line 1: "x" is neither a CIDR`},
-		{"it is told once", reading{content: "x down"}, 2, true, ""},
-		{"gone", reading{failure: "no such file"}, 2, true, ""},
-		{"still gone", reading{failure: "no such file"}, 2, true, "Overrides stay as they were: no such file"},
-		{"back", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, true, ""},
-		{"back again", reading{content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "overrides: 2"},
-		{"many", reading{content: many.String()}, 2, false, ""},
-		{"many again", reading{content: many.String()}, maxLines + 5, false, "7 more changed"},
+		{"a mistake", reading{Content: "x down"}, 2, false, ""},
+		{"the mistake again", reading{Content: "x down"}, 2, true, `line 1: "x" is neither a CIDR`},
+		{"it is told once", reading{Content: "x down"}, 2, true, ""},
+		{"gone", reading{Err: errors.New("no such file")}, 2, true, ""},
+		{"still gone", reading{Err: errors.New("no such file")}, 2, true, "Overrides stay as they were: no such file"},
+		{"back", reading{Content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, true, ""},
+		{"back again", reading{Content: "192.0.2.1 down\n192.0.2.2 down\n"}, 2, false, "overrides: 2"},
+		{"many", reading{Content: many.String()}, 2, false, ""},
+		{"many again", reading{Content: many.String()}, maxLines + 5, false, "7 more changed"},
 		{"empty", reading{}, maxLines + 5, false, ""},
 		{"empty again", reading{}, 0, false, "overrides: 0"},
 	} {
@@ -170,9 +171,9 @@ func TestFileRewritten(t *testing.T) {
 			}
 			for i := range 60 { // 15 s
 				time.Sleep(lookEvery)
-				r := reading{content: tt.finds(i), modified: time.Now()}
-				if r.content == gone {
-					r = reading{failure: "no such file"}
+				r := reading{Content: tt.finds(i), Modified: time.Now()}
+				if r.Content == gone {
+					r = reading{Err: errors.New("no such file")}
 				}
 				f.take(r)
 			}
@@ -240,7 +241,7 @@ func TestFilePanic(t *testing.T) {
 			t.Errorf("%d rules, failed %v; want 2", rules, failed)
 		}
 		panics.Store(true)
-		if _, err := open(path, log.listener(), f.read, time.Now); err == nil || !strings.Contains(err.Error(), "could not be read") {
+		if _, err := open(path, log.listener(), f.looks.Read, time.Now); err == nil || !strings.Contains(err.Error(), "could not be read") {
 			t.Errorf("a panic in the first look: error %v", err)
 		}
 	})
@@ -268,7 +269,7 @@ func (h *hangingFile) read(string) reading {
 	<-hung
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return reading{content: h.content, modified: time.Now()}
+	return reading{Content: h.content, Modified: time.Now()}
 }
 
 func (h *hangingFile) looks() int {

@@ -39,7 +39,11 @@ func TestFileBecomesPipe(t *testing.T) {
 		found := make(map[string]int)
 		for found["192.0.2.1 down\n"] < 200 || found[path+" is not a regular file"] < 200 {
 			r := read(path)
-			found[r.content+r.failure]++
+			if r.Err != nil {
+				found[r.Err.Error()]++
+			} else {
+				found[r.Content]++
+			}
 		}
 	}()
 	timeout := time.After(time.Minute)

@@ -103,7 +103,7 @@ func TestFileEndsAsItChanges(t *testing.T) {
 	}
 	now = at("13:00")
 	for range 2 {
-		f.take(reading{content: "192.0.2.2 down"})
+		f.take(reading{Content: "192.0.2.2 down"})
 	}
 	want := []string{
 		"Override: 192.0.2.1 is auto, was down: it ended at 2026-11-26T13:00:00Z (kernel update)",

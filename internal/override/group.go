@@ -75,16 +75,16 @@ func (f *File) inForce(content string, now time.Time) (*Rules, error) {
 
 // putIn takes in a reading of the file, and returns the rules that hold with it. The caller holds mu.
 func (f *File) putIn(r reading, now time.Time) (*Rules, error) {
-	rules, err := Parse(r.content, now)
+	rules, err := Parse(r.Content, now)
 	if err != nil || f.group == nil {
 		return rules, err
 	}
 	f.group.mu.Lock()
 	if f.counts() {
-		f.group.feed(r.content, r.modified)
+		f.group.feed(r.Content, r.Modified)
 	}
 	f.group.unlock()
-	return f.inForce(r.content, now)
+	return f.inForce(r.Content, now)
 }
 
 // settle notes that a reading has come twice. What comes into the file from now on is new. The caller holds mu.

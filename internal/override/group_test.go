@@ -20,7 +20,7 @@ type memory struct {
 func (m *memory) read(string) reading {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return reading{content: m.content, modified: m.written}
+	return reading{Content: m.content, Modified: m.written}
 }
 
 func (m *memory) write(content string) {

@@ -83,7 +83,7 @@ func (r *replica) start() {
 	r.f.take(r.reading(""))
 }
 
-func (r *replica) reading(string) reading { return reading{content: r.content, modified: r.written} }
+func (r *replica) reading(string) reading { return reading{Content: r.content, Modified: r.written} }
 
 func (r *replica) owe(other *replica, key string) {
 	if r.owes[other] == nil {

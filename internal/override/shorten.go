@@ -134,7 +134,7 @@ func replaceWhole(path string, file *os.File, before, after string) error {
 		return err
 	}
 	// Not all who write ask for the lock.
-	if r := read(path); r.failure == "" && r.content != before {
+	if r := read(path); r.Err == nil && r.Content != before {
 		return fmt.Errorf("%s: %w", path, errChanged)
 	}
 	if err := os.Rename(fresh.Name(), path); err != nil {
