@@ -147,7 +147,7 @@ func TestLabPeersReplay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		secrets := [][]byte{[]byte("frankfurt"), []byte(host), []byte("example"), []byte("443"), []byte(groupKey)}
+		secrets := [][]byte{[]byte("frankfurt"), []byte(host), []byte("example"), []byte(groupKey)}
 		for _, addr := range dying {
 			secrets = append(secrets, addr.AsSlice(), []byte(addr.String()))
 		}

@@ -238,7 +238,6 @@ func TestLabPeersSplit(t *testing.T) {
 		t.Logf("targets that die during the split: %v", s)
 		g.expectWithin(t, "until each side knows", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
 		time.Sleep(lasting(5*time.Second, 120*time.Second) - time.Since(began))
-		// One comes back, and that side of the split can see it only that is not blocked from it.
 		g.unblock("split")
 		healed := time.Now()
 		g.untilKnown()
