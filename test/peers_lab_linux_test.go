@@ -848,11 +848,12 @@ func (g *group) untilDown(began time.Time, addrs []netip.Addr) (s spread) {
 		for _, addr := range addrs {
 			var first, last time.Time
 			for _, r := range g.running() {
-				i := slices.IndexFunc(r.follow.since(began, "down"), func(e happening) bool { return e.Address == addr })
+				downs := r.follow.since(began, "down")
+				i := slices.IndexFunc(downs, func(e happening) bool { return e.Address == addr })
 				if i < 0 {
 					return fmt.Errorf("%v is not down for %s", addr, r.name)
 				}
-				at := r.follow.since(began, "down")[i].Time
+				at := downs[i].Time
 				if first.IsZero() || at.Before(first) {
 					first = at
 				}
