@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"weak"
 
 	"github.com/coredns-shaker/shaker/health"
 	"github.com/coredns-shaker/shaker/internal/lab"
@@ -190,28 +189,7 @@ func TestSharedWithoutPeers(t *testing.T) {
 func TestSharedGroupForgetsInstances(t *testing.T) {
 	lab.CaptureLog(t)
 	at, key := groupAddress(t), lab.File(t, "key", peersKey)
-	inst := groupInstance(at, key)
-	if err := shared.lease(inst); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { shared.giveBack(inst) }()
-	var gone []weak.Pointer[instance]
-	for range 3 {
-		gone = append(gone, weak.Make(inst))
-		shared.restarting(inst)
-		next := groupInstance(at, key)
-		if err := shared.lease(next); err != nil {
-			t.Fatal(err)
-		}
-		shared.restarted(inst)
-		inst = next
-	}
-	for _, old := range gone {
-		lab.Until(t, "the old instances to be collected", func() bool {
-			runtime.GC()
-			return old.Value() == nil
-		})
-	}
+	sharedForgets(t, func() *instance { return groupInstance(at, key) })
 }
 
 // What keeps a group from opening is an error that names the address, and leaves nothing behind.

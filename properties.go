@@ -348,22 +348,19 @@ func (s *stanza) overrides(args []string) error {
 		return fmt.Errorf("%q is not possible, want FILE, or FILE local", strings.Join(args, " "))
 	}
 	path := s.file(name)
-	s.policy.localOverrides = local
-	if file, ok := s.process.overrides[path]; ok {
-		s.policy.overrides = file
-		return s.process.overrideUses[path].set(overrideUse{path, local}, place(s.Controller))
+	if s.process.overrides[path] == nil {
+		file, err := shared.overrideNews.open(path)
+		if err != nil {
+			return err
+		}
+		if s.process.overrides == nil {
+			s.process.overrides = make(map[string]*override.File)
+			s.process.overrideUses = make(map[string]*namedOverrides)
+		}
+		s.process.overrides[path] = file
+		s.process.overrideUses[path] = &namedOverrides{name: name}
 	}
-	file, err := shared.overrideNews.open(path)
-	if err != nil {
-		return err
-	}
-	if s.process.overrides == nil {
-		s.process.overrides = make(map[string]*override.File)
-		s.process.overrideUses = make(map[string]*namedOverrides)
-	}
-	s.process.overrides[path] = file
-	s.process.overrideUses[path] = &namedOverrides{name: name}
-	s.policy.overrides = file
+	s.policy.overrides, s.policy.localOverrides = s.process.overrides[path], local
 	return s.process.overrideUses[path].set(overrideUse{path, local}, place(s.Controller))
 }
 

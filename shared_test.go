@@ -15,18 +15,30 @@ import (
 // sharedTake lets a new instance take over from the one before it, in the order that caddy calls back.
 func sharedTake(t *testing.T, old *instance) *instance {
 	t.Helper()
-	shared.restarting(old)
 	next := new(instance)
+	sharedTakeBy(t, old, next)
+	return next
+}
+
+// sharedTakeBy does so with the new instance.
+func sharedTakeBy(t *testing.T, old, next *instance) {
+	t.Helper()
+	shared.restarting(old)
 	if err := shared.lease(next); err != nil {
 		t.Fatal(err)
 	}
 	shared.restarted(old)
-	return next
 }
 
 // However often CoreDNS reloads, the instances that are gone are not kept in memory.
 func TestSharedForgetsInstances(t *testing.T) {
-	inst := new(instance)
+	sharedForgets(t, func() *instance { return new(instance) })
+}
+
+// sharedForgets has instances take over from one another, and waits for all but the last to be collected.
+func sharedForgets(t *testing.T, make func() *instance) {
+	t.Helper()
+	inst := make()
 	if err := shared.lease(inst); err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +46,9 @@ func TestSharedForgetsInstances(t *testing.T) {
 	var gone []weak.Pointer[instance]
 	for range 3 {
 		gone = append(gone, weak.Make(inst))
-		inst = sharedTake(t, inst)
+		next := make()
+		sharedTakeBy(t, inst, next)
+		inst = next
 	}
 	for _, old := range gone {
 		lab.Until(t, "the old instances to be collected", func() bool {

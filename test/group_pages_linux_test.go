@@ -1,13 +1,9 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
-
-	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
@@ -26,13 +22,8 @@ type toldAt struct {
 // tell reads a page for programs.
 func (r *replica) tell(t testing.TB, path string, to any) {
 	t.Helper()
-	answer, err := statusClient.Get("http://" + r.page + path)
-	if err != nil {
+	if err := getJSON("http://"+r.page+path, to); err != nil {
 		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	if err := json.NewDecoder(answer.Body).Decode(to); err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("%s: status %d, %v", path, answer.StatusCode, err)
 	}
 }
 
@@ -40,16 +31,7 @@ func (r *replica) tell(t testing.TB, path string, to any) {
 func TestGroupPages(t *testing.T) {
 	t.Parallel()
 	f := newFarm(t, "127.0.33.1", "127.0.33.2", "127.0.33.3", "127.0.33.4")
-	replicas := newReplicas(t, f, 2)
-	var processes []*process
-	for _, r := range replicas {
-		processes = append(processes, r.start(t, "peers observers 1"))
-	}
-	for i, r := range replicas {
-		r.until(t, `coredns_shaker_peers{state="alive"}`, 1)
-		untilReady(t, r.ready)
-		processes[i].until("www.example.org.", dns.TypeA, f.addrs)
-	}
+	replicas, _ := startPair(t, f)
 	const elsewhere = "1 of 1 observer says so; this replica does not check it"
 	// A replica that has only just begun to check may not have told the other one yet.
 	lab.UntilNil(t, func() error {

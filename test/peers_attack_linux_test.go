@@ -99,11 +99,11 @@ func TestLabPeersOdd(t *testing.T) {
 			return g.replicas[0].counted("coredns_shaker_peers_rejected_total", `reason="key"`) > 0
 		})
 		time.Sleep(lasting(2*time.Second, 30*time.Second))
-		if n := stranger.alive(); n != 1 {
+		if n := stranger.peers().alive(); n != 1 {
 			t.Errorf("the one with another key hears of %d members", n)
 		}
 		for _, r := range g.replicas[:3] {
-			if n := r.alive(); n != 4 {
+			if n := r.peers().alive(); n != 4 {
 				t.Errorf("%s hears of %d members, want 4", r.name, n)
 			}
 		}
@@ -147,7 +147,7 @@ func TestLabPeersReplay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		secrets := [][]byte{[]byte("frankfurt"), []byte(host), []byte("example"), []byte("443"), []byte(groupKey)}
+		secrets := [][]byte{[]byte("frankfurt"), []byte(host), []byte("example"), []byte(groupKey)}
 		for _, addr := range dying {
 			secrets = append(secrets, addr.AsSlice(), []byte(addr.String()))
 		}
@@ -341,7 +341,7 @@ func TestLabPeersKeys(t *testing.T) {
 			began = time.Now()
 			time.Sleep(lasting(1500*time.Millisecond, 10*time.Second))
 			for _, r := range g.replicas {
-				if n := r.alive(); n != 3 {
+				if n := r.peers().alive(); n != 3 {
 					t.Errorf("%s hears of %d members with keys %q", r.name, n, keys)
 				}
 				for _, e := range r.follow.since(began, "peer") {
@@ -362,7 +362,7 @@ func TestLabPeersKeys(t *testing.T) {
 		lab.Until(t, "the one with the old key to be rejected", func() bool {
 			return g.replicas[0].counted("coredns_shaker_peers_rejected_total", `reason="key"`) > 0
 		})
-		if n := late.alive(); n != 1 {
+		if n := late.peers().alive(); n != 1 {
 			t.Errorf("with the old key it hears of %d members", n)
 		}
 	})

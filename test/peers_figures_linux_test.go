@@ -1,10 +1,8 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,7 +69,7 @@ func (g *group) measureIdle(t *testing.T, d time.Duration) {
 	cpu := g.cpu()
 	checks := g.checks()
 	time.Sleep(d)
-	octets, packets := g.octets()
+	octets, packets := g.countedBySwitch("octets")
 	n := float64(len(g.replicas)) * d.Seconds()
 	t.Logf("idle: a replica sends %.0f octets in %.1f packets a second, with IP headers; it takes %.2f thousandths of a CPU for all, with %.0f checks a second",
 		float64(octets)/n, float64(packets)/n, 1000*(g.cpu()-cpu).Seconds()/n, (g.checks()-checks)/n)
@@ -82,26 +80,6 @@ func (g *group) checks() (sum float64) {
 		sum += r.counted("coredns_shaker_checks_total")
 	}
 	return sum
-}
-
-func (g *group) octets() (octets, packets int) {
-	g.t.Helper()
-	text, err := exec.Command("nft", "-j", "list", "counters", "table", "inet", "octets").Output()
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	var list struct {
-		NFTables []struct{ Counter *struct{ Packets, Bytes int } }
-	}
-	if err := json.Unmarshal(text, &list); err != nil {
-		g.t.Fatal(err)
-	}
-	for _, entry := range list.NFTables {
-		if entry.Counter != nil {
-			octets, packets = octets+entry.Counter.Bytes, packets+entry.Counter.Packets
-		}
-	}
-	return octets, packets
 }
 
 // cpu is how long all replicas have computed.
@@ -137,12 +115,7 @@ func measureJoiner(t *testing.T, l *lab.Lab) {
 	for range 3 {
 		r := g.replicas[3]
 		octets := g.replicas[0].peers().Counts.SentOctets
-		began := time.Now()
-		r.launch()
-		r.awaitServing()
-		served := time.Since(began)
-		r.awaitReady()
-		ready := time.Since(began)
+		served, ready := r.startMeasured()
 		received := r.peers().Counts.ReceivedOctets
 		lacking, dead := r.wrongAnswers()
 		t.Logf("a joiner serves after %v and is ready after %v; it has received %d octets by then (one of the others sent %d); its first answers lack %d and have %d dead addresses",

@@ -315,24 +315,31 @@ func (g *group) countSYNs() {
 }
 
 // syns returns how many SYNs all replicas together have sent to racks.
-func (g *group) syns() (sum int) {
+func (g *group) syns() int {
 	g.t.Helper()
-	text, err := exec.Command("nft", "-j", "list", "counters", "table", "inet", "syns").Output()
+	_, packets := g.countedBySwitch("syns")
+	return packets
+}
+
+// countedBySwitch sums up the counters of a table of the switch.
+func (g *group) countedBySwitch(table string) (octets, packets int) {
+	g.t.Helper()
+	text, err := exec.Command("nft", "-j", "list", "counters", "table", "inet", table).Output()
 	if err != nil {
 		g.t.Fatal(err)
 	}
 	var list struct {
-		NFTables []struct{ Counter *struct{ Packets int } }
+		NFTables []struct{ Counter *struct{ Packets, Bytes int } }
 	}
 	if err := json.Unmarshal(text, &list); err != nil {
 		g.t.Fatal(err)
 	}
 	for _, entry := range list.NFTables {
 		if entry.Counter != nil {
-			sum += entry.Counter.Packets
+			octets, packets = octets+entry.Counter.Bytes, packets+entry.Counter.Packets
 		}
 	}
-	return sum
+	return octets, packets
 }
 
 // untilRight waits until every replica that runs has the verdicts that it should have, and returns how long that took.
@@ -357,13 +364,7 @@ func (g *group) untilKnown() time.Duration {
 	lab.UntilNil(g.t, func() error {
 		want := len(g.running())
 		for _, r := range g.running() {
-			alive := 0
-			for _, m := range r.peers().Members {
-				if m.Alive {
-					alive++
-				}
-			}
-			if alive != want {
+			if alive := r.peers().alive(); alive != want {
 				return fmt.Errorf("%s hears of %d members, want %d", r.name, alive, want)
 			}
 		}
@@ -485,11 +486,7 @@ func (r *node) launchWith(corefile string) {
 // awaitServing waits until it answers, and begins to follow its events.
 func (r *node) awaitServing() {
 	r.g.t.Helper()
-	r.p.UntilNil(func() error {
-		// A query that has no question and that no plugin gets to see.
-		_, _, err := new(dns.Client).Exchange(&dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id()}}, r.at(groupDNS))
-		return err
-	})
+	untilServing(r.p.Process, r.at(groupDNS))
 	r.follow = follow(r.g.t, r.at(groupPage))
 }
 
@@ -514,6 +511,16 @@ func (r *node) start() {
 	r.g.t.Helper()
 	r.launch()
 	r.awaitServing()
+}
+
+// startMeasured starts it, and returns how long it took until it served, and until it was ready.
+func (r *node) startMeasured() (served, ready time.Duration) {
+	r.g.t.Helper()
+	began := time.Now()
+	r.start()
+	served = time.Since(began)
+	r.awaitReady()
+	return served, time.Since(began)
 }
 
 // stop ends it as systemd does.
@@ -638,13 +645,13 @@ func (r *node) counted(name string, labels ...string) float64 {
 
 // peersView is what /peers.json tells, as far as tests look at it.
 type peersView struct {
-	Error       string
-	Self        string
-	Ready       bool
-	Disagreeing int
-	Members     []memberView
-	Join        []struct{ Place, Error string }
-	Counts      struct {
+	Error         string
+	Self          string
+	Ready, Quorum bool
+	Disagreeing   int
+	Members       []memberView
+	Join          []struct{ Place, Error string }
+	Counts        struct {
 		SentMessages     uint64 `json:"sent_messages"`
 		SentOctets       uint64 `json:"sent_octets"`
 		ReceivedMessages uint64 `json:"received_messages"`
@@ -669,6 +676,16 @@ func (r *node) peers() *peersView {
 		r.g.t.Fatalf("%s: %v", r.name, err)
 	}
 	return v
+}
+
+// alive returns how many members are alive, the replica itself included.
+func (v *peersView) alive() (n int) {
+	for _, m := range v.Members {
+		if m.Alive {
+			n++
+		}
+	}
+	return n
 }
 
 // getJSON reads what an address serves.
@@ -831,11 +848,12 @@ func (g *group) untilDown(began time.Time, addrs []netip.Addr) (s spread) {
 		for _, addr := range addrs {
 			var first, last time.Time
 			for _, r := range g.running() {
-				i := slices.IndexFunc(r.follow.since(began, "down"), func(e happening) bool { return e.Address == addr })
+				downs := r.follow.since(began, "down")
+				i := slices.IndexFunc(downs, func(e happening) bool { return e.Address == addr })
 				if i < 0 {
 					return fmt.Errorf("%v is not down for %s", addr, r.name)
 				}
-				at := r.follow.since(began, "down")[i].Time
+				at := downs[i].Time
 				if first.IsZero() || at.Before(first) {
 					first = at
 				}

@@ -62,9 +62,8 @@ func TestLaptop(t *testing.T) {
 				if err := getJSON(fmt.Sprintf("http://%v:8053/peers.json", replica), v); err != nil {
 					return err
 				}
-				alive := slices.DeleteFunc(v.Members, func(m memberView) bool { return !m.Alive })
-				if len(alive) != 3 {
-					return fmt.Errorf("%v hears of %d members, want 3", replica, len(alive))
+				if n := v.alive(); n != 3 {
+					return fmt.Errorf("%v hears of %d members, want 3", replica, n)
 				}
 				return nil
 			})

@@ -227,7 +227,7 @@ func TestLabPeersSplit(t *testing.T) {
 		w := g.newGuard(5*time.Millisecond, g.replicas...)
 		g.block("split", g.split(2)...)
 		lab.Until(t, "the sides to lose each other", func() bool {
-			return g.replicas[0].alive() == 2 && g.replicas[4].alive() == 3
+			return g.replicas[0].peers().alive() == 2 && g.replicas[4].peers().alive() == 3
 		})
 		t.Logf("the sides have lost each other after %v", time.Since(began))
 		refusing, silent := g.pick(1, 0, 5), g.pick(2, 0, 5)
@@ -238,7 +238,6 @@ func TestLabPeersSplit(t *testing.T) {
 		t.Logf("targets that die during the split: %v", s)
 		g.expectWithin(t, "until each side knows", s.took[len(s.took)-1], silenceNoticed+100*time.Millisecond)
 		time.Sleep(lasting(5*time.Second, 120*time.Second) - time.Since(began))
-		// One comes back, and that side of the split can see it only that is not blocked from it.
 		g.unblock("split")
 		healed := time.Now()
 		g.untilKnown()
@@ -302,16 +301,6 @@ func TestLabPeersKilled(t *testing.T) {
 			}
 		}
 	})
-}
-
-// alive returns how many members it hears of, itself included.
-func (r *node) alive() (n int) {
-	for _, m := range r.peers().Members {
-		if m.Alive {
-			n++
-		}
-	}
-	return n
 }
 
 // logged returns how many lines of the log have all of the words.

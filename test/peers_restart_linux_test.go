@@ -25,12 +25,7 @@ func TestLabPeersRestart(t *testing.T) {
 			r := g.replicas[0]
 			r.stop()
 			g.replicas[1].wrongAnswers() // so that targets are wanted by somebody
-			began := time.Now()
-			r.launch()
-			r.awaitServing()
-			served := time.Since(began)
-			r.awaitReady()
-			ready := time.Since(began)
+			served, ready := r.startMeasured()
 			lacking, there := r.wrongAnswers()
 			t.Logf("it serves after %v and is ready after %v; its first answers lack %d living addresses, and have %d dead ones",
 				served.Round(time.Millisecond), ready.Round(time.Millisecond), lacking, there)

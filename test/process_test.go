@@ -36,10 +36,15 @@ func startProcessIn(t testing.TB, dir, binary, address, text string, environment
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), asCoreDNS+"=1"), environment...)
 	p := &process{server{t: t, addr: address, tcp: address}, lab.Start(t, cmd)}
+	untilServing(p.Process, address)
+	return p
+}
+
+// untilServing waits until a CoreDNS answers at the address.
+func untilServing(p *lab.Process, address string) {
 	p.UntilNil(func() error {
 		// A query that has no question and that no plugin gets to see.
 		_, _, err := new(dns.Client).Exchange(&dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id()}}, address)
 		return err
 	})
-	return p
 }

@@ -1,17 +1,13 @@
 package test
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/miekg/dns"
 
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
@@ -32,7 +28,11 @@ func TestShownReplicas(t *testing.T) {
 			g := startReplicas(t, tt.corefile, tt.sites)
 			for i, r := range g {
 				r.UntilNil(func() error {
-					return expectMembers(statusPeers(t, r.page), i, tt.sites, strings.Contains(tt.corefile, " quorum"))
+					v := new(peersView)
+					if err := getJSON("http://"+r.page+"/peers.json", v); err != nil {
+						return err
+					}
+					return expectMembers(v, i, tt.sites, strings.Contains(tt.corefile, " quorum"))
 				})
 			}
 		})
@@ -81,44 +81,12 @@ func startReplica(t *testing.T, i int, corefile string, port int, r shownReplica
 	cmd.Dir = dir
 	cmd.Env = append(append(os.Environ(), asCoreDNS+"=1"), environment...)
 	r.Process = lab.Start(t, cmd)
-	r.UntilNil(func() error {
-		// A query that has no question and that no plugin gets to see.
-		_, _, err := new(dns.Client).Exchange(&dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id()}}, fmt.Sprintf("%s:%d", replicaAddress(i), port))
-		return err
-	})
+	untilServing(r.Process, fmt.Sprintf("%s:%d", replicaAddress(i), port))
 	return r
 }
 
-// shownPeers is what the page about replicas tells programs, as far as it is looked at here.
-type shownPeers struct {
-	Ready, Quorum bool
-	Members       []struct {
-		Address, Site               string
-		Self, Alive, Strange, Newer bool
-	}
-	err error
-}
-
-// statusPeers asks a replica for its peers.
-func statusPeers(t *testing.T, page string) (v shownPeers) {
-	t.Helper()
-	answer, err := statusClient.Get("http://" + page + "/peers.json")
-	if err != nil {
-		v.err = err
-		return v
-	}
-	defer answer.Body.Close()
-	if err := json.NewDecoder(answer.Body).Decode(&v); err != nil || answer.StatusCode != http.StatusOK {
-		v.err = fmt.Errorf("%s: %v", answer.Status, err)
-	}
-	return v
-}
-
 // expectMembers tells what is not yet as it should be: replica i sees all, of which it is one.
-func expectMembers(v shownPeers, i int, sites []string, quorum bool) error {
-	if v.err != nil {
-		return v.err
-	}
+func expectMembers(v *peersView, i int, sites []string, quorum bool) error {
 	seen := make(map[string]bool)
 	for _, m := range v.Members {
 		address, _, _ := strings.Cut(m.Address, ":")
@@ -129,7 +97,7 @@ func expectMembers(v shownPeers, i int, sites []string, quorum bool) error {
 		}
 	}
 	if len(seen) != len(sites) || len(v.Members) != len(sites) || !v.Ready || v.Quorum != quorum {
-		return fmt.Errorf("%s sees %+v, want %d members that are alive, at %q", replicaAddress(i), v, len(sites), sites)
+		return fmt.Errorf("%s sees %+v, want %d members that are alive, at %q", replicaAddress(i), *v, len(sites), sites)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coredns-shaker/shaker/internal/override"
@@ -94,7 +95,7 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 	if !s.until.IsZero() && !s.until.After(now) {
 		return usageError{fmt.Errorf("-until: %s is over, want a time after %s", s.until.Format(time.RFC3339), now.Format(time.RFC3339)), "drain"}
 	}
-	return p.change(ctx, s, func(path string, about subject, reason string, _ []rule) (edited, error) {
+	return p.change(ctx, s, func(path string, about subject, reason string, _ func() []rule) (edited, error) {
 		return p.files.add(path, rule{What: about.String(), Says: "down", Until: until, Reason: reason}, now)
 	}, func(about subject) string {
 		if until.IsZero() {
@@ -106,8 +107,8 @@ func (p *program) drain(ctx context.Context, s *settings) error {
 
 // undrain takes rules back, and waits until that is in force.
 func (p *program) undrain(ctx context.Context, s *settings) error {
-	return p.change(ctx, s, func(path string, about subject, reason string, inForce []rule) (edited, error) {
-		return p.files.takeBack(path, about.String(), reason, p.now(), inForce)
+	return p.change(ctx, s, func(path string, about subject, reason string, inForce func() []rule) (edited, error) {
+		return p.files.takeBack(path, about.String(), reason, p.now(), inForce())
 	}, func(about subject) string {
 		return fmt.Sprintf("%s is left to its checks", about)
 	})
@@ -135,9 +136,9 @@ func (f *overridesFile) isDown(about subject) bool {
 	return says == "down"
 }
 
-// change carries out what drain and undrain have in common: edit writes what is about a subject, and sentence tells what that
-// means.
-func (p *program) change(ctx context.Context, s *settings, edit func(path string, about subject, reason string, inForce []rule) (edited, error),
+// change carries out what drain and undrain have in common: edit writes what is about a subject, and may ask for the rules in force
+// where replicas share the file; sentence tells what that means.
+func (p *program) change(ctx context.Context, s *settings, edit func(path string, about subject, reason string, inForce func() []rule) (edited, error),
 	sentence func(subject) string) error {
 	rules, reason, err := subjects(s.arguments)
 	if err != nil {
@@ -151,7 +152,7 @@ func (p *program) change(ctx context.Context, s *settings, edit func(path string
 	if err != nil {
 		return err
 	}
-	inForce := c.shared(ctx, path)
+	inForce := sync.OnceValue(func() []rule { return c.shared(ctx, path) })
 	var about []subject
 	var written []rule
 	for _, subject := range rules {

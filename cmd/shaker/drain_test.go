@@ -327,3 +327,22 @@ func TestDrainTellsExceptions(t *testing.T) {
 		t.Errorf("%s, want %s", stdout, want)
 	}
 }
+
+// Where the file is given, a drain is written before the server is asked anything: it may hang.
+func TestDrainIsWrittenFirst(t *testing.T) {
+	path := rulesFile(t, "")
+	s := &steered{paths: []string{path}}
+	var found []string // what is in the file at each question
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, _ := os.ReadFile(path)
+		found = append(found, string(content))
+		s.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p, _, stderr := newProgram()
+	p.files = files
+	status := p.run(t.Context(), []string{"drain", "192.0.2.7", "-overrides", path, "-server", server.URL})
+	if status != exitDone || len(found) == 0 || found[0] != "192.0.2.7 down\n" {
+		t.Errorf("status %d, the file has %q at the questions\n%s", status, found, stderr)
+	}
+}

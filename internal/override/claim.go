@@ -40,9 +40,6 @@ func (c *claim) isGone() bool { return c.gone != 0 && (!c.seen || c.gone >= c.sa
 // last returns when the newest change was.
 func (c *claim) last() moment { return max(c.said, c.gone) }
 
-// endsBefore tells whether the rule has ended by then.
-func (c *claim) endsBefore(then time.Time) bool { return c.sharedLine != nil && c.endedAt(then) }
-
 // join takes in what another replica knows of the same line.
 func (c *claim) join(other claim) {
 	if other.outranks(c) {
@@ -172,7 +169,7 @@ func (all claims) trimmed(now time.Time) claims {
 		case c.sharedLine == nil:
 			ranks[c.id] = 3
 			continue
-		case c.endsBefore(now.Add(-forgetEnded)):
+		case c.endedAt(now.Add(-forgetEnded)):
 			ranks[c.id] = 2
 		case !longest.IsZero() && !c.end().After(longest):
 			ranks[c.id] = 1

@@ -1,6 +1,9 @@
 package override
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // What others say is put into force together with what follows within collectFor, and no more often than followEvery. So an edit
 // takes effect as a whole, and what many say, or many lines, is few changes to tell.
@@ -48,12 +51,7 @@ func (f *File) leave() {
 	}
 	f.group.mu.Lock()
 	defer f.group.mu.Unlock()
-	for i, reader := range f.group.readers {
-		if reader == f {
-			f.group.readers = append(f.group.readers[:i:i], f.group.readers[i+1:]...)
-			return
-		}
-	}
+	f.group.readers = slices.DeleteFunc(f.group.readers, func(reader *File) bool { return reader == f })
 }
 
 // counts tells whether the readings of the file are those that count. The caller holds mu, and that of the group.

@@ -21,16 +21,11 @@ func ownLines(content string) (lines []ownLine) {
 
 // number gives each line the number that it has in all replicas. Of lines that are the same each has another one.
 func number(lines []ownLine) {
-	type same struct {
-		about subject
-		rule  Rule
-	}
-	counts := make(map[same]int)
+	counts := make(map[content]int)
 	for i := range lines {
 		l := &lines[i]
-		key := same{l.about, l.rule}
-		counts[key]++
-		l.id = numberOf(l.rule.says(), l.rule.Reason, strconv.Itoa(counts[key]))
+		counts[l.content()]++
+		l.id = numberOf(l.rule.says(), l.rule.Reason, strconv.Itoa(counts[l.content()]))
 	}
 }
 
@@ -120,7 +115,7 @@ func (f *sharedFile) say(i int, said moment, seen bool) {
 // match tells which of the lines before each line is, -1 for one that is new. Of lines that are the same, those stay that are in
 // their places between the others, and then the last ones.
 func match(before, lines []ownLine) (from []int) {
-	same := func(i, j int) bool { return before[i].about == lines[j].about && before[i].rule == lines[j].rule }
+	same := func(i, j int) bool { return before[i].content() == lines[j].content() }
 	from = make([]int, len(lines))
 	head, tail := 0, 0
 	shorter := min(len(before), len(lines))
@@ -138,17 +133,13 @@ func match(before, lines []ownLine) (from []int) {
 		head++
 	}
 	atEnd()
-	type content struct {
-		about subject
-		rule  Rule
-	}
 	rest := make(map[content][]int)
 	for i := head; i < len(before)-tail; i++ {
-		key := content{before[i].about, before[i].rule}
+		key := before[i].content()
 		rest[key] = append(rest[key], i)
 	}
 	for j := len(lines) - tail - 1; j >= head; j-- {
-		key := content{lines[j].about, lines[j].rule}
+		key := lines[j].content()
 		from[j] = -1
 		if left := rest[key]; len(left) > 0 {
 			from[j], rest[key] = left[len(left)-1], left[:len(left)-1]
@@ -171,7 +162,7 @@ func (f *sharedFile) date(before, lines []ownLine, from []int) (again []int) {
 			limit, isLimited := same[l.about]
 			if l.rule.Says == Auto {
 				for _, said := range wide.Supernets(l.about.prefix) {
-					limit, isLimited = lower(limit, isLimited, said)
+					limit, isLimited = lower(limit, isLimited, said), true
 				}
 			}
 			if lines[i].said = 0; isLimited {
@@ -186,11 +177,10 @@ func (f *sharedFile) date(before, lines []ownLine, from []int) (again []int) {
 		}
 		lines[i].said = before[from[i]].said
 		said := f.saidAt(&before[from[i]])
-		same[l.about], _ = lower(same[l.about], same[l.about] != 0, said)
+		same[l.about] = lower(same[l.about], same[l.about] != 0, said)
 		if l.about.port == 0 {
 			known, isKnown := wide.Get(l.about.prefix)
-			least, _ := lower(known, isKnown, said)
-			wide.Insert(l.about.prefix, least)
+			wide.Insert(l.about.prefix, lower(known, isKnown, said))
 		}
 		if l.rule.Says == Auto {
 			known, _ := autos.Get(l.about.prefix)
@@ -202,11 +192,11 @@ func (f *sharedFile) date(before, lines []ownLine, from []int) (again []int) {
 }
 
 // lower returns the lower of two moments, of which the first may be missing.
-func lower(a moment, isThere bool, b moment) (moment, bool) {
+func lower(a moment, isThere bool, b moment) moment {
 	if isThere {
-		return min(a, b), true
+		return min(a, b)
 	}
-	return b, true
+	return b
 }
 
 // saidAt returns when a line of the file here was said. The caller holds mu.
@@ -331,7 +321,7 @@ func (f *sharedFile) settle(about subject) {
 			f.change(about, func(known claims) claims { return known.with(older) })
 		}
 		if c != nil {
-			below, _ = lower(below, below != 0, c.said)
+			below = lower(below, below != 0, c.said)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package override
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -110,6 +111,14 @@ type ownLine struct {
 	// lowered is how often the line was made older than those below it. It ends where another replica has them the other way round.
 	lowered int
 }
+
+// content is what a line says, and of what. Lines that are the same have it in common.
+type content struct {
+	about subject
+	rule  Rule
+}
+
+func (l *ownLine) content() content { return content{l.about, l.rule} }
 
 // NewSharing returns a sharing without files, of the replica at a place on a host. No other one has the same of both. Where it
 // is still there after a restart, what is no longer in its files is taken back.
@@ -277,7 +286,8 @@ func (f *sharedFile) change(about subject, how func(claims) claims) bool {
 		t = new(topic)
 	}
 	after := how(t.claims).trimmed(f.now())
-	note := len(encodeKey(f.sum, about)) + len(after.encode())
+	value := after.encode()
+	note := len(encodeKey(f.sum, about)) + len(value)
 	if known = known || f.hasRoom(1, note); !known || note > t.size && !f.hasRoom(0, note-t.size) {
 		return false
 	}
@@ -285,7 +295,7 @@ func (f *sharedFile) change(about subject, how func(claims) claims) bool {
 		f.topics[about] = t
 		f.count++
 	}
-	isChanged := !slices.Equal(t.encode(), after.encode())
+	isChanged := !bytes.Equal(t.encode(), value)
 	f.size += note - t.size
 	t.claims, t.size = after, note
 	if isChanged {

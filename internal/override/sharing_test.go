@@ -160,7 +160,7 @@ func (w *world) agree(what string) string {
 			all = append(all, r.inForce(true))
 		}
 	}
-	if slices.Compact(slices.Sorted(slices.Values(all)))[0] != slices.Max(all) {
+	if slices.Min(all) != slices.Max(all) {
 		w.Errorf("%s: replicas differ:\n%s", what, strings.Join(all, "\n"))
 	}
 	for _, r := range w.replicas {
@@ -295,7 +295,7 @@ func TestSharingConfigMap(t *testing.T) {
 			w.pass(7 + 5*i)
 			for _, r := range w.replicas {
 				if n, _, _ := r.f.Report(); n != rules {
-					r.dump()
+					w.dump()
 					t.Fatalf("%s has %d rules after %d replicas have the file, want %d", r.name, n, i+1, rules)
 				}
 			}
@@ -466,14 +466,16 @@ func (n naive) inForce(t *testing.T, now time.Time) string {
 	return strings.Join(all, "; ")
 }
 
-func (r *replica) dump() {
-	for _, r := range r.replicas {
-		for about, tt := range r.f.group.topics {
-			for _, c := range tt.claims {
+// dump logs all that each replica knows, for a test that has failed.
+func (w *world) dump() {
+	w.Helper()
+	for _, r := range w.replicas {
+		for about, t := range r.f.group.topics {
+			for _, c := range t.claims {
 				if c.sharedLine != nil {
-					fmt.Println(r.name, about, c.id, c.said, c.seen, c.gone, c.sharedLine, r.f.group.origin, r.f.group.isYoung, r.f.group.own)
+					w.Log(r.name, about, c.id, c.said, c.seen, c.gone, c.sharedLine, r.f.group.origin, r.f.group.isYoung, r.f.group.own)
 				} else {
-					fmt.Println(r.name, about, c.id, c.said, c.seen, c.gone)
+					w.Log(r.name, about, c.id, c.said, c.seen, c.gone)
 				}
 			}
 		}

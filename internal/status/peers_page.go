@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -181,15 +180,12 @@ func severalMany(n uint64, what string) string {
 
 // octets writes a number of them in short.
 func octets(n uint64) string {
-	units := []string{"kB", "MB", "GB", "TB", "PB", "EB"}
 	if n < 1000 {
-		return several(int(n), "octet")
+		return severalMany(n, "octet")
 	}
-	size := float64(n)
-	for _, unit := range units {
-		if size /= 1000; size < 999.5 || unit == units[len(units)-1] {
-			return strings.TrimSuffix(fmt.Sprintf("%.3g", size), ".0") + "\u202f" + unit
-		}
+	size, unit := float64(n)/1000, 0
+	for ; size >= 999.5; unit++ { // else three digits would round it up to 1000
+		size /= 1000
 	}
-	return ""
+	return fmt.Sprintf("%.3g\u202f%cB", size, "kMGTPE"[unit])
 }

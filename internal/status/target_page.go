@@ -182,12 +182,7 @@ func (a *shown) Ways() []string {
 	return ways
 }
 
-func several(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return groupDigits(n) + " " + what + "s"
-}
+func several(n int, what string) string { return severalMany(uint64(n), what) }
 
 // spell writes a duration in the largest unit that leaves nothing over, if that is short, and else as Go does.
 func spell(d time.Duration) string {

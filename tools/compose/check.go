@@ -90,7 +90,7 @@ func (c *checker) claim(name, what string) {
 
 func (c *checker) checkPorts(name string, s service) {
 	for _, port := range s.Ports {
-		match := regexp.MustCompile(`^127\.0\.0\.1:(\d+):\d+/(udp|tcp)$`).FindStringSubmatch(port)
+		match := published.FindStringSubmatch(port)
 		if match == nil {
 			c.problem("%s publishes %q, want 127.0.0.1:PORT:PORT/PROTOCOL", name, port)
 			continue
@@ -102,6 +102,8 @@ func (c *checker) checkPorts(name string, s service) {
 var (
 	variable = regexp.MustCompile(`\{\$(\w+)\}`)
 	address  = regexp.MustCompile(`\d+\.\d+\.\d+\.\d+(/\d+)?`)
+	// published is a port that only this machine reaches.
+	published = regexp.MustCompile(`^127\.0\.0\.1:(\d+):\d+/(udp|tcp)$`)
 )
 
 // checkVolume looks for a file that is mounted, and, if it is a Corefile, for what it takes from its surroundings.
