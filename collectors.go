@@ -71,7 +71,7 @@ func newPeersCollector(report func() *peers.Report) peersCollector {
 			"and all others are alive.", "state"),
 		lag:         newDesc("peers_lag", "Largest number of changes that another replica has made and that are not known here yet."),
 		disagreeing: newDesc("peers_disagreeing_targets", "Number of targets of which this replica says otherwise than the verdict in force."),
-		inDoubt:     newDesc("peers_in_doubt", "1 while the others contradict this replica so often that its words do not count, otherwise 0."),
+		inDoubt:     newDesc("peers_in_doubt", "1 while the others contradict this replica so often that what it calls down does not count, otherwise 0."),
 		observed:    newDesc("peers_observed_targets", "Number of targets that this replica checks."),
 		ready:       newDesc("peers_ready", "1 once the verdicts of all others that can be reached are known, before that 0."),
 		messages:    newDesc("peers_messages_total", "Counter of messages between replicas.", "direction"),

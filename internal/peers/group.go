@@ -290,7 +290,7 @@ type Member struct {
 	// Heard is how long ago it was heard of, and Alive whether that is recent enough.
 	Heard time.Duration
 	Alive bool
-	// Frozen and InDoubt are why its words do not count; Behind is that they do not arrive, and Stuck that its checks do not end.
+	// Frozen is why its words do not count, and InDoubt why its downs do not; Behind is that they do not arrive, and Stuck that its checks do not end.
 	Frozen, InDoubt, Behind, Stuck bool
 	// Strange tells that none of its settings are ours, and Newer that it speaks a version of the protocol that is not known here.
 	Strange, Newer bool
