@@ -104,7 +104,7 @@ type core struct {
 	// What follows is how much is left of what may be done in a second.
 	wantsLeft, wantsTaken, strangersLeft, linesLeft int
 
-	counts struct{ sentMessages, sentOctets, receivedMessages, receivedOctets, malformed, unknown, lost atomic.Uint64 }
+	counts struct{ malformed, unknown, lost atomic.Uint64 } // messages; octets and the rest are what the network counts
 
 	// What follows spares allocations.
 	ranked   []ranked
@@ -641,8 +641,6 @@ func (c *core) broadcast(to []string, message []byte, reliable bool) {
 
 func (c *core) send(to string, message []byte, reliable bool) {
 	c.network.send(to, message, reliable || len(message) > packetSize)
-	c.counts.sentMessages.Add(1)
-	c.counts.sentOctets.Add(uint64(len(message)))
 }
 
 // sendChanges sends what this replica has said since it was last called, to all.

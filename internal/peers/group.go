@@ -249,9 +249,8 @@ func (g *Group) Report() Report {
 		r.Join = append(r.Join, Joined(j))
 	}
 	r.Ready = g.Ready()
-	malformed := r.Counts.Rejected["format"]
 	r.Counts = Counts(g.members.Counts())
-	r.Counts.Rejected["format"] += malformed
+	r.Counts.Rejected["format"] += g.core.counts.malformed.Load()
 	return r
 }
 

@@ -7,16 +7,12 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 )
 
-// report returns what there is to tell. Join and Ready are not the core's.
+// report returns what there is to tell. Join, Ready and Counts are not the core's.
 func (c *core) report() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	r := Report{Observers: c.observers, Disagreeing: c.disagreeing(), Counts: Counts{
-		SentMessages: c.counts.sentMessages.Load(), SentOctets: c.counts.sentOctets.Load(),
-		ReceivedMessages: c.counts.receivedMessages.Load(), ReceivedOctets: c.counts.receivedOctets.Load(),
-		Rejected: map[string]uint64{"format": c.counts.malformed.Load()},
-	}}
+	r := Report{Observers: c.observers, Disagreeing: c.disagreeing()}
 	r.Members = append(r.Members, c.describe(c.self, now))
 	for _, m := range c.members {
 		if !m.self {
