@@ -189,9 +189,8 @@ func (l *ledger) find(number uint64) int {
 // came. An entry is appended in any case.
 func (l *ledger) append(b []byte, name string, c changes, size int, now int64) (message []byte, last uint64) {
 	start := len(b)
-	b = appendEnvelope(b, kindChanges, name)
+	b = appendChanges(appendEnvelope(b, kindChanges, name), &c)
 	begin := len(b)
-	b = appendChanges(b, &c)
 	empty := true
 	for i := l.find(c.first); i < len(l.log) && l.log[i].number <= c.last; i++ {
 		x := l.log[i]

@@ -38,9 +38,8 @@ var someEntries = []entry{
 }
 
 func changesMessage(c changes, entries ...entry) []byte {
-	b := appendEnvelope(nil, kindChanges, "a-1")
+	b := appendChanges(appendEnvelope(nil, kindChanges, "a-1"), &c)
 	begin := len(b)
-	b = appendChanges(b, &c)
 	for i := range entries {
 		b = c.append(b, &entries[i])
 	}
