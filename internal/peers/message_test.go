@@ -234,8 +234,12 @@ func FuzzMessage(f *testing.F) {
 func FuzzMeta(f *testing.F) {
 	f.Add(appendMeta(nil, &meta{protocol: 1, quorum: true, observers: 3, site: "s", host: "h", shaker: "v1"}))
 	f.Fuzz(func(t *testing.T, octets []byte) {
-		if m, ok := readMeta(octets); ok && !bytes.HasPrefix(octets, appendMeta(nil, &m)[:1]) {
-			t.Errorf("%x", octets)
+		m, ok := readMeta(octets)
+		if !ok {
+			return
+		}
+		if again, ok := readMeta(appendMeta(nil, &m)); !ok || again != m || m.protocol != octets[0] {
+			t.Errorf("%x is read as %+v, and that as %+v", octets, m, again)
 		}
 	})
 }
