@@ -76,8 +76,14 @@ func Agree(words []Word, inForce State) (State, Tally) {
 // AgreeSites returns what the sites have decided, each of which has a say, by what the voters of each have decided: down if and
 // only if more than half of the sites say so. Of one site it is what that says.
 func AgreeSites(sites []State) (State, Tally) {
-	says := Tally{Of: len(sites)}
-	for _, s := range sites {
+	says := tallyOf(sites)
+	return says.verdict(), says
+}
+
+// tallyOf counts verdicts.
+func tallyOf(verdicts []State) Tally {
+	says := Tally{Of: len(verdicts)}
+	for _, s := range verdicts {
 		switch s {
 		case Up:
 			says.Up++
@@ -85,7 +91,7 @@ func AgreeSites(sites []State) (State, Tally) {
 			says.Down++
 		}
 	}
-	return says.verdict(), says
+	return says
 }
 
 // verdict returns what so many have decided.
@@ -103,18 +109,8 @@ func (t Tally) verdict() State {
 // Told returns what takes the place of the verdict in force where a target has none yet, because it just enters the table: the
 // verdict that is in force at most of the others. Those at which none is do not count.
 func Told(others []State) State {
-	var says Tally
-	for _, s := range others {
-		switch s {
-		case Up:
-			says.Up++
-		case Down:
-			says.Down++
-		default:
-			continue
-		}
-		says.Of++
-	}
+	says := tallyOf(others)
+	says.Of = says.Up + says.Down
 	return says.verdict()
 }
 

@@ -70,7 +70,6 @@ func TestLostPeers(t *testing.T) {
 					time.AfterFunc(tt.lose+2500*time.Millisecond, func() { m.LostPeers(4 * time.Second) })
 				}
 				pass(max(tt.die, tt.lose) + 2*time.Minute)
-				synctest.Wait()
 				m.Close()
 				if _, frozen := m.Frozen(); frozen != tt.freezes || m.Counts().Down != tt.downs {
 					t.Errorf("frozen %v, %d down, want %v, %d", frozen, m.Counts().Down, tt.freezes, tt.downs)
@@ -129,7 +128,6 @@ func TestFoundPeers(t *testing.T) {
 					time.AfterFunc(tt.heals, func() { alive.Store(true) })
 				}
 				pass(2 * time.Minute)
-				synctest.Wait()
 				m.Close()
 				if len(seen.freezes) != 2 || seen.freezes[1].Expired != tt.expired || len(a.froze) != 2 || !a.froze[0] || a.froze[1] {
 					t.Fatalf("freezes %+v, the council was told %v", seen.freezes, a.froze)

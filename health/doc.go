@@ -34,7 +34,7 @@
 //
 // Where a [Council] of replicas decides ([Monitor.SetCouncil]), a target has two verdicts. The own standing is what the checks of
 // this replica have led to, by all the rules above. The verdict in force is what the council has decided: [Target.State] and
-// [Change] are about that. The rule by which replicas decide is that of [Agree], and [Choose] tells who is asked. Both are pure
+// [Change] are about that. The rule by which replicas decide is that of [Agree], and [Weight] tells who is asked. Both are pure
 // functions, and so are [InDoubt], [Contradicted] and [IsStuck].
 //
 // A few replicas observe a target, and it rests with all others: these do not probe it. Who begins to observe takes the

@@ -127,16 +127,10 @@ func (t *Target) begin(d Decision) {
 
 // wantForOthers asks for the target to be kept for another replica. The caller holds Monitor.mu.
 func (t *Target) wantForOthers(keep time.Duration) {
-	s := t.share.Load()
-	if s == nil {
+	if s := t.share.Load(); s != nil {
+		want(&s.wanted, keep)
+	} else {
 		t.want(keep)
-		return
-	}
-	for {
-		have := s.wanted.Load()
-		if have >= int64(keep) || s.wanted.CompareAndSwap(have, int64(keep)) {
-			return
-		}
 	}
 }
 

@@ -190,7 +190,6 @@ func TestManyAreRoused(t *testing.T) {
 		began := time.Now()
 		m.Reconsider(all...)
 		pass(defaultFast)
-		synctest.Wait()
 		if n := a.questions(); n > 5*targets {
 			t.Errorf("%d questions", n)
 		}
@@ -286,18 +285,15 @@ func TestObserve(t *testing.T) {
 			t.Errorf("wanted are %v, %v, %v", ours.Wanted(), theirs.Wanted(), both.Wanted())
 		}
 		pass(40 * time.Second)
-		synctest.Wait()
 		if theirs.Wanted() || !ours.Wanted() || both.Wanted() || m.Len() != 3 {
 			t.Errorf("later wanted are %v, %v, %v of %d", ours.Wanted(), theirs.Wanted(), both.Wanted(), m.Len())
 		}
 		m.Observe(addr(2), plain, time.Minute)
 		pass(30 * time.Second)
-		synctest.Wait()
 		if gone, _ := a.left(); m.Len() != 1 || len(gone) != 2 {
 			t.Errorf("%d are left, %v are gone", m.Len(), gone)
 		}
 		pass(time.Minute)
-		synctest.Wait()
 		if _, inside := a.left(); m.Len() != 0 || inside != 0 {
 			t.Errorf("%d are left", m.Len())
 		}

@@ -185,13 +185,16 @@ func (t *Target) Wanted() bool {
 
 // want asks for the target to be kept in the table for another keep. It is false if the target has
 // left the table.
-func (t *Target) want(keep time.Duration) bool {
+func (t *Target) want(keep time.Duration) bool { return want(&t.wanted, keep) }
+
+// want makes wanted a keep if that is longer. It is false if wanted is gone.
+func want(wanted *atomic.Int64, keep time.Duration) bool {
 	for {
-		have := t.wanted.Load()
+		have := wanted.Load()
 		switch {
 		case have == gone:
 			return false
-		case have >= int64(keep), t.wanted.CompareAndSwap(have, int64(keep)):
+		case have >= int64(keep), wanted.CompareAndSwap(have, int64(keep)):
 			return true
 		}
 	}

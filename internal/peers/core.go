@@ -82,13 +82,12 @@ type core struct {
 
 	observers int
 	rosters   map[uint64]*roster
-	// epoch counts how often the candidates have changed. walked is how many topics were looked at since.
-	epoch, walked uint64
-	reseated      int64 // when they last changed
-	walking       bool
-	unheard       int // of the silent topics, how many were not looked at since the last tick
-	suspicion     suspicion
-	unswept       int // records that may have voices of members that were dismissed
+	epoch     uint64 // counts how often the candidates have changed
+	reseated  int64  // when they last did
+	unwalked  int    // topics that were not looked at since
+	unheard   int    // of the silent topics, how many were not looked at since the last tick
+	suspicion suspicion
+	unswept   int // records that may have voices of members that were dismissed
 
 	silent    []*topic // somebody who shall check them has said nothing
 	due       []*topic // of these, those to ask for at once
@@ -105,7 +104,7 @@ type core struct {
 	// What follows is how much is left of what may be done in a second.
 	wantsLeft, wantsTaken, strangersLeft, linesLeft int
 
-	counts struct{ sentMessages, sentOctets, receivedMessages, receivedOctets, malformed, unknown, lost atomic.Uint64 }
+	counts struct{ malformed, unknown, lost atomic.Uint64 } // messages; octets and the rest are what the network counts
 
 	// What follows spares allocations.
 	ranked   []ranked
@@ -345,7 +344,7 @@ func (c *core) reseat() {
 	c.epoch++
 	c.reseated = c.now()
 	clear(c.rosters)
-	c.walked, c.walking = 0, true
+	c.unwalked = len(c.topics)
 	c.wakeUp()
 }
 
@@ -577,17 +576,15 @@ const lostWithin = silentAfter + beatEvery
 func (c *core) walk() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.walking {
-		return false
-	}
 	now := c.now()
+	// From the last on: in the place of one that leaves comes the last, which was looked at already or is new.
+	c.unwalked = min(c.unwalked, len(c.topics))
 	for range piece {
-		if c.walked >= uint64(len(c.topics)) {
-			c.walking = false
+		if c.unwalked == 0 {
 			return false
 		}
-		x := c.topics[c.walked]
-		c.walked++
+		c.unwalked--
+		x := c.topics[c.unwalked]
 		own := c.assemble(x, c.rosterOf(x.record.key.settings), now)
 		if c.signature(own.checks) != x.signature || own.wanting != x.wanting {
 			c.reconsider(x)
@@ -644,8 +641,6 @@ func (c *core) broadcast(to []string, message []byte, reliable bool) {
 
 func (c *core) send(to string, message []byte, reliable bool) {
 	c.network.send(to, message, reliable || len(message) > packetSize)
-	c.counts.sentMessages.Add(1)
-	c.counts.sentOctets.Add(uint64(len(message)))
 }
 
 // sendChanges sends what this replica has said since it was last called, to all.

@@ -177,15 +177,15 @@ func (c *core) compare(x *topic, d health.Decision, now int64) {
 	}
 }
 
-// enlist appends a topic to a list and notes where. delist takes it out.
-func enlist(list *[]*topic, x *topic, place *int32) {
+// enlist appends a topic or a record to a list, if it is not there, and notes where, plus 1. delist takes it out.
+func enlist[T any](list *[]*T, x *T, place *int32) {
 	if *place == 0 {
 		*list = append(*list, x)
 		*place = int32(len(*list))
 	}
 }
 
-func delist(list *[]*topic, x *topic, placeOf func(*topic) *int32) {
+func delist[T any](list *[]*T, x *T, placeOf func(*T) *int32) {
 	place := placeOf(x)
 	if *place == 0 {
 		return

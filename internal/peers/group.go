@@ -215,8 +215,8 @@ func (g *Group) Configure(c Config) error {
 }
 
 // Close tells the others that this replica leaves, without waiting for them, and ends all that Open has begun: the address is
-// free then. The monitor decides alone from there on, unless
-// another group has been opened for it meanwhile. Close may be called twice.
+// free then. The monitor decides alone from there on, unless another group has been opened for it meanwhile. Close may be called
+// twice.
 func (g *Group) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -249,9 +249,8 @@ func (g *Group) Report() Report {
 		r.Join = append(r.Join, Joined(j))
 	}
 	r.Ready = g.Ready()
-	malformed := r.Counts.Rejected["format"]
 	r.Counts = Counts(g.members.Counts())
-	r.Counts.Rejected["format"] += malformed
+	r.Counts.Rejected["format"] += g.core.counts.malformed.Load()
 	return r
 }
 

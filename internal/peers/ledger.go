@@ -55,7 +55,7 @@ func newLedger() ledger {
 	return ledger{graves: leastGraves, words: make(map[key]*fact), offers: make(map[uint64]*fact), notes: make(map[string]*fact)}
 }
 
-// say notes an opinion. It reports whether that is another one than before.
+// say notes an opinion. It is false where that is the same as before, or there is no room for it.
 func (l *ledger) say(k key, o opinion, now int64) bool {
 	f := l.words[k]
 	switch {
@@ -99,7 +99,8 @@ func (l *ledger) offer(settings uint64, offered bool) bool {
 	return true
 }
 
-// write notes a note. One without a value is removed. It is false where there is no room for it, or it is what was written before.
+// write notes a note. One without a value is removed. It reports whether that is another one than before, and whether there is
+// room for it.
 func (l *ledger) write(n note) (changed, fits bool) {
 	f, size := l.notes[string(n.key)], len(n.key)+len(n.value)
 	if f != nil {
@@ -188,9 +189,8 @@ func (l *ledger) find(number uint64) int {
 // came. An entry is appended in any case.
 func (l *ledger) append(b []byte, name string, c changes, size int, now int64) (message []byte, last uint64) {
 	start := len(b)
-	b = appendEnvelope(b, kindChanges, name)
+	b = appendChanges(appendEnvelope(b, kindChanges, name), &c)
 	begin := len(b)
-	b = appendChanges(b, &c)
 	empty := true
 	for i := l.find(c.first); i < len(l.log) && l.log[i].number <= c.last; i++ {
 		x := l.log[i]

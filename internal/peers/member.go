@@ -96,10 +96,11 @@ func (m *member) lag() uint64 { return m.have.missing(m.newest) }
 
 // count keeps the numbers when what it says of a subject changes.
 func (m *member) count(r *record, from, to opinion) {
-	if from.isNothing() != to.isNothing() {
-		if m.words--; from.isNothing() {
-			m.words += 2
-		}
+	switch was, is := !from.isNothing(), !to.isNothing(); {
+	case is && !was:
+		m.words++
+	case was && !is:
+		m.words--
 	}
 	if was, is := from.word == health.SaysDown, to.word == health.SaysDown; was != is {
 		h := r.key.host()

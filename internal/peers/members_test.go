@@ -182,3 +182,30 @@ func TestTooManyTargets(t *testing.T) {
 		t.Errorf("%d words, told %q", c.self.words, told)
 	}
 }
+
+// When the candidates have changed all topics are looked at, also where a target leaves in between.
+func TestWalkLeavesOutNothing(t *testing.T) {
+	c := newCore(Config{}, "self", health.New(health.Options{}), Listener{}, new(wire))
+	defer c.monitor.Close()
+	var targets []*health.Target
+	for i := range 2*piece + 1 {
+		x, _ := c.monitor.Find(target(i), quick)
+		c.Enter(x)
+		targets = append(targets, x)
+	}
+	for c.walk() {
+	}
+	c.configure(Config{Offers: []health.Key{quick}})
+	if !c.walk() {
+		t.Fatal("all were looked at at once")
+	}
+	c.Leave(targets[0])
+	c.Leave(targets[2*piece])
+	for c.walk() {
+	}
+	for i, x := range targets[1 : 2*piece] {
+		if !c.byTarget[x].queued {
+			t.Errorf("target %d is not decided anew", i+1)
+		}
+	}
+}

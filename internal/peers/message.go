@@ -263,22 +263,9 @@ func appendChanges(b []byte, c *changes) []byte {
 	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// closeChanges fills in the last number. begin is where appendChanges began.
+// closeChanges fills in the last number. begin is where the entries begin.
 func closeChanges(b []byte, begin int, c *changes) {
-	at := begin + 1
-	if c.whole != 0 {
-		at += uvarintSize(c.whole)
-	}
-	at += uvarintSize(c.first)
-	binary.BigEndian.PutUint64(b[at:], c.last)
-}
-
-func uvarintSize(x uint64) int {
-	n := 1
-	for ; x >= 0x80; x >>= 7 {
-		n++
-	}
-	return n
+	binary.BigEndian.PutUint64(b[begin-8:], c.last)
 }
 
 func (c *changes) append(b []byte, e *entry) []byte {

@@ -383,11 +383,7 @@ func (m *model) shareWell(sites, observers int) {
 func (m *model) oneSick() {
 	m.t.Helper()
 	h := m.houses[m.rng.IntN(len(m.houses))]
-	same := 0
-	for _, other := range m.houses {
-		same += boolInt(other.config.Site == h.config.Site)
-	}
-	if same < 3 || h.config.Observers < 3 {
+	if m.sites()[h.config.Site] < 3 || h.config.Observers < 3 {
 		return
 	}
 	m.mu.Lock()
@@ -462,12 +458,7 @@ func (m *model) noticeDeaths(within time.Duration) {
 func (m *model) startAnew() {
 	m.t.Helper()
 	h := m.houses[m.rng.IntN(len(m.houses))]
-	same := 0
-	for _, other := range m.houses {
-		if other.config.Site == h.config.Site {
-			same++
-		}
-	}
+	same := m.sites()[h.config.Site]
 	crash := m.rng.IntN(2) == 0
 	m.logf("%d starts anew, crash %v", h.number, crash)
 	m.mu.Lock()

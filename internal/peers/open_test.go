@@ -426,7 +426,7 @@ func TestPanics(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 		// A record that is nowhere: a mistake of ours, with the lock held.
-		c.locked(func() { c.topics, c.walking = []*topic{nil}, true })
+		c.locked(func() { c.topics, c.unwalked = []*topic{nil}, 1 })
 		c.wakeUp()
 		time.Sleep(time.Second)
 		c.locked(func() { c.topics = nil })

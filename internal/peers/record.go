@@ -13,7 +13,8 @@ type record struct {
 	topic  *topic // nil where the target is not in the table here
 	voices []voice
 	room   [defaultObservers]voice // for the first of them, so that most records take no more memory
-	// place is where it is among all records, and dispute among those that members disagree about, less 1.
+	// place is where it is among all records, and dispute where it is among those that members disagree about, plus 1, 0 where
+	// it is not.
 	place, dispute int32
 }
 
@@ -124,15 +125,9 @@ func (r *record) isDisputed() bool {
 
 // settle puts a record among the disputed ones, or takes it out.
 func (rs *records) settle(r *record, disputed bool) {
-	switch {
-	case disputed && r.dispute == 0:
-		rs.disputed = append(rs.disputed, r)
-		r.dispute = int32(len(rs.disputed))
-	case !disputed && r.dispute != 0:
-		last := rs.disputed[len(rs.disputed)-1]
-		rs.disputed[r.dispute-1], last.dispute = last, r.dispute
-		rs.disputed[len(rs.disputed)-1] = nil
-		rs.disputed = rs.disputed[:len(rs.disputed)-1]
-		r.dispute = 0
+	if disputed {
+		enlist(&rs.disputed, r, &r.dispute)
+	} else {
+		delist(&rs.disputed, r, func(r *record) *int32 { return &r.dispute })
 	}
 }

@@ -7,23 +7,27 @@ import (
 	"github.com/coredns-shaker/shaker/health"
 )
 
-// report returns what there is to tell. Join and Ready are not the core's.
+// report returns what there is to tell. Join, Ready and Counts are not the core's.
 func (c *core) report() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	r := Report{Observers: c.observers, Disagreeing: c.disagreeing(), Counts: Counts{
-		SentMessages: c.counts.sentMessages.Load(), SentOctets: c.counts.sentOctets.Load(),
-		ReceivedMessages: c.counts.receivedMessages.Load(), ReceivedOctets: c.counts.receivedOctets.Load(),
-		Rejected: map[string]uint64{"format": c.counts.malformed.Load()},
-	}}
-	r.Members = append(r.Members, c.describe(c.self, now))
-	for _, m := range c.members {
-		if !m.self {
-			r.Members = append(r.Members, c.describe(m, now))
-		}
+	r := Report{Observers: c.observers, Disagreeing: c.disagreeing()}
+	for _, m := range c.selfFirst() {
+		r.Members = append(r.Members, c.describe(m, now))
 	}
 	return r
+}
+
+// selfFirst returns this replica, and then all others by name. The caller holds mu.
+func (c *core) selfFirst() []*member {
+	all := []*member{c.self}
+	for _, m := range c.members {
+		if !m.self {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 func (c *core) describe(m *member, now int64) Member {
@@ -61,7 +65,7 @@ func (c *core) said(t *health.Target) []Said {
 		all = append(all, Said{Member: m.name, Host: m.host, Site: m.site, Self: m.self, Observer: slices.Contains(voters, m),
 			Opinion: health.Opinion{Word: v.word, InForce: v.inForce, Age: time.Duration(max(now-v.said, 0)), Result: v.result, RTT: v.trip()}})
 	}
-	for _, m := range c.members {
+	for _, m := range c.selfFirst() {
 		switch v := r.voice(m); {
 		case v != nil && !v.isNothing():
 			add(m, *v)
@@ -69,13 +73,5 @@ func (c *core) said(t *health.Target) []Said {
 			add(m, voice{said: now})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b Said) int {
-		if a.Self != b.Self && a.Self {
-			return -1
-		} else if a.Self != b.Self {
-			return 1
-		}
-		return 0
-	})
 	return all
 }

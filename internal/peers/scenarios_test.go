@@ -30,7 +30,7 @@ func (w *town) answers(f func(h *house, i int) checker.Result) {
 	})
 }
 
-// said returns the lines of a house that match, without the names.
+// saidLines returns the lines of a house that match.
 func (h *house) saidLines(pattern string) (lines []string) {
 	h.town.mu.Lock()
 	defer h.town.mu.Unlock()
