@@ -251,6 +251,7 @@ func (g *Group) Report() Report {
 	r.Ready = g.Ready()
 	r.Counts = Counts(g.members.Counts())
 	r.Counts.Rejected["format"] += g.core.counts.malformed.Load()
+	r.Counts.Rejected["flood"] += g.core.counts.lost.Load()
 	return r
 }
 

@@ -199,7 +199,8 @@ func TestMetaFits(t *testing.T) {
 
 // A message of an unknown version or kind is counted, and its sender is known by it.
 func TestUnknownVersionsAndKinds(t *testing.T) {
-	c := newCore(Config{}, "self", nil, Listener{}, nil)
+	var warnings []string
+	c := newCore(Config{}, "self", nil, Listener{Warningf: func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }}, nil)
 	c.joined("b", netip.MustParseAddrPort("192.0.2.1:1"), appendMeta(nil, &meta{protocol: 1}))
 	c.receive(append([]byte{2, 77, 1, 'b'}, "whatever"...))
 	c.receive([]byte{1, 77, 1, 'b', 1, 2, 3})
@@ -208,6 +209,13 @@ func TestUnknownVersionsAndKinds(t *testing.T) {
 	}
 	if m := c.byName["b"]; !m.isNewer() {
 		t.Error("nobody is newer")
+	}
+	for range 3 {
+		c.tellMember(c.byName["b"], c.now())
+	}
+	c.flushNews()
+	if n := strings.Count(strings.Join(warnings, "\n"), "speaks version"); n != 1 {
+		t.Errorf("warnings %q, want one about the version", warnings)
 	}
 }
 

@@ -59,8 +59,8 @@ func (c *core) tellMember(m *member, now int64) {
 	case is.joined && !is.lost && !m.alive:
 		is.lost, warning = true, true
 		line = fmt.Sprintf("Peer %s is silent for %v: its verdicts do not count", m.describe(), silentAfter)
-	case is.newer != m.isNewer():
-		is.newer, warning = m.isNewer(), is.newer
+	case !is.newer && m.isNewer():
+		is.newer, warning = true, true
 		line = fmt.Sprintf("Peer %s speaks version %d of the protocol, and %d is spoken here: what is not understood is passed over", m.describe(), m.protocol, protocol)
 	case !is.overfull && m.overfull:
 		is.overfull, warning = true, true
