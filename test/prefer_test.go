@@ -249,8 +249,13 @@ func (f *failover) until(what string, site int) {
 			f.t.Fatalf("%s: waited %v in vain for site %d", what, patience, site)
 		}
 	}
-	// Where this process does not run, its checks are late, and the bound does not hold.
-	if most := f.bound + 100*time.Millisecond + 4*running.longest(); late > most {
+	// Where this process does not run, its checks are late or say nothing, and the bound does not hold.
+	pause := running.longest()
+	switch most := f.bound + 100*time.Millisecond + 4*pause; {
+	case late <= most:
+	case pause > 50*time.Millisecond:
+		f.t.Logf("%s: dead machines were in an answer %v later; but this machine is so busy that we did not run for %v", what, late, pause)
+	default:
 		f.t.Errorf("%s: dead machines were in an answer %v later, want no more than %v", what, late, most)
 	}
 }
