@@ -42,6 +42,7 @@ var rooms = []struct {
 	{"internal/lab", nil, false},
 	{"internal/oracle", []string{"checker", "health"}, false},
 	{"test", []string{"."}, true},
+	{"test/release", nil, false},
 }
 
 // A room imports what is drawn here, and nothing else of this module.
