@@ -25,6 +25,8 @@ import (
 // manual is what a manual page is made of. Paths start at the root of the repository.
 type manual struct {
 	readme string
+	// without are sections above the name of the README that the manual page does not have.
+	without []string
 	// chapters are pages beside the README that become sections of the manual page, in this order.
 	chapters []string
 	// from is what the page belongs to, and the manual that it is in, as man-pages(7) has them for .TH.
@@ -33,10 +35,11 @@ type manual struct {
 
 // manuals are those that there are, by the names of their files.
 var manuals = map[string]manual{
-	// How to build shaker, or how to move to it, is not in it: who has the manual page installed has done that.
-	"coredns-shaker.7": {"README.md", []string{"docs/selection.md", "docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"},
+	// How to choose, install or build shaker, or how to move to it, is not in it: who has the manual page installed has
+	// done that.
+	"coredns-shaker.7": {"README.md", []string{"Compared with others", "Install"}, []string{"docs/selection.md", "docs/overrides.md", "docs/checks.md", "docs/status.md", "docs/observing.md", "docs/neighbours.md"},
 		"CoreDNS", "CoreDNS Plugins"},
-	"shaker.1": {"cmd/shaker/README.md", nil, "shaker", "User Commands"},
+	"shaker.1": {"cmd/shaker/README.md", nil, nil, "shaker", "User Commands"},
 }
 
 func main() {
@@ -66,7 +69,7 @@ func (m manual) generate(root, page string, today time.Time) error {
 		}
 		sources = append(sources, source{path, markdown})
 	}
-	body, err := render(sources[0], sources[1:])
+	body, err := render(sources[0], m.without, sources[1:])
 	if err != nil {
 		return err
 	}

@@ -12,14 +12,14 @@ const outline = "# plugin\n\nThe title.\n\n## Start\n\nSoon.\n\n## Name\n\n*plug
 
 // renderText renders a README that is alone.
 func renderText(markdown string) ([]byte, error) {
-	return render(source{"README.md", []byte(markdown)}, nil)
+	return render(source{"README.md", []byte(markdown)}, nil, nil)
 }
 
 // Chapters come before what the README has above its name. Links between what is in the page are text, others say where
 // they lead from the root of the repository.
 func TestChapters(t *testing.T) {
 	readme := strings.Replace(outline, "Soon.", "[One](docs/one.md#e), [three](docs/three.md#f).", 1)
-	got, err := render(source{"README.md", []byte(readme)}, []source{
+	got, err := render(source{"README.md", []byte(readme)}, nil, []source{
 		{"docs/one.md", []byte("# One\n\nA\n\n## Deep\n\n[R](../README.md#start), [2](two.md#g), [3](three.md), [4](../four)\n")},
 		{"docs/two.md", []byte("# Two\n\nB\n")},
 	})
@@ -32,7 +32,7 @@ func TestChapters(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	_, err = render(source{"README.md", []byte(outline)}, []source{{"docs/one.md", []byte("# One\n\n1. a\n")}})
+	_, err = render(source{"README.md", []byte(outline)}, nil, []source{{"docs/one.md", []byte("# One\n\n1. a\n")}})
 	if err == nil || !strings.Contains(err.Error(), "docs/one.md: numbered list") {
 		t.Errorf("got %v, want an error with the page and what is wrong with it", err)
 	}
@@ -64,6 +64,26 @@ func TestRender(t *testing.T) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// Of what is above the name, the page is without the sections that are named, with all that is in them. A picture may be
+// above the first section, which the page does not have.
+func TestWithout(t *testing.T) {
+	const above = "![A](a.svg)\n\n## Start\n\nSoon.\n\n## Choose\n\n![B](b.svg)\n\n### Deep\n\nText.\n\n## Last\n\nLater.\n"
+	readme := source{"README.md", []byte(strings.Replace(outline, "## Start\n\nSoon.\n", above, 1))}
+	got, err := render(readme, []string{"Choose"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ".nh\n.nr HY 0\n.ad l\n.SH NAME\n\\fIplugin\\fP \\- text.\n.SH START\nSoon.\n.SH LAST\nLater.\n.SH EXAMPLES\nMany.\n"
+	if string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	for _, name := range []string{"Other", "Deep", "Examples"} {
+		if _, err := render(readme, []string{name}, nil); err == nil || !strings.Contains(err.Error(), "no section "+name) {
+			t.Errorf("without %s: got %v, want an error that names it", name, err)
+		}
 	}
 }
 
@@ -107,7 +127,7 @@ func TestDate(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := (manual{readme, []string{more}, "Some Thing", "Its Manual"}).generate(root, page, tt.today); err != nil {
+		if err := (manual{readme, nil, []string{more}, "Some Thing", "Its Manual"}).generate(root, page, tt.today); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(page)

@@ -23,8 +23,8 @@ type source struct {
 
 // render returns the page without its title line. The section Name comes first, because a manual page is found by it.
 // The chapters come before the examples, each as a section, and then what the README has above its name, but for its
-// title.
-func render(readme source, chapters []source) ([]byte, error) {
+// title, and but for the sections that the page is to be without.
+func render(readme source, without []string, chapters []source) ([]byte, error) {
 	p := page{here: map[string]bool{readme.path: true}}
 	for _, c := range chapters {
 		p.here[c.path] = true
@@ -42,6 +42,11 @@ func render(readme source, chapters []source) ([]byte, error) {
 		p.blocks(children(c.parse()), 0)
 	}
 	p.source, p.section = readme, 2
+	for _, name := range without {
+		if start, err = p.drop(start, name); err != nil {
+			return nil, err
+		}
+	}
 	p.blocks(start, 0)
 	p.blocks(examples, 0)
 	return []byte(p.out.String()), errors.Join(p.unknown...)
@@ -83,16 +88,33 @@ func (p *page) split(document ast.Node) (reference, start, examples []ast.Node, 
 	reference, examples = reference[:i], reference[i:]
 	// The title has the text up to the first section.
 	start = nodes[:name]
-	i = slices.IndexFunc(start, func(n ast.Node) bool { h, ok := n.(*ast.Heading); return ok && h.Level == 2 })
+	i = slices.IndexFunc(start, func(n ast.Node) bool { return isHeading(n, 2) })
 	if i < 0 {
 		i = len(start)
 	}
 	return reference, start[i:], examples, nil
 }
 
-func (p *page) isSection(node ast.Node, name string) bool {
+// drop returns the nodes without those of a section of the second level.
+func (p *page) drop(nodes []ast.Node, name string) ([]ast.Node, error) {
+	i := slices.IndexFunc(nodes, func(n ast.Node) bool { return p.isSection(n, name) })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: there is no section %s above Name", p.path, name)
+	}
+	end := i + 1
+	for end < len(nodes) && !isHeading(nodes[end], 2) {
+		end++
+	}
+	return slices.Concat(nodes[:i], nodes[end:]), nil
+}
+
+func isHeading(node ast.Node, level int) bool {
 	h, ok := node.(*ast.Heading)
-	return ok && h.Level == 2 && p.heading(h) == name
+	return ok && h.Level == level
+}
+
+func (p *page) isSection(node ast.Node, name string) bool {
+	return isHeading(node, 2) && p.heading(node.(*ast.Heading)) == name
 }
 
 func (p *page) heading(h *ast.Heading) string { return string(h.Lines().Value(p.markdown)) }
