@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -191,4 +192,39 @@ func readHouse(picture string) (map[string][]string, error) {
 		}
 	}
 	return drawn, nil
+}
+
+// The files that CONTRIBUTING.md sends people to exist: at the root, or in a directory that is named beside them.
+func TestHouseSigns(t *testing.T) {
+	_, rest, _ := strings.Cut(readFile(t, "CONTRIBUTING.md"), "## Where to put what\n")
+	table, _, _ := strings.Cut(rest, "\n## ")
+	code, file := regexp.MustCompile("`([^`]+)`"), regexp.MustCompile(`^[A-Za-z_/]+\.(?:go|md|yml|json)$`)
+	signs := 0
+	for row := range strings.Lines(table) {
+		dirs := []string{"."}
+		for _, match := range code.FindAllStringSubmatch(row, -1) {
+			if info, err := os.Stat(match[1]); err == nil && info.IsDir() {
+				dirs = append(dirs, match[1])
+			} else if err == nil {
+				dirs = append(dirs, filepath.Dir(match[1]))
+			}
+		}
+		for _, match := range code.FindAllStringSubmatch(row, -1) {
+			name := match[1]
+			if !file.MatchString(name) || strings.HasPrefix(name, "NAME") {
+				continue
+			}
+			signs++
+			exists := func(dir string) bool {
+				_, err := os.Stat(filepath.Join(dir, name))
+				return err == nil
+			}
+			if !slices.ContainsFunc(dirs, exists) {
+				t.Errorf("CONTRIBUTING.md sends to %s, which is in none of %q", name, dirs)
+			}
+		}
+	}
+	if signs == 0 {
+		t.Error("CONTRIBUTING.md sends nobody anywhere")
+	}
 }
