@@ -21,9 +21,9 @@ type addresses struct {
 
 // place is where a member is, and how it is addressed.
 type place struct {
-	at     netip.AddrPort
-	who    receiver
-	course *course // of packets to it
+	at        netip.AddrPort
+	who       receiver
+	numbering *numbering // of packets to it
 }
 
 func newAddresses() *addresses {
@@ -66,12 +66,12 @@ func (a *addresses) count() int {
 func (a *addresses) put(name string, at netip.AddrPort) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	course := newCourse()
+	numbering := newNumbering()
 	if before, ok := a.byName[name]; ok {
-		course = before.course
+		numbering = before.numbering
 		a.removeLocked(name)
 	}
-	a.byName[name] = place{at, receiverOf(name), course}
+	a.byName[name] = place{at, receiverOf(name), numbering}
 	a.members[at.Addr()]++
 }
 

@@ -32,7 +32,7 @@ func TestNotifyAlive(t *testing.T) {
 		{"other", "192.0.2.2", 0, newAddresses(), "is not possible"},
 		{"", "192.0.2.2", 7946, newAddresses(), "is not possible"},
 		{strings.Repeat("x", maxName+1), "192.0.2.2", 7946, newAddresses(), "is not possible"},
-		{"other", "192.0.2.2", 7946, full, "there are 256 other replicas already"},
+		{"other", "192.0.2.2", 7946, full, "there are 256 other replicas already, want fewer"},
 		{"m7", "192.0.2.7", 7946, full, ""},
 	} {
 		tr := &transport{self: netip.MustParseAddrPort("192.0.2.1:7946"), members: tt.members}

@@ -75,7 +75,7 @@ func ring(t testing.TB, lines ...string) *keyring {
 func TestKeysDifferInAnyPlace(t *testing.T) {
 	long := strings.Repeat("0123456789", 20)
 	me := receiverOf("me")
-	packet := sealPacket(nil, ring(t, long+"a"), me, newCourse(), forUser, []byte("hello"))
+	packet := sealPacket(nil, ring(t, long+"a"), me, newNumbering(), forUser, []byte("hello"))
 	for _, other := range []string{long + "b", long, long + "a.", long[1:] + "a"} {
 		if _, _, why := openPacket(nil, ring(t, other), me, new(copies), packet); why != key {
 			t.Errorf("%q opens what %q has sealed", other, long+"a")
@@ -229,7 +229,7 @@ func FuzzParseKeys(f *testing.F) {
 		if len(k.lines) < 1 || len(k.lines) > maxKeys || len(k.secrets) != len(k.lines) {
 			t.Fatalf("%d keys of %d lines", len(k.secrets), len(k.lines))
 		}
-		packet := sealPacket(nil, k, receiverOf("me"), newCourse(), forUser, []byte("hello"))
+		packet := sealPacket(nil, k, receiverOf("me"), newNumbering(), forUser, []byte("hello"))
 		if _, plain, why := openPacket(nil, ring(t, strings.Join(k.lines, "\n")), receiverOf("me"), new(copies), packet); why != taken || string(plain) != "hello" {
 			t.Fatalf("opened %q, %v", plain, why)
 		}

@@ -62,7 +62,7 @@ var mended = []struct {
 	{regexp.MustCompile(`^Conflicting address for (\S+)\.`),
 		"Peers: two replicas have the name %s, want another one for each"},
 	{regexp.MustCompile(`^ignoring alive message for '.*': ` + errPredecessor.Error()), ""},
-	{regexp.MustCompile(`^ignoring alive message for '(.*)'`), "Peers: a replica is not taken as a member: %s"},
+	{regexp.MustCompile(`^ignoring alive message for (.*)`), "Peers: a replica is not taken as a member: %s"},
 	// Whoever cannot be reached is told as lost, and places that cannot be joined are told as such.
 	{regexp.MustCompile(`^(?:Push/Pull with|Failed fallback TCP ping|Failed to send|failed to receive|Failed to receive|Failed to push|Failed to read)`), ""},
 	{regexp.MustCompile(`^Got ping for unexpected node`), ""},                 // the replica that was here before

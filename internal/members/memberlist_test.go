@@ -12,7 +12,7 @@ func TestMemberlistLog(t *testing.T) {
 		"[INFO] memberlist: Suspect a has failed, no acks received":                                                                  "",
 		"[WARN] memberlist: Was able to connect to a-1 over TCP but UDP probes failed, network may be misconfigured":                 "Peers: a-1 answers by TCP, but not by UDP, want packets to the same port let through both ways",
 		"[WARN] memberlist: Refuting a suspect message (from: b-2)":                                                                  "Peers: b-2 could not reach this replica, want this machine to be less busy, or the network between them mended",
-		"[WARN] memberlist: ignoring alive message for 'c-3': 192.0.2.1 is not among those that may speak to this replica":           "Peers: a replica is not taken as a member: c-3",
+		"[WARN] memberlist: ignoring alive message for 'c-3': 192.0.2.1 is not among those that may speak to this replica":           "Peers: a replica is not taken as a member: 'c-3': 192.0.2.1 is not among those that may speak to this replica",
 		"[WARN] memberlist: ignoring alive message for 'c-3': this replica has its address now":                                      "",
 		"[ERR] memberlist: Push/Pull with a failed: dial tcp":                                                                        "",
 		"[ERR] memberlist: Failed to send UDP ping: x":                                                                               "",

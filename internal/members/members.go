@@ -222,7 +222,7 @@ func (h hooks) NotifyAlive(n *memberlist.Node) error {
 	case !h.transport.isAllowed(at.Addr()):
 		return notAllowed(at)
 	case !known && h.transport.members.count() >= maxMembers:
-		return fmt.Errorf("there are %d other replicas already", maxMembers)
+		return fmt.Errorf("there are %d other replicas already, want fewer", maxMembers)
 	}
 	return nil
 }

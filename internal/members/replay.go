@@ -6,23 +6,23 @@ import (
 	"sync/atomic"
 )
 
-// course numbers the packets that go one way, so that who gets them can tell a packet from its copy.
-type course struct {
+// numbering is of the packets that go one way, so that who gets them can tell a packet from its copy.
+type numbering struct {
 	id   uint64
 	last atomic.Uint64
 }
 
-func newCourse() *course {
+func newNumbering() *numbering {
 	var b [8]byte
 	rand.Read(b[:]) // it never fails
-	return &course{id: binary.BigEndian.Uint64(b[:])}
+	return &numbering{id: binary.BigEndian.Uint64(b[:])}
 }
 
 // stampSize is how many octets append adds.
 const stampSize = 16
 
-func (c *course) append(b []byte) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, c.id), c.last.Add(1))
+func (n *numbering) append(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, n.id), n.last.Add(1))
 }
 
 const (
@@ -30,15 +30,15 @@ const (
 	late = remembered - 64
 	// remembered is how many numbers a window has bits for. They are cleared 64 at a time.
 	remembered = 1024
-	// maxCourses bounds those that are remembered: each start of another replica takes one or two. The one that was not seen for
+	// maxNumberings bounds those that are remembered: each start of another replica takes one or two. The one that was not seen for
 	// the longest time is forgotten.
-	maxCourses = 16384
+	maxNumberings = 16384
 )
 
 // copies tells packets from their copies, such as an attacker would send. Only one goroutine may use it.
 type copies struct {
-	courses map[uint64]*window
-	seen    uint64 // packets, in place of a time
+	numberings map[uint64]*window
+	seen       uint64 // packets, in place of a time
 }
 
 // window is which numbers were seen (as in RFC 4303, section 3.4.3).
@@ -52,16 +52,16 @@ type window struct {
 func (c *copies) isNew(stamp [stampSize]byte) bool {
 	c.seen++
 	id, number := binary.BigEndian.Uint64(stamp[:8]), binary.BigEndian.Uint64(stamp[8:])
-	w := c.courses[id]
+	w := c.numberings[id]
 	if w == nil {
-		if c.courses == nil {
-			c.courses = make(map[uint64]*window)
+		if c.numberings == nil {
+			c.numberings = make(map[uint64]*window)
 		}
-		if len(c.courses) >= maxCourses {
+		if len(c.numberings) >= maxNumberings {
 			c.forget()
 		}
 		w = new(window)
-		c.courses[id] = w
+		c.numberings[id] = w
 	}
 	w.used = c.seen
 	return w.take(number)
@@ -70,12 +70,12 @@ func (c *copies) isNew(stamp [stampSize]byte) bool {
 func (c *copies) forget() {
 	var oldest uint64
 	var least *window
-	for id, w := range c.courses {
+	for id, w := range c.numberings {
 		if least == nil || w.used < least.used {
 			oldest, least = id, w
 		}
 	}
-	delete(c.courses, oldest)
+	delete(c.numberings, oldest)
 }
 
 // take tells whether a number, from 1 on, was not seen before, and notes it. Numbers that are too far behind count as seen.

@@ -52,15 +52,15 @@ func TestCopiesAreBounded(t *testing.T) {
 		binary.BigEndian.PutUint64(s[8:], number)
 		return s
 	}
-	for id := range uint64(maxCourses + 100) {
+	for id := range uint64(maxNumberings + 100) {
 		if !c.isNew(stamp(id, 7)) || c.isNew(stamp(id, 7)) {
 			t.Fatalf("the first of %d is not told from its copy", id)
 		}
 	}
-	if len(c.courses) != maxCourses {
-		t.Errorf("%d are remembered, want %d", len(c.courses), maxCourses)
+	if len(c.numberings) != maxNumberings {
+		t.Errorf("%d are remembered, want %d", len(c.numberings), maxNumberings)
 	}
-	if c.isNew(stamp(maxCourses, 7)) {
+	if c.isNew(stamp(maxNumberings, 7)) {
 		t.Error("a late one is forgotten")
 	}
 }

@@ -64,7 +64,7 @@ func receiverOf(name string) receiver {
 }
 
 // sealPacket appends a packet to dst.
-func sealPacket(dst []byte, k *keyring, to receiver, c *course, what kind, content []byte) []byte {
+func sealPacket(dst []byte, k *keyring, to receiver, c *numbering, what kind, content []byte) []byte {
 	dst = append(dst, mark[:]...)
 	dst = append(dst, to.tag[:]...)
 	plain := scratch.Get().(*[]byte)

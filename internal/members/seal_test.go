@@ -16,7 +16,7 @@ func TestOpenPacket(t *testing.T) {
 	largest := strings.Repeat(".", maxPacket-packetOverhead)
 	for _, content := range []string{"", "hello", largest} {
 		for _, sealing := range []*keyring{ring(t, keyA), ring(t, keyB)} {
-			packet := sealPacket(nil, sealing, me, newCourse(), forUser, []byte(content))
+			packet := sealPacket(nil, sealing, me, newNumbering(), forUser, []byte(content))
 			if len(packet) != packetOverhead+len(content) {
 				t.Errorf("a packet with %d octets has %d", len(content), len(packet))
 			}
@@ -46,7 +46,7 @@ func TestSealedAsEver(t *testing.T) {
 }
 
 func TestPacketsTakeNoMemory(t *testing.T) {
-	k, me, c, known := ring(t, keyA), receiverOf("me"), newCourse(), new(copies)
+	k, me, c, known := ring(t, keyA), receiverOf("me"), newNumbering(), new(copies)
 	content, packet, opened := make([]byte, 1200), make([]byte, 0, maxPacket), make([]byte, 0, maxPacket)
 	n := testing.AllocsPerRun(100, func() {
 		packet = sealPacket(packet[:0], k, me, c, forUser, content)
@@ -206,7 +206,7 @@ func (r recording) Write(b []byte) (int, error) {
 
 func FuzzOpenPacket(f *testing.F) {
 	k, me := ring(f, keyA), receiverOf("me")
-	f.Add(sealPacket(nil, k, me, newCourse(), forUser, []byte("hello")))
+	f.Add(sealPacket(nil, k, me, newNumbering(), forUser, []byte("hello")))
 	f.Add(append(mark[:], me.tag[:]...))
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, packet []byte) {

@@ -134,7 +134,7 @@ func TestWrongPackets(t *testing.T) {
 		}
 	}
 	good := func(k *keyring, name string, what kind, content string) []byte {
-		return sealPacket(nil, k, receiverOf(name), newCourse(), what, []byte(content))
+		return sealPacket(nil, k, receiverOf(name), newNumbering(), what, []byte(content))
 	}
 	flipped := good(ring(t, keyA), "replica-b", forUser, "evil")
 	flipped[len(flipped)-3] ^= 1
@@ -263,9 +263,9 @@ func TestStrangers(t *testing.T) {
 func TestAllowCoversAll(t *testing.T) {
 	a, _, _ := pair(t, Config{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/31")}})
 	evil := stranger(t, "127.0.0.9:0")
-	k, course := ring(t, keyA), newCourse()
+	k, numbering := ring(t, keyA), newNumbering()
 	for n, what := range []kind{forMemberlist, forUser} {
-		if _, err := evil.WriteToUDPAddrPort(sealPacket(nil, k, receiverOf("replica-a"), course, what, []byte("evil")), a.Self()); err != nil {
+		if _, err := evil.WriteToUDPAddrPort(sealPacket(nil, k, receiverOf("replica-a"), numbering, what, []byte("evil")), a.Self()); err != nil {
 			t.Fatal(err)
 		}
 		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}}).Dial("tcp", a.Self().String())
@@ -357,7 +357,7 @@ func TestFloodOfPackets(t *testing.T) {
 	a, b, _ := pair(t, Config{})
 	const perSecond, seconds = 20000, 3
 	evil := stranger(t, "127.0.0.9:0")
-	packet := sealPacket(nil, ring(t, keyB), receiverOf("replica-a"), newCourse(), forUser, make([]byte, 1200))
+	packet := sealPacket(nil, ring(t, keyB), receiverOf("replica-a"), newNumbering(), forUser, make([]byte, 1200))
 	before, hello := cpu(), 0
 	for began, sent := time.Now(), 0; sent < perSecond*seconds; {
 		for due := int(time.Since(began).Seconds() * perSecond); sent < min(due, perSecond*seconds); sent++ {

@@ -42,7 +42,7 @@ type transport struct {
 	keys     atomic.Pointer[keyring]
 	allowed  atomic.Pointer[bart.Lite] // nil allows anybody
 	members  *addresses
-	unknown  *course // of packets to replicas that are not members, or not yet
+	unknown  *numbering // of packets to replicas that are not members, or not yet
 	doors    doors
 	counts   tallies
 	complain *complaints
@@ -101,7 +101,7 @@ func newTransport(at netip.AddrPort, name string) (*transport, error) {
 	t := &transport{
 		self: netip.AddrPortFrom(at.Addr(), uint16(tcp.Addr().(*net.TCPAddr).Port)),
 		me:   receiverOf(name), name: name,
-		members: newAddresses(), unknown: newCourse(),
+		members: newAddresses(), unknown: newNumbering(),
 		packets: make(chan *memberlist.Packet, handedOver),
 		streams: make(chan net.Conn, maxConnections),
 		tcp:     tcp,
@@ -284,7 +284,7 @@ func (t *transport) send(to string, message []byte, reliable bool) {
 func (t *transport) addressee(name string) place {
 	p, ok := t.members.of(name)
 	if !ok {
-		p = place{who: receiverOf(name), course: t.unknown}
+		p = place{who: receiverOf(name), numbering: t.unknown}
 	}
 	return p
 }
@@ -305,7 +305,7 @@ func (t *transport) write(at netip.AddrPort, to place, what kind, content []byte
 	}
 	buffer := scratch.Get().(*[]byte)
 	defer scratch.Put(buffer)
-	*buffer = sealPacket((*buffer)[:0], t.keys.Load(), to.who, to.course, what, content)
+	*buffer = sealPacket((*buffer)[:0], t.keys.Load(), to.who, to.numbering, what, content)
 	t.counts.sent(len(*buffer))
 	if t.wire != nil && !t.wire(*buffer) {
 		return nil
