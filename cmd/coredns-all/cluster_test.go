@@ -32,6 +32,7 @@ type cluster struct {
 	api   *apiServer
 	port  int // of all pods
 	inst  *caddy.Instance
+	input caddy.Input
 	addr  string // of CoreDNS, by UDP
 	ready string // address of the plugin
 	page  string // address of shaker's status page
@@ -114,13 +115,23 @@ func (c *cluster) serve(corefile string) {
 	if err != nil {
 		c.t.Fatalf("%v\n%s", err, corefile)
 	}
+	c.inst, c.input, c.addr = inst, input, address
 	c.t.Cleanup(func() {
-		for _, err := range inst.ShutdownCallbacks() {
+		for _, err := range c.inst.ShutdownCallbacks() {
 			c.t.Error(err)
 		}
-		inst.Stop()
+		c.inst.Stop()
 	})
-	c.inst, c.addr = inst, address
+}
+
+// reload reads the same Corefile again.
+func (c *cluster) reload() {
+	c.t.Helper()
+	inst, err := c.inst.Restart(c.input)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.inst = inst
 }
 
 // newUpstream returns the address of a server that knows no name, until the end of the test.

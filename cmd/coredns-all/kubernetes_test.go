@@ -59,6 +59,30 @@ func testKubernetes(t *testing.T) {
 	first.Close()
 	second.Close()
 	c.until(headless, pods(3, 4))
+
+	c.reload()
+	if got := addresses(c.ask(headless, dns.TypeA).Answer); !slices.Equal(got, pods(3, 4)) {
+		t.Errorf("after a reload the first answer has %v, want %v", got, pods(3, 4))
+	}
+}
+
+// While no pod listens all are answered. The first that does is the only one.
+func TestKubernetesFirstMember(t *testing.T) { lab.Apart(t, testKubernetesFirstMember) }
+
+func testKubernetesFirstMember(t *testing.T) {
+	lines := lab.CaptureLog(t)
+	c := newCluster(t)
+	c.shop(1, 2, 3)
+	c.serve(corefileWith(t, "shaker shop.svc.cluster.local {"))
+	c.until(headless, pods(1, 2, 3))
+	for n := range 3 {
+		lines.Expect(t, regexp.MustCompile(fmt.Sprintf(`%v:%d is down`, pod(n+1), c.port)))
+	}
+	if got := addresses(c.ask(headless, dns.TypeA).Answer); !slices.Equal(got, pods(1, 2, 3)) {
+		t.Errorf("with no pod that lives the answer has %v, want all", got)
+	}
+	c.listen(1)
+	c.until(headless, pods(1))
 }
 
 // Until the API server is there CoreDNS is not ready. Then it knows which pods are dead before anybody asks.
