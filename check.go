@@ -101,8 +101,8 @@ func setDebug(on bool) {
 	}
 }
 
-// startedBySetup are the plugins whose setup functions start what only their shutdown ends: goroutines, connections of
-// etcd, and with tls an open file. Others are left alone, since they have not been started: file, for one, would wait for a goroutine that is
+// startedBySetup are the plugins whose setup functions start what only their shutdown ends: goroutines, and with tls an
+// open file. Others are left alone, since they have not been started: file, for one, would wait for a goroutine that is
 // not there.
 var startedBySetup = []string{"clouddns", "etcd", "grpc", "hosts", "route53", "tls"}
 
