@@ -104,7 +104,7 @@ func setDebug(on bool) {
 // startedBySetup are the plugins whose setup functions start what only their shutdown ends: goroutines, and with tls an
 // open file. Others are left alone, since they have not been started: file, for one, would wait for a goroutine that is
 // not there.
-var startedBySetup = []string{"grpc", "hosts", "tls"}
+var startedBySetup = []string{"clouddns", "etcd", "grpc", "hosts", "route53", "tls"}
 
 // endSetups ends what setup functions have started.
 func endSetups(inst *caddy.Instance) {

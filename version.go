@@ -3,6 +3,7 @@ package shaker
 import (
 	"cmp"
 	"runtime/debug"
+	"strings"
 )
 
 const module = "github.com/coredns-shaker/shaker"
@@ -21,7 +22,8 @@ func Version() string {
 }
 
 // versionOf looks for this module in what the linker knew. It is the main one in our own coredns, and a dependency in
-// a CoreDNS that others have built.
+// a CoreDNS that others have built. In coredns-all it is a dependency too, but from the directory above: then both are of
+// one commit, and the version of that is with the main one.
 func versionOf(release string, info *debug.BuildInfo) string {
 	version := release
 	if info != nil && version == "" {
@@ -31,6 +33,9 @@ func versionOf(release string, info *debug.BuildInfo) string {
 			}
 			if m.Replace != nil {
 				m = m.Replace // by a directory it has no version
+			}
+			if m.Path == "../.." && strings.HasPrefix(info.Main.Path, module+"/cmd/") {
+				m = &info.Main
 			}
 			version = m.Version
 		}

@@ -12,6 +12,11 @@ func TestVersionOf(t *testing.T) {
 	replaced.Replace = &debug.Module{Path: "/src/shaker"}
 	forked := ours("v1.0.0")
 	forked.Replace = &debug.Module{Path: "example.org/shaker", Version: "v1.0.1"}
+	// What go build knows of coredns-all. The directory has no version, or this one.
+	all := debug.Module{Path: module + "/cmd/coredns-all", Version: "v1.2.3+dirty"}
+	above, beside := ours("v0.0.0"), ours("v0.0.0")
+	above.Replace = &debug.Module{Path: "../..", Version: "(devel)"}
+	beside.Replace = &debug.Module{Path: "../../../shaker", Version: "(devel)"}
 	for _, tt := range []struct {
 		name    string
 		release string
@@ -27,6 +32,10 @@ func TestVersionOf(t *testing.T) {
 		{"a dependency", "", &debug.BuildInfo{Main: coredns, Deps: []*debug.Module{new(ours("v1.2.3"))}}, "v1.2.3"},
 		{"a dependency from a directory", "", &debug.BuildInfo{Main: coredns, Deps: []*debug.Module{&replaced}}, "(devel)"},
 		{"a dependency from a fork", "", &debug.BuildInfo{Main: coredns, Deps: []*debug.Module{&forked}}, "v1.0.1"},
+		{"a nested module", "", &debug.BuildInfo{Main: all, Deps: []*debug.Module{&coredns, &above}}, "v1.2.3+dirty"},
+		{"a nested module, told by the linker", "v1.2.3", &debug.BuildInfo{Main: all, Deps: []*debug.Module{&above}}, "v1.2.3"},
+		{"a nested module from another directory", "", &debug.BuildInfo{Main: all, Deps: []*debug.Module{&beside}}, "(devel)"},
+		{"somebody else's, two directories above", "", &debug.BuildInfo{Main: coredns, Deps: []*debug.Module{&above}}, "(devel)"},
 		{"not there", "", &debug.BuildInfo{Main: coredns}, "(devel)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/coredns-shaker/shaker"
+	"github.com/coredns-shaker/shaker/cmd/internal/server"
 	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
@@ -190,7 +191,7 @@ func TestCheckHasNoEffect(t *testing.T) {
 		_, port, _ := net.SplitHostPort(free[len(free)-1])
 		corefile = strings.Replace(corefile, "FREE", port, 1)
 	}
-	directives, err := withShaker(dnsserver.Directives)
+	directives, err := server.Directives()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,8 @@ import (
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
-	"github.com/coredns/coredns/core/dnsserver"
+
+	"github.com/coredns-shaker/shaker/cmd/internal/server"
 )
 
 // renamed holds the directives that are not called like the package they come from.
@@ -41,7 +42,7 @@ func linked(t *testing.T) []string {
 
 // A directive that a Corefile may use needs both a place in the chain and a set-up function.
 func TestEveryLinkedPluginIsKnown(t *testing.T) {
-	directives, err := withShaker(dnsserver.Directives)
+	directives, err := server.Directives()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,9 @@
 // that the documents fit one another.
 //
 //	manifests deploy/kubernetes/*.yaml
+//	manifests -types deploy/kubernetes/cluster/*.yaml
+//
+// With -types only the first: for patches, and for documents whose others are in the cluster already.
 //
 // A field that its kind does not have, one that is given twice and a value of the wrong type are errors; so is a
 // selector that selects nothing, a port without a name behind it, a volume or an account that no document defines, a
@@ -13,6 +16,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -28,18 +32,24 @@ import (
 )
 
 func main() {
-	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: manifests FILE...")
+	onlyTypes := flag.Bool("types", false, "Check each document by itself, against the type of its kind")
+	flag.Parse()
+	if flag.NArg() == 0 {
+		fmt.Fprintln(os.Stderr, "usage: manifests [-types] FILE...")
 		os.Exit(2)
 	}
 	var objects []runtime.Object
-	for _, name := range os.Args[1:] {
+	for _, name := range flag.Args() {
 		more, err := load(name)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "manifests: %s: %v\n", name, err)
 			os.Exit(1)
 		}
 		objects = append(objects, more...)
+	}
+	if *onlyTypes {
+		fmt.Printf("%d documents fit their types\n", len(objects))
+		return
 	}
 	if problems := check(objects); len(problems) > 0 {
 		for _, p := range problems {

@@ -1,11 +1,9 @@
-package main
+package server
 
 import (
 	"errors"
 	"slices"
 	"testing"
-
-	"github.com/coredns/coredns/core/dnsserver"
 )
 
 func TestWithShaker(t *testing.T) {
@@ -58,7 +56,7 @@ func TestWithShakerLeavesSpareCapacityAlone(t *testing.T) {
 
 // What the tables say must hold for the CoreDNS that is linked, or shaker would stand where it cannot work.
 func TestPlaceInThisCoreDNS(t *testing.T) {
-	directives, err := withShaker(dnsserver.Directives)
+	directives, err := Directives()
 	if err != nil {
 		t.Fatal(err)
 	}
