@@ -80,7 +80,9 @@ func (o order) debianChangelog(string) (string, error) {
 `, o.name, strings.Replace(o.version, "-", "~", 1), o.version, o.time().Format(time.RFC1123Z)))
 }
 
-func (o order) named(text string) (string, error) { return strings.ReplaceAll(text, "NAME", o.name), nil }
+func (o order) named(text string) (string, error) {
+	return strings.ReplaceAll(text, "NAME", o.name), nil
+}
 
 // withFunctions puts functions.sh into a script that sources it.
 func (o order) withFunctions(script string) (string, error) {
