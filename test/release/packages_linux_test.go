@@ -265,7 +265,7 @@ func TestDebLife(t *testing.T) {
 	}
 	m.run("dpkg", "-i", m.take(first))
 
-	t.Log("where both have changed it, dpkg asks; without somebody to answer it fails, and changes nothing")
+	t.Log("where both have changed it, dpkg asks; without somebody to answer it fails, and leaves the Corefile")
 	if out, err := m.try("dpkg", "-i", m.take(changed)); err == nil || !strings.Contains(out, "end of file on stdin at conffile prompt") {
 		t.Errorf("%v:\n%s", err, out)
 	}
