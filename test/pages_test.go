@@ -105,7 +105,7 @@ func shownCorefiles(t *testing.T) map[string]string {
 			all[f.place] = f.text
 		}
 	}
-	for _, path := range []string{"Corefile.example", "deploy/container/Corefile", "deploy/container/peers/Corefile", "deploy/laptop/Corefile"} {
+	for _, path := range []string{"Corefile.example", "deploy/container/Corefile", "deploy/container/peers/Corefile", "deploy/laptop/Corefile", "deploy/package/Corefile"} {
 		all[path] = readFile(t, path)
 	}
 	all[manifest] = manifestCorefile(t)
