@@ -66,11 +66,12 @@ func gunzipLayer(t *testing.T, compressed []byte) []byte {
 
 // descriptor points at a blob (descriptor.md).
 type descriptor struct {
-	MediaType   string            `json:"mediaType"`
-	Digest      string            `json:"digest"`
-	Size        int               `json:"size"`
-	Annotations map[string]string `json:"annotations"`
-	Platform    struct {
+	MediaType    string            `json:"mediaType"`
+	ArtifactType string            `json:"artifactType"`
+	Digest       string            `json:"digest"`
+	Size         int               `json:"size"`
+	Annotations  map[string]string `json:"annotations"`
+	Platform     struct {
 		Architecture string `json:"architecture"`
 		OS           string `json:"os"`
 	} `json:"platform"`
@@ -189,6 +190,10 @@ func (l *imageLayout) images() (index descriptor, images map[string]*image) {
 		i := l.image(d)
 		if i.OS != "linux" || d.Platform.OS != i.OS || d.Platform.Architecture != i.Architecture || images[i.Architecture] != nil {
 			l.t.Errorf("an image for %s/%s is in the index for %+v", i.OS, i.Architecture, d.Platform)
+		}
+		if d.ArtifactType != "" {
+			// skopeo, say, leaves it out of what it copies, which has another digest then.
+			l.t.Errorf("the image for %s is called an artifact, %s", i.Architecture, d.ArtifactType)
 		}
 		images[i.Architecture] = i
 	}

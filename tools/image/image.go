@@ -102,11 +102,18 @@ func (r *release) index() (v1.ImageIndex, error) {
 			return nil, err
 		}
 		platform := v1.Platform{OS: "linux", Architecture: architecture}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platform}})
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: plain{image}, Descriptor: v1.Descriptor{Platform: &platform}})
 	}
 	// Registries show what the index says, and engines what the configuration does.
 	return mutate.Annotations(index, r.labels()).(v1.ImageIndex), nil
 }
+
+// plain is an image that is no artifact of another kind. The index would call each an artifact of the type of its
+// configuration, and a copy would lose that, and with it the digest.
+type plain struct{ v1.Image }
+
+// ArtifactType returns nothing.
+func (plain) ArtifactType() (string, error) { return "", nil }
 
 func (r *release) image(architecture string, base, top v1.Layer) (v1.Image, error) {
 	created := v1.Time{Time: r.created}
