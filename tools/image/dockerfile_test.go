@@ -67,6 +67,8 @@ func TestDockerfile(t *testing.T) {
 		{"name of the version", "shaker.release=", "shaker.version=", "target socket has a program that is built by"},
 		{"linked to libc", "CGO_ENABLED=0 ", "", "target raw has a program that is built by"},
 		{"paths of the builder", "-trimpath ", "", "target socket has a program that is built by"},
+		{"variable of another stage", "AS build-all\nARG TARGETOS\n", "AS build-all\n", "RUN has ${TARGETOS}, for which its stage has no ARG"},
+		{"variable for labels", "ARG REVISION\n", "", "LABEL has ${REVISION}, for which its stage has no ARG"},
 		{"another program", "./cmd/coredns", "./cmd/synping", "target socket has a program that is built by"},
 		{"the wrong one", "build-all /coredns", "build /coredns", "target all has a program that is built by"},
 	} {
@@ -87,7 +89,9 @@ func TestDockerfile(t *testing.T) {
 // dockerfileProblems returns what is wrong, one problem a line. The targets of the Dockerfile have to be what this command
 // makes.
 func dockerfileProblems(text, goVersion string) string {
-	d := dockerfile{goVersion: goVersion, stages: make(map[string]*stage), args: map[string]string{"VERSION": "v1.2.3", "REVISION": testCommit}}
+	d := dockerfile{goVersion: goVersion, stages: make(map[string]*stage), args: map[string]string{
+		"VERSION": "v1.2.3", "REVISION": testCommit, "BUILDPLATFORM": "linux/amd64",
+	}}
 	d.read(text)
 	for target, r := range map[string]*release{
 		"socket": {product: products[0]},
@@ -117,7 +121,8 @@ type dockerfile struct {
 }
 
 type stage struct {
-	image  string // that it begins with, of others
+	image  string          // that it begins with, of others
+	args   map[string]bool // that it declares: podman, other than docker, does not hand them down
 	config v1.Config
 	files  map[string]string // by its path, the stage that a file is from
 	runs   []string
@@ -145,11 +150,17 @@ func (d *dockerfile) read(text string) {
 			d.problem("%s is before the first stage", instruction)
 			continue
 		}
+		expanded := os.Expand(rest, func(name string) string {
+			if instruction != "FROM" && !s.args[name] {
+				d.problem("%s has ${%s}, for which its stage has no ARG", instruction, name)
+			}
+			return d.args[name]
+		})
 		if instruction == "RUN" {
 			s.runs = append(s.runs, rest) // whose variables are the shell's
 			continue
 		}
-		rest = os.Expand(rest, func(name string) string { return d.args[name] })
+		rest = expanded
 		d.follow(s, instruction, rest, word.FindAllString(rest, -1))
 	}
 }
@@ -158,8 +169,12 @@ func (d *dockerfile) read(text string) {
 func (d *dockerfile) follow(s *stage, instruction, rest string, words []string) {
 	switch instruction {
 	case "ARG":
-		if name, value, ok := strings.Cut(rest, "="); ok {
+		name, value, ok := strings.Cut(rest, "=")
+		if ok {
 			d.args[name] = value
+		}
+		if s != nil {
+			s.args[name] = true
 		}
 	case "FROM":
 		d.from(words)
@@ -208,9 +223,9 @@ func (d *dockerfile) from(words []string) {
 		d.last = ""
 		return
 	}
-	s := &stage{image: words[0], files: make(map[string]string)}
+	s := &stage{image: words[0], args: make(map[string]bool), files: make(map[string]string)}
 	if parent := d.stages[words[0]]; parent != nil {
-		*s = stage{parent.image, parent.config, maps.Clone(parent.files), slices.Clone(parent.runs)}
+		*s = stage{parent.image, s.args, parent.config, maps.Clone(parent.files), slices.Clone(parent.runs)}
 	} else if name, version, _ := strings.Cut(words[0], ":"); name != "scratch" {
 		if version == "" || version == "latest" {
 			d.problem("%s has no version", words[0])
