@@ -51,6 +51,7 @@ func TestDockerfile(t *testing.T) {
 		{"user with a name", "USER 65532:65532", "USER nonroot", `target all has User "nonroot"`},
 		{"root again", "/coredns /coredns\n\nFROM base AS socket", "/coredns /coredns\nUSER root\n\nFROM base AS socket", `target raw has User "root"`},
 		{"directory", "WORKDIR /etc/coredns", "WORKDIR /", `target socket has WorkingDir "/", want "/etc/coredns"`},
+		{"directory of the user", "WORKDIR /etc/coredns\nUSER 65532:65532\n", "USER 65532:65532\nWORKDIR /etc/coredns\n", "WORKDIR /etc/coredns is after USER, whose it would be"},
 		{"entrypoint", `["/coredns"]`, `["/bin/coredns"]`, `target socket has Entrypoint ["/bin/coredns"]`},
 		{"entrypoint for a shell", `["/coredns"]`, `/coredns`, `ENTRYPOINT is no list`},
 		{"arguments", `"-conf", `, "", `target socket has Cmd ["/etc/coredns/Corefile"]`},
@@ -183,6 +184,9 @@ func (d *dockerfile) follow(s *stage, instruction, rest string, words []string) 
 	case "USER":
 		s.config.User = rest
 	case "WORKDIR":
+		if s.config.User != "" {
+			d.problem("WORKDIR %s is after USER, whose it would be", rest)
+		}
 		s.config.WorkingDir = rest
 		s.files[rest+"/"] = ""
 	case "EXPOSE":
