@@ -25,7 +25,7 @@ type entry struct {
 // layerOf returns the layer of the entries, a directory before what is in it.
 func layerOf(entries []entry, modified time.Time) (v1.Layer, error) {
 	var compressed bytes.Buffer
-	// Every engine takes gzip; zstd would be smaller by a fifth, and is for those of the last years only.
+	// Every engine takes gzip; zstd would be smaller by an eighth, and is for those of the last years only.
 	z, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
 	if err != nil {
 		return nil, err

@@ -104,7 +104,7 @@ func parse(args []string, epoch string) (r *release, out string, err error) {
 	flags.BoolVar(&r.raw, "raw", false, "")
 	flags.StringVar(&out, "out", "", "")
 	if err := flags.Parse(args); err != nil {
-		return nil, "", fmt.Errorf("%w\nusage: image -name NAME -version VERSION -revision COMMIT [-raw] -out FILE ARCHITECTURE=PROGRAM...", err)
+		return nil, "", fmt.Errorf("%w\nusage: image -name NAME -version VERSION -revision COMMIT [-raw] -out FILE amd64=PROGRAM arm64=PROGRAM", err)
 	}
 	if r.product, err = productOf(*name); err != nil {
 		return nil, "", err
