@@ -32,17 +32,17 @@ func pages(t *testing.T) map[string]string {
 	return all
 }
 
-// filesOf returns the paths of all files of this repository whose names end so.
+// filesOf returns the paths of all files of this repository whose names end so. What npm has put there, for the tests of the
+// status pages, is not of it.
 func filesOf(t *testing.T, suffix string) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case entry.Name() == ".git":
-			if entry.IsDir() {
-				return fs.SkipDir
-			}
+		case entry.IsDir() && (entry.Name() == ".git" || entry.Name() == "node_modules"):
+			return fs.SkipDir
+		case entry.IsDir():
 		case strings.HasSuffix(path, suffix):
 			paths = append(paths, filepath.ToSlash(path))
 		}
@@ -52,6 +52,22 @@ func filesOf(t *testing.T, suffix string) (paths []string) {
 		t.Fatalf("%d files end in %s (%v)", len(paths), suffix, err)
 	}
 	return paths
+}
+
+// The files of git and of npm are not ours.
+func TestFilesOf(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, path := range []string{"README.md", ".git/a.md", ".github/b.md", "docs/c.md", "test/axe/node_modules/axe-core/d.md"} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := filesOf(t, ".md"), []string{".github/b.md", "README.md", "docs/c.md"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 // anchors returns the names by which GitHub lets links point at the headings of a page.

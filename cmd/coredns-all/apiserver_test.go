@@ -26,7 +26,7 @@ type apiServer struct {
 
 // watchEvent is what watchers are told: meta.WatchEvent, whose object is not encoded yet.
 type watchEvent struct {
-	Type   string `json:"type"` // ADDED, MODIFIED, DELETED or BOOKMARK
+	Type   string `json:"type"` // ADDED, MODIFIED or BOOKMARK
 	Object object `json:"object"`
 	kind   string
 }

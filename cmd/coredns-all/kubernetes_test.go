@@ -107,11 +107,9 @@ func testKubernetesComesLate(t *testing.T) {
 	}
 }
 
-// What the page tells not to do, and why.
-func TestKubernetesMistakes(t *testing.T) { lab.Apart(t, testKubernetesMistakes) }
-
-func testKubernetesMistakes(t *testing.T) {
-	lab.CaptureLog(t)
+// What the page tells not to do, and why. Each has a process of its own: the plugin kubernetes sets the logger of the
+// Kubernetes client anew with each start, while goroutines of the one before may still read it, which is a race.
+func TestKubernetesMistakes(t *testing.T) {
 	virtual := netip.MustParseAddr("127.96.0.10")
 	for _, tt := range []struct {
 		name, stanza, qname string
@@ -127,24 +125,24 @@ func testKubernetesMistakes(t *testing.T) {
 			clusterIP, nil, []netip.Addr{virtual}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newCluster(t)
-			c.shop()
-			stanza := strings.Replace(tt.stanza, " {\n", " {\n        port 1\n        status 127.0.0.1:8053\n", 1)
-			corefile := corefileWith(t, "shaker shop.svc.cluster.local {")
-			c.serve(regexp.MustCompile(`(?s)shaker shop.svc.cluster.local \{.*?\}`).ReplaceAllString(corefile, stanza))
-			c.until(tt.qname, tt.answer)
-			if got := c.targets(); !slices.Equal(got, tt.targets) {
-				t.Errorf("%v are checked, want %v", got, tt.targets)
-			}
+			lab.Apart(t, func(t *testing.T) {
+				lab.CaptureLog(t)
+				c := newCluster(t)
+				c.shop()
+				stanza := strings.Replace(tt.stanza, " {\n", " {\n        port 1\n        status 127.0.0.1:8053\n", 1)
+				corefile := corefileWith(t, "shaker shop.svc.cluster.local {")
+				c.serve(regexp.MustCompile(`(?s)shaker shop.svc.cluster.local \{.*?\}`).ReplaceAllString(corefile, stanza))
+				c.until(tt.qname, tt.answer)
+				if got := c.targets(); !slices.Equal(got, tt.targets) {
+					t.Errorf("%v are checked, want %v", got, tt.targets)
+				}
+			})
 		})
 	}
 }
 
 // Every Corefile for a cluster that we show starts.
-func TestClusterCorefiles(t *testing.T) { lab.Apart(t, testClusterCorefiles) }
-
-func testClusterCorefiles(t *testing.T) {
-	lab.CaptureLog(t)
+func TestClusterCorefiles(t *testing.T) {
 	corefiles := pageCorefiles(t)
 	manifest, err := os.ReadFile(filepath.Join("..", "..", "deploy", "kubernetes", "cluster", "configmap.yaml"))
 	if err != nil {
@@ -157,11 +155,14 @@ func testClusterCorefiles(t *testing.T) {
 	corefiles = append(corefiles, strings.ReplaceAll(string(match[1]), "\n    ", "\n"))
 	for i, corefile := range corefiles {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			c := newCluster(t)
-			c.shop(1, 2)
-			c.listen(1)
-			c.serve(corefile)
-			c.until(headless, pods(1))
+			lab.Apart(t, func(t *testing.T) {
+				lab.CaptureLog(t)
+				c := newCluster(t)
+				c.shop(1, 2)
+				c.listen(1)
+				c.serve(corefile)
+				c.until(headless, pods(1))
+			})
 		})
 	}
 }

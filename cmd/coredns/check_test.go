@@ -187,7 +187,7 @@ func TestCheckHasNoEffect(t *testing.T) {
 	corefile := strings.ReplaceAll(checkEverything, "THERE", there.address)
 	var free []string
 	for strings.Contains(corefile, "FREE") {
-		free = append(free, checkFree(t))
+		free = append(free, lab.Local(t))
 		_, port, _ := net.SplitHostPort(free[len(free)-1])
 		corefile = strings.Replace(corefile, "FREE", port, 1)
 	}
@@ -207,9 +207,7 @@ func TestCheckHasNoEffect(t *testing.T) {
 	if err := shaker.Check(&printed, input); err != nil {
 		t.Fatal(err)
 	}
-	if err := goleak.Find(running); err != nil {
-		t.Error(err)
-	}
+	lab.UntilNil(t, func() error { return goleak.Find(running) })
 	there.expectNobody(t)
 	for _, address := range free {
 		listener, err := net.Listen("tcp", address)
@@ -280,15 +278,4 @@ func (l *checkListener) expectNobody(t *testing.T) {
 			t.Errorf("%s: the first was %v, %v, want %v", network, first, err, conn.LocalAddr())
 		}
 	}
-}
-
-// checkFree returns an address that nobody listens on.
-func checkFree(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
