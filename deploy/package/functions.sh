@@ -45,18 +45,15 @@ restart() {
 }
 
 # check_as PID has the program that is installed now check the Corefile of a process: with its arguments, environment,
-# directory, user and groups, since all of them may be in a drop-in.
+# directory, user and groups, and with what it sees of the file system, since all of them may be in a drop-in.
 check_as() {
-	cd "/proc/$1/cwd" && {
-		cat "/proc/$1/environ"
-		printf '%s\0' /usr/bin/timeout 60 /usr/bin/setpriv --inh-caps=-all --no-new-privs \
-			--reuid "$(id_of "$1" Uid)" --regid "$(id_of "$1" Gid)" --groups "$(id_of "$1" Gid)$(more_groups_of "$1")"
-		cat "/proc/$1/cmdline"
-		printf '%s\0' -check -quiet
-	} | xargs -0 env -i
+	{ cat "/proc/$1/environ" "/proc/$1/cmdline" && printf '%s\0' -check -quiet; } |
+		xargs -0 nsenter --target "$1" --mount --root --wd timeout --verbose 60 \
+			setpriv --reuid "$(id_of "$1" Uid)" --regid "$(id_of "$1" Gid)" --groups "$(id_of "$1" Gid)$(more_groups_of "$1")" \
+			--inh-caps=-all --no-new-privs env -i
 }
 
 id_of() { sed -n "s/^$2:[[:space:]]*\([0-9]*\).*/\1/p" "/proc/$1/status"; }
 
 # more_groups_of PID prints a comma and a number for each.
-more_groups_of() { sed -n 's/^Groups:[[:space:]]*\([0-9].*[0-9]\).*/,\1/p' "/proc/$1/status" | tr ' ' ,; }
+more_groups_of() { sed -n 's/[[:space:]]*$//; s/^Groups:[[:space:]]*\([0-9]\)/,\1/p' "/proc/$1/status" | tr ' ' ,; }

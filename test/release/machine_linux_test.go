@@ -40,6 +40,7 @@ func newMachine(t *testing.T) *machine {
 	if out, err := copied.CombinedOutput(); err != nil {
 		t.Fatalf("no copy of %s: %v\n%s", *debianRoot, err, out)
 	}
+	m.write("/etc/dpkg/dpkg.cfg.d/fast", "force-unsafe-io\n", 0o644) // nobody needs it after a crash
 	// The first process of a PID namespace takes all others with it.
 	first := exec.Command("sh", "-ec", `mount --make-rprivate / && mount -t proc proc "$1/proc" && ip link set lo up && echo up && exec sleep infinity`, "sh", m.root)
 	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET}
@@ -161,7 +162,7 @@ case "$1" in
 is-enabled) test ! -e /run/disabled && echo enabled ;;
 is-active) test -e /run/main.pid ;;
 show) echo "MainPID=$(cat /run/main.pid 2>/dev/null || echo 0)" ;;
-start) test ! -e /run/broken ;;
+start | stop) test ! -e /run/broken ;;
 esac
 `, 0o755)
 	if err := os.MkdirAll(filepath.Join(m.root, "run/systemd/system"), 0o755); err != nil {
@@ -207,10 +208,10 @@ type service struct {
 	pid string // in the machine
 }
 
-// startService runs the installed program as its unit says, as far as that goes without systemd: with its user, groups,
-// capabilities, directories, umask and limit of files, and with a root that can only be read. It notes the process for
-// fakeSystemd.
-func (m *machine) startService() *service {
+// startService runs the installed program as its unit says, and with more arguments, as far as that goes without systemd:
+// with its user, groups, capabilities, directories, umask and limit of files, and with a root that can only be read and has no
+// /home. It notes the process for fakeSystemd.
+func (m *machine) startService(arguments ...string) *service {
 	m.t.Helper()
 	u := m.unitOf("/usr/lib/systemd/system/coredns-shaker.service")
 	for _, want := range []string{"User", "Group", "AmbientCapabilities", "CapabilityBoundingSet", "WorkingDirectory", "UMask", "LimitNOFILE", "ExecStart", "StateDirectory"} {
@@ -218,22 +219,23 @@ func (m *machine) startService() *service {
 			m.t.Fatalf("the unit has no %s=", want)
 		}
 	}
-	if u["ProtectSystem"] != "strict" || u["NoNewPrivileges"] != "yes" {
-		m.t.Fatalf("ProtectSystem=%s, NoNewPrivileges=%s", u["ProtectSystem"], u["NoNewPrivileges"])
+	if u["ProtectSystem"] != "strict" || u["ProtectHome"] != "yes" || u["NoNewPrivileges"] != "yes" {
+		m.t.Fatalf("ProtectSystem=%s, ProtectHome=%s, NoNewPrivileges=%s", u["ProtectSystem"], u["ProtectHome"], u["NoNewPrivileges"])
 	}
 	m.run("install", "-d", "-m", "755", "-o", u["User"], "-g", u["Group"], "/var/lib/"+u["StateDirectory"])
-	s := &service{m: m, Process: lab.Start(m.t, m.outside("unshare", "--mount", "sh", "-ec", `
+	s := &service{m: m, Process: lab.Start(m.t, m.outside(append([]string{"unshare", "--mount", "sh", "-ec", `
 root=$1; state=$2; shift 2
 mount --bind "$root" "$root"
 mount --bind "$root/$state" "$root/$state"
 mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/home"
 mount -o remount,bind,ro "$root"
-exec chroot "$root" "$@"`, "sh", m.root, "var/lib/"+u["StateDirectory"],
-		"env", "-i", "PATH=/usr/bin", "FROM_THE_UNIT=yes", "prlimit", "--nofile="+m.filesUpTo(u["LimitNOFILE"]),
+exec chroot "$root" "$@"`, "sh", m.root, "var/lib/" + u["StateDirectory"],
+		"env", "-i", "PATH=/usr/bin", "FROM_THE_UNIT=yes", "prlimit", "--nofile=" + m.filesUpTo(u["LimitNOFILE"]),
 		"setpriv", "--reuid", u["User"], "--regid", u["Group"], "--init-groups", "--no-new-privs",
-		"--inh-caps", "-all"+capabilities(u["AmbientCapabilities"]), "--ambient-caps", "-all"+capabilities(u["AmbientCapabilities"]),
-		"--bounding-set", "-all"+capabilities(u["CapabilityBoundingSet"]),
-		"sh", "-ec", `umask "$1"; cd "$2"; echo "process $$"; exec $3`, "sh", u["UMask"], u["WorkingDirectory"], u["ExecStart"]))}
+		"--inh-caps", "-all" + capabilities(u["AmbientCapabilities"]), "--ambient-caps", "-all" + capabilities(u["AmbientCapabilities"]),
+		"--bounding-set", "-all" + capabilities(u["CapabilityBoundingSet"]),
+		"sh", "-ec", `umask "$1"; cd "$2"; echo "process $$"; command=$3; shift 3; exec $command "$@"`, "sh", u["UMask"], u["WorkingDirectory"], u["ExecStart"]}, arguments...)...))}
 	m.t.Cleanup(s.stop)
 	s.UntilNil(func() error {
 		if !strings.Contains(s.Log.String(), "example.org.:1053 on 127.0.0.1") {

@@ -404,7 +404,7 @@ func TestDebScripts(t *testing.T) {
 			[]string{"preset, daemon-reload, start", "stop, daemon-reload, start", "stop, daemon-reload, start", "", "stop, daemon-reload"}},
 		{"policy-rc.d forbids", []string{policy}, [][]string{install, install, remove, purge},
 			[]string{"preset, daemon-reload", "daemon-reload", "daemon-reload", "daemon-reload"}},
-		{"it does not start", []string{broken}, [][]string{install, purge}, []string{"preset, daemon-reload, start", "stop, daemon-reload"}},
+		{"it neither starts nor stops", []string{broken}, [][]string{install, purge}, []string{"preset, daemon-reload, start", "stop, daemon-reload"}},
 		{"somebody has disabled it", []string{disabled}, [][]string{install, purge}, []string{"preset, daemon-reload", "stop, daemon-reload"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -448,7 +448,11 @@ func TestDebRestart(t *testing.T) {
 	m.run("dpkg", "-i", archive)
 	original := m.read(corefile)
 	m.said()
-	s := m.startService()
+	// Neither the Corefile nor what it imports has to be where the unit and this script look for it.
+	const mine = "/etc/coredns-shaker/my Corefile"
+	m.write(mine, original, 0o644)
+	m.write("/home/errors", "errors\n", 0o644)
+	s := m.startService("-conf", mine)
 	for _, tt := range []struct {
 		name, corefile string
 		want           string // what systemd was told
@@ -458,12 +462,13 @@ func TestDebRestart(t *testing.T) {
 		{"broken", strings.Replace(original, "\n        port 1053", "\n        port 0", 1), "daemon-reload", `port: "0" is not a port, want a number from 1 to 65535`},
 		{"with the environment of the service", strings.Replace(original, "errors", "{$FROM_THE_UNIT}", 1), "daemon-reload", "Unknown directive 'yes'"},
 		{"as its user", strings.Replace(original, "errors", "import /etc/shadow", 1), "daemon-reload", "permission denied"},
+		{"without what its unit hides", strings.Replace(original, "errors", "import /home/errors", 1), "daemon-reload", "File to import not found: /home/errors"},
 		{"mended", original, "daemon-reload, restart", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := *m
 			m.t = t
-			m.write(corefile, tt.corefile, 0o644)
+			m.write(mine, tt.corefile, 0o644)
 			out := m.run("dpkg", "--force-confold", "-i", archive)
 			if got := m.said(); got != tt.want {
 				t.Errorf("systemd was told %q, want %q\n%s", got, tt.want, out)
@@ -473,6 +478,10 @@ func TestDebRestart(t *testing.T) {
 			}
 			m.wantStatus("coredns-shaker", "ii")
 		})
+	}
+	m.run("/var/lib/dpkg/info/coredns-shaker.postinst", "abort-upgrade", "99.0.0")
+	if got := m.said(); got != "daemon-reload" {
+		t.Errorf("after an upgrade that failed before the program was replaced systemd was told %q", got)
 	}
 	if got := m.dig("www.example.org"); got != "127.0.0.1" {
 		t.Errorf("the old program answers %q", got)

@@ -240,12 +240,25 @@ drwxr-xr-x TOP/man/
 -rw-r--r-- TOP/overrides.example
 -rwxr-xr-x TOP/shakerEXE
 -rwxr-xr-x TOP/synpingEXE
+SYSTEMD`
+
+// unitFiles is what else is in those for Linux.
+const unitFiles = `drwxr-xr-x TOP/systemd/
+-rw-r--r-- TOP/systemd/coredns.service
+drwxr-xr-x TOP/systemd/coredns.service.d/
+-rw-r--r-- TOP/systemd/coredns.service.d/peers.conf
+-rw-r--r-- TOP/systemd/coredns.service.d/raw.conf
 `
 
 func TestArchiveFiles(t *testing.T) {
 	n, when := number(t), released(t)
 	eachArchive(t, func(t *testing.T, name, goos, goarch string, files []packedFile) {
-		want := strings.NewReplacer("TOP", fmt.Sprintf("%s_%s_%s_%s", name, n, goos, goarch), "EXE", exe(goos)).Replace(archiveFiles)
+		units := ""
+		if goos == "linux" {
+			units = unitFiles
+		}
+		want := strings.ReplaceAll(archiveFiles, "SYSTEMD", units)
+		want = strings.NewReplacer("TOP", fmt.Sprintf("%s_%s_%s_%s", name, n, goos, goarch), "EXE", exe(goos)).Replace(want)
 		got := "\n"
 		for _, f := range files {
 			got += fmt.Sprintf("%v %s\n", f.mode, f.name)

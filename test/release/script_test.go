@@ -257,7 +257,7 @@ func TestScriptHalf(t *testing.T) {
 	for _, failing := range []string{"none", "archive", "package", "image", "sbom"} {
 		t.Run(failing, func(t *testing.T) {
 			top, dir := sources(t), t.TempDir()
-			for _, name := range []string{"LICENSE", "README.md", "Corefile.example", "overrides.example", "man/page.1"} {
+			for _, name := range []string{"LICENSE", "README.md", "Corefile.example", "overrides.example", "man/page.1", "deploy/systemd/a.service"} {
 				write(t, filepath.Join(top, name), name, 0o600)
 			}
 			write(t, filepath.Join(top, "bin/go"), fakeGo, 0o755)
