@@ -41,8 +41,10 @@ func newMachine(t *testing.T) *machine {
 		t.Fatalf("no copy of %s: %v\n%s", *debianRoot, err, out)
 	}
 	m.write("/etc/dpkg/dpkg.cfg.d/fast", "force-unsafe-io\n", 0o644) // nobody needs it after a crash
-	// The first process of a PID namespace takes all others with it.
-	first := exec.Command("sh", "-ec", `mount --make-rprivate / && mount -t proc proc "$1/proc" && ip link set lo up && echo up && exec sleep infinity`, "sh", m.root)
+	// The first process of a PID namespace takes all others with it. The root is mounted once more because the directory of
+	// temporary files may be closed to devices.
+	first := exec.Command("sh", "-ec", `mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,bind,dev,suid,exec "$1" &&
+		mount -t proc proc "$1/proc" && ip link set lo up && echo up && exec sleep infinity`, "sh", m.root)
 	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET}
 	p := lab.Start(t, first)
 	m.init = first.Process.Pid

@@ -243,9 +243,10 @@ case $2 in
 *) mkdir -p "$(dirname "$2")" && echo program >"$2" ;;
 esac
 `
-	// fakeTool writes the file that it is told to: that behind -out, or the last.
+	// fakeTool writes the file that it is told to: that behind -out, or the last. The others are still at it when one fails.
 	fakeTool = `#!/bin/sh
 [ "$FAILING" != "$(basename "$0")" ] || exit 1
+[ "$FAILING" = none ] || sleep 0.1
 case "$*" in *-print-name) echo "$2_$6.$8"; exit ;; esac
 for last; do [ "$before" != -out ] || out=$last; before=$last; done
 echo made >"${out:-$last}"

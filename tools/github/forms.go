@@ -150,6 +150,10 @@ func (c *checker) checkCommands(text string) {
 	client, readme := c.read("cmd/shaker/README.md"), c.read("README.md")
 	for _, span := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(text, -1) {
 		words := strings.Fields(span[1])
+		if len(words) == 0 {
+			c.problem("%s: there is nothing in it", span[0])
+			continue
+		}
 		switch program := words[0]; {
 		case program == "shaker" && len(words) > 1:
 			if !regexp.MustCompile("(?m)^\\* `shaker " + regexp.QuoteMeta(words[1]) + "[ `]").MatchString(client) {

@@ -37,6 +37,7 @@ func TestMistakesAreFound(t *testing.T) {
 			"the link to docs/troubleshooting.md is not whole"},
 		{"program", bug, "`coredns -version`", "`.ci/runs`", ".ci/runs: file does not exist"},
 		{"command", bug, "`coredns -version`", "`shaker why`", "`shaker why`: cmd/shaker/README.md has no such command"},
+		{"nothing to name", bug, "`coredns -version`", "` `", "` `: there is nothing in it"},
 		{"property", bug, "`peers`", "`pears`", "`pears`: README.md has no such property"},
 		{"link without a name", config, "name: Troubleshooting", `name: ""`, "lacks a name"},
 		{"action by a tag", ci, "actions/checkout@de0fac2e4500dabe0009e67214ff5f5447ce83dd # v6.0.2", "actions/checkout@v6", "with all 40 digits"},
