@@ -526,6 +526,7 @@ func TestHandlerCombinesPorts(t *testing.T) {
 // detector is what looks.
 func TestHandlerConcurrently(t *testing.T) {
 	network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered 10.0.0.3=refused 10.0.0.4=answered")
+	network.settleAll()
 	const answer = `a.example.org. 300 IN A 10.0.0.1
 a.example.org. 300 IN A 10.0.0.2
 a.example.org. 300 IN A 10.0.0.3
@@ -546,6 +547,26 @@ a.example.org. 300 IN A 10.0.0.4`
 			})
 		}
 		wg.Wait()
+	}
+}
+
+// A verdict that comes in while an answer is made, and so is not waited for, is heeded all the same.
+func TestHandlerVerdictComesInBetween(t *testing.T) {
+	for range 300 {
+		synctest.Test(t, func(t *testing.T) {
+			network := newNetwork(t, "10.0.0.1=refused 10.0.0.2=answered")
+			s := network.shaker(policyFor(t, "all", 0), handlerTwo)
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					m := handlerAsk(t, s, "a.example.org.")
+					if len(m.Answer) != 1 || m.Answer[0].Header().Ttl != 10 {
+						t.Errorf("the answer is %v, want 10.0.0.2 with its TTL of 10", m.Answer)
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }
 

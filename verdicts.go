@@ -47,6 +47,22 @@ func (v *verdicts) Ask(addr netip.Addr, port uint16) answer.Verdict {
 //
 //go:noinline
 func (v *verdicts) askAll(addr netip.Addr, port uint16, permitted bool, rules *override.Rules) answer.Verdict {
+	verdict := v.look(addr, port, permitted, rules)
+	// Where the address has a verdict, none of its ports could change it.
+	if verdict.State != answer.Unknown || v.wait.isOver() {
+		return verdict
+	}
+	pending := v.addPending(addr, port, rules)
+	// What has come in since the first look is waited for by nobody, so it takes another one.
+	verdict = v.look(addr, port, permitted, rules)
+	if w := v.wait; pending > 0 && verdict.State != answer.Unknown {
+		w.targets = w.targets[:len(w.targets)-pending]
+	}
+	return verdict
+}
+
+// look returns what is known of an address now.
+func (v *verdicts) look(addr netip.Addr, port uint16, permitted bool, rules *override.Rules) answer.Verdict {
 	var own [1]uint16
 	var seen portStates
 	for _, port := range v.zone.portsOf(port, &own) {
@@ -63,16 +79,11 @@ func (v *verdicts) askAll(addr netip.Addr, port uint16, permitted bool, rules *o
 		}
 		seen.add(decided, t)
 	}
-	verdict := seen.verdict(v.zone.anyPort)
-	// Where the address has a verdict, none of its ports could change it.
-	if verdict.State == answer.Unknown && !v.wait.isOver() {
-		v.addPending(addr, port, rules)
-	}
-	return verdict
+	return seen.verdict(v.zone.anyPort)
 }
 
-// addPending notes the targets of an address that may have their verdicts soon.
-func (v *verdicts) addPending(addr netip.Addr, port uint16, rules *override.Rules) {
+// addPending notes the targets of an address that may have their verdicts soon, and returns how many these are.
+func (v *verdicts) addPending(addr netip.Addr, port uint16, rules *override.Rules) (pending int) {
 	var own [1]uint16
 	for _, port := range v.zone.portsOf(port, &own) {
 		if rules.Of(addr, port) != override.Auto {
@@ -81,8 +92,10 @@ func (v *verdicts) addPending(addr netip.Addr, port uint16, rules *override.Rule
 		if t := v.target(addr, port, v.zone.idle); t != nil && t.Holds(v.zone.hold) {
 			w := v.waits()
 			w.targets = append(w.targets, t)
+			pending++
 		}
 	}
+	return pending
 }
 
 // resolve returns the addresses of a name, see [answer.Source]. Where they are about to be known, that is noted.
