@@ -6,11 +6,11 @@ import (
 
 	"github.com/coredns/coredns/core/dnsserver"
 
-	"go.uber.org/goleak"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 func TestMain(m *testing.M) {
 	// As in a plugin.cfg, so that Corefiles may have the directive.
 	dnsserver.Directives = slices.Insert(slices.Clone(dnsserver.Directives), slices.Index(dnsserver.Directives, "cache"), name)
-	goleak.VerifyTestMain(m)
+	lab.Main(m)
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/coredns/coredns/coremain"
 
 	"go.uber.org/goleak"
+
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
 // What is in the environment of a process that is to be CoreDNS itself, with the arguments of that.
@@ -41,7 +43,7 @@ func TestMain(m *testing.M) {
 		coremain.Run()
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m,
+	lab.Main(m,
 		// CoreDNS's forward does not wait for the goroutine of its connection pool.
 		goleak.IgnoreAnyFunction("github.com/coredns/coredns/plugin/pkg/proxy.(*Transport).connManager"),
 		// Nor for the one that looks after an upstream that did not answer; between two looks it sleeps for half a second.

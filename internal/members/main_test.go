@@ -3,29 +3,12 @@ package members
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"testing"
-	"time"
 
-	"go.uber.org/goleak"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-// What memberlist has begun when it is shut down ends by itself, within the time of a probe: up to nine seconds where others
-// did not answer.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	var leak error
-	for deadline := time.Now().Add(15 * time.Second); code == 0 && time.Now().Before(deadline); {
-		if leak = goleak.Find(); leak == nil {
-			break
-		}
-	}
-	if leak != nil {
-		fmt.Fprintln(os.Stderr, leak)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { lab.Main(m) }
 
 // listener tells it all.
 func (l *told) listener() Listener {

@@ -12,13 +12,12 @@ import (
 	"time"
 	"unique"
 
-	"go.uber.org/goleak"
-
 	"github.com/coredns-shaker/shaker/checker"
 	"github.com/coredns-shaker/shaker/health"
+	"github.com/coredns-shaker/shaker/internal/lab"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { lab.Main(m) }
 
 // town is a simulated network with replicas and targets, for use in a synctest bubble.
 type town struct {
