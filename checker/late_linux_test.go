@@ -99,7 +99,7 @@ func TestLabAnswerToRepeatedSYN(t *testing.T) {
 						t.Errorf("two SYNs: %+v, then %+v", first, second)
 					}
 					forger.Send(first.Reply(lab.SYN | lab.ACK).Bytes())
-					if r := c.take(t, 1)[nil]; r.Result != Answered || r.RTT < second.Time.Sub(first.Time) {
+					if r := c.take(t, 1)[nil]; r.Result != Answered || r.RTT < second.Time.Sub(first.Time) && !untimed(r) {
 						t.Errorf("%v: %v (%v) after %v", addr, r.Result, r.Err, r.RTT)
 					}
 				}

@@ -32,11 +32,14 @@ func lossy(t *testing.T, l *lab.Lab, m Method, addrs []netip.Addr) {
 		most, least = 3, 2
 	}
 	for range 5 {
-		again, answers, syns := 0, 0, 0
+		again, answers, timed, syns := 0, 0, 0, 0
 		for _, trip := range checkLossy(t, l, m, addrs) {
 			trip.judge(t, least)
 			if trip.report.Result == Answered {
 				answers++
+			}
+			if trip.report.RTT > 0 {
+				timed++
 			}
 			if len(trip.syns) > 1 {
 				again++
@@ -46,6 +49,10 @@ func lossy(t *testing.T, l *lab.Lab, m Method, addrs []netip.Addr) {
 		t.Logf("%d of %d answered, %d needed more than one SYN, and up to %d", answers, len(addrs), again, syns)
 		if again < len(addrs)/10 || answers < len(addrs)/2 {
 			t.Error("this loss proves little")
+		}
+		// On a busy machine this process may be away while some answers come.
+		if timed < answers/2 {
+			t.Errorf("%d of %d answers have a round trip", timed, answers)
 		}
 		if syns >= most {
 			return
@@ -117,7 +124,8 @@ func checkLossy(t *testing.T, l *lab.Lab, m Method, addrs []netip.Addr) map[neti
 }
 
 // judge compares what was reported with what was on the wire. A check begins at some time between the moment it was
-// submitted and its first SYN, and ends at some time between its deadline and its report. What came meanwhile counts.
+// submitted and its first SYN, and ends at some time between its deadline and its report. What came meanwhile counts. There is
+// no round trip where this process was away, see [Report].
 func (p *trip) judge(t *testing.T, least int) {
 	t.Helper()
 	const tick = 20 * time.Millisecond // the kernel's clock may be that coarse, and so late is what is captured
@@ -132,7 +140,7 @@ func (p *trip) judge(t *testing.T, least int) {
 		t.Errorf("%v: timeout in spite of a SYN-ACK after %v", p.target, p.synACKs[0].Sub(p.begun))
 	case r.Result == Timeout && len(p.syns) < least:
 		t.Errorf("%v: timeout after %d SYN, want %d at least in %v", p.target, len(p.syns), least, lossTimeout)
-	case r.Result == Answered && (r.RTT < p.synACKs[0].Sub(p.syns[0])-time.Millisecond || r.RTT > p.ended.Sub(p.begun)):
+	case r.Result == Answered && !untimed(r) && (r.RTT < p.synACKs[0].Sub(p.syns[0])-time.Millisecond || r.RTT > p.ended.Sub(p.begun)):
 		t.Errorf("%v: a round trip of %v, where the SYN-ACK came %v after the SYN and the report %v after the check",
 			p.target, r.RTT, p.synACKs[0].Sub(p.syns[0]), p.ended.Sub(p.begun))
 	}
